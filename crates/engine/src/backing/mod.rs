@@ -1,0 +1,113 @@
+//! What a file's pages are read from and written to: the public a_ops.
+//!
+//! A [`Backing`] turns page ranges into requests on devices. [`PlainBacking`] maps page n to the n-th frame-sized piece
+//! of one device. A backing may refuse writes from reclaim ([`Backing::may_write`]), as XFS and btrfs did.
+//!
+//! **Context.** `read_pages` and `write_pages` start I/O and return; they may be called by a task that has no free
+//! memory, and must make progress then. `before_write` and `after_read` run on the task that submits or completes.
+//!
+//! **Kernel.** struct address_space_operations.
+
+mod plain;
+mod refusing;
+pub use plain::PlainBacking;
+pub use refusing::RefusingBacking;
+
+use crate::error::IoError;
+use crate::io::{IoBuf, Lane, Request};
+use crate::world::Queue;
+use std::sync::Arc;
+
+/// Who wants to write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum WriteContext {
+    /// Direct reclaim: a thread that needs a page.
+    Direct,
+    /// kswapd.
+    Kswapd,
+    /// The flusher.
+    Flusher,
+    /// A writer that is made to write by the throttle.
+    Writer,
+    /// Sync, evict or close.
+    Sync,
+}
+
+impl WriteContext {
+    /// True of reclaim (`PF_MEMALLOC` writers, which XFS and btrfs refused).
+    pub fn is_reclaim(self) -> bool {
+        matches!(self, WriteContext::Direct | WriteContext::Kswapd)
+    }
+
+    /// The lane for writes of this context.
+    pub fn lane(self) -> Lane {
+        match self {
+            WriteContext::Flusher => Lane::Flusher,
+            _ => Lane::Shared,
+        }
+    }
+}
+
+/// What stands behind a file's pages. Offsets are bytes of the file.
+pub trait Backing: Send + Sync + 'static {
+    /// The queue whose flusher writes this file.
+    fn queue(&self) -> Arc<dyn Queue>;
+    /// Starts every read of `batch`, emptying it. Each ends in `Request::complete`. Bytes beyond the end read as zero.
+    fn read_pages(&self, lane: Lane, batch: &mut Vec<Request>);
+    /// Reads on the calling thread.
+    ///
+    /// # Errors
+    /// What the device answers.
+    fn read_now(&self, offset: u64, bufs: &[IoBuf]) -> Result<(), IoError>;
+    /// Starts every write of `batch`, emptying it. A request may end in the middle of a page where the file does.
+    fn write_pages(&self, context: WriteContext, batch: &mut Vec<Request>);
+    /// Starts one write of one page.
+    fn write_page(&self, context: WriteContext, request: Request) {
+        self.write_pages(context, &mut vec![request]);
+    }
+    /// May `context` write pages of this file?
+    fn may_write(&self, context: WriteContext) -> bool {
+        let _ = context;
+        true
+    }
+    /// Makes every write completed before the call durable.
+    ///
+    /// # Errors
+    /// What the device answers.
+    fn flush(&self) -> Result<(), IoError>;
+    /// The file's length in bytes.
+    ///
+    /// # Errors
+    /// What the device answers.
+    fn len(&self) -> Result<u64, IoError>;
+    /// True of an empty file.
+    ///
+    /// # Errors
+    /// What the device answers.
+    fn is_empty(&self) -> Result<bool, IoError> {
+        Ok(self.len()? == 0)
+    }
+    /// Sets the file's length. Pages beyond it are no longer in memory nor under I/O.
+    ///
+    /// # Errors
+    /// What the device answers.
+    fn truncate(&self, len: u64) -> Result<(), IoError>;
+    /// The allocated ranges `(offset, len)` within the given one.
+    ///
+    /// # Errors
+    /// What the device answers.
+    fn extents(&self, offset: u64, len: u64) -> Result<Vec<(u64, u64)>, IoError>;
+    /// Called on a stable copy of a page's bytes before they are written; for checksums and encryption.
+    fn before_write(&self, page: u64, bytes: &[u8]) {
+        let _ = (page, bytes);
+    }
+    /// Called on a page's bytes after they were read.
+    ///
+    /// # Errors
+    /// When the bytes are not what was written: the read fails.
+    fn after_read(&self, page: u64, bytes: &[u8]) -> Result<(), IoError> {
+        let _ = (page, bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,23 @@
+//! Highwater's engine: page reclaim and writeback as a library.
+//!
+//! It makes no system call, reads no clock and starts no thread of its own: see [`world`]. Most programs want the crate
+//! `highwater`, which runs this engine on threads, io_uring and real files.
+#![deny(unsafe_code)]
+
+pub mod backing;
+mod engine;
+mod error;
+mod file;
+pub mod io;
+pub mod policy;
+pub mod sync;
+pub mod trace;
+pub mod world;
+
+pub use backing::Backing;
+pub use engine::Engine;
+pub use error::{Error, IoError, IoErrorKind, OomReport};
+pub use file::{File, FileId, FileOptions, PageMut, PageNo, PageRef};
+pub use policy::{Config, DirtyLimits, Policy, Preset};
+pub use trace::{Event, Stats};
+pub use world::{Nanos, TaskId, World};

@@ -1,0 +1,257 @@
+//! Every knob of the policy table, and the presets that set them as a named system had them.
+//!
+//! **Kernel.** The code of 2.6.35, of the RFC of June 2010, of 3.2 and of 6.16; see `docs/kernel-map.md`.
+
+use crate::world::Nanos;
+use std::fmt;
+use std::str::FromStr;
+
+/// Who writes a dirty file page found at the LRU's tail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WritebackFrom {
+    /// The thread that reclaims, and kswapd too (before 2010).
+    Direct,
+    /// kswapd alone (the RFC of 2010).
+    Kswapd,
+    /// kswapd, at priority < 10 only; before that the page is marked for immediate reclaim (3.2).
+    KswapdLate,
+    /// The flusher alone; the page is marked and moved out of the way (6.16).
+    Flusher,
+}
+
+/// How much one write from reclaim writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WriteUnit {
+    /// The page (`->writepage`).
+    Page,
+    /// The dirty run around it (`->writepages`; the RFC's "where possible").
+    Range,
+}
+
+/// What reclaim does about a dirty page that it may not write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnDirty {
+    /// Goes on to the next.
+    Skip,
+    /// Wakes the flusher.
+    Kick,
+    /// Wakes the flusher and waits for writeback to make progress (the mail's alternative).
+    KickAndWait,
+}
+
+/// How a reclaimer that makes no headway waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReclaimWait {
+    /// Naps of up to 100 ms at priority < 10, ended by any write's completion (`congestion_wait`).
+    Congestion,
+    /// The same, only when the queue is congested (`wait_iff_congested`, 2.6.37).
+    IfCongested,
+    /// Until writeback has completed pages for each waiter (5.16).
+    Progress,
+}
+
+/// How writers are slowed when there are many dirty pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Throttle {
+    /// Not at all.
+    Off,
+    /// The writer itself writes pages out (before 3.2).
+    DirtierWrites,
+    /// The writer pauses, at a rate that keeps the dirty pages at a set point (since 3.2).
+    IoLess,
+}
+
+/// A named set of knobs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Preset {
+    /// Linux 2.6.35: reclaim writes, the dirtier writes.
+    V2_6_35,
+    /// The RFC of June 2010: direct reclaim does not write.
+    Rfc2010,
+    /// Linux 3.2: kswapd writes late; I/O-less throttling.
+    V3_2,
+    /// Linux 6.16: only the flusher writes file pages.
+    V6_16,
+    /// Ours, the default.
+    Highwater,
+}
+
+impl Preset {
+    /// All of them, oldest first.
+    pub const ALL: [Preset; 5] = [
+        Preset::V2_6_35,
+        Preset::Rfc2010,
+        Preset::V3_2,
+        Preset::V6_16,
+        Preset::Highwater,
+    ];
+
+    /// The name as the command line has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Preset::V2_6_35 => "2.6.35",
+            Preset::Rfc2010 => "rfc-2010",
+            Preset::V3_2 => "3.2",
+            Preset::V6_16 => "6.16",
+            Preset::Highwater => "highwater",
+        }
+    }
+
+    /// The knobs.
+    pub const fn policy(self) -> Policy {
+        match self {
+            Preset::V2_6_35 => Policy {
+                writeback_from: WritebackFrom::Direct,
+                write_unit: WriteUnit::Page,
+                on_dirty: OnDirty::Kick,
+                wait: ReclaimWait::Congestion,
+                throttle: Throttle::DirtierWrites,
+                background_percent: 10,
+                limit_percent: 20,
+                pause_max: Nanos::from_millis(200),
+            },
+            Preset::Rfc2010 => Policy {
+                writeback_from: WritebackFrom::Kswapd,
+                write_unit: WriteUnit::Range,
+                on_dirty: OnDirty::Kick,
+                wait: ReclaimWait::Congestion,
+                throttle: Throttle::DirtierWrites,
+                background_percent: 10,
+                limit_percent: 20,
+                pause_max: Nanos::from_millis(200),
+            },
+            Preset::V3_2 => Policy {
+                writeback_from: WritebackFrom::KswapdLate,
+                write_unit: WriteUnit::Page,
+                on_dirty: OnDirty::Skip,
+                wait: ReclaimWait::IfCongested,
+                throttle: Throttle::IoLess,
+                background_percent: 10,
+                limit_percent: 20,
+                pause_max: Nanos::from_millis(200),
+            },
+            Preset::V6_16 => Policy {
+                writeback_from: WritebackFrom::Flusher,
+                write_unit: WriteUnit::Range,
+                on_dirty: OnDirty::Kick,
+                wait: ReclaimWait::Progress,
+                throttle: Throttle::IoLess,
+                background_percent: 10,
+                limit_percent: 20,
+                pause_max: Nanos::from_millis(200),
+            },
+            Preset::Highwater => Policy {
+                writeback_from: WritebackFrom::Flusher,
+                write_unit: WriteUnit::Range,
+                on_dirty: OnDirty::Kick,
+                wait: ReclaimWait::Progress,
+                throttle: Throttle::IoLess,
+                background_percent: 25,
+                limit_percent: 60,
+                pause_max: Nanos::from_millis(1),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Preset {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Preset, String> {
+        Preset::ALL
+            .into_iter()
+            .find(|p| p.name() == s)
+            .ok_or_else(|| {
+                let names: Vec<_> = Preset::ALL.iter().map(|p| p.name()).collect();
+                format!("unknown preset {s:?}; there are {}", names.join(", "))
+            })
+    }
+}
+
+/// All knobs. Start from [`Preset::policy`] and change what you study.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Policy {
+    /// Who writes a dirty file page found at the LRU's tail.
+    pub writeback_from: WritebackFrom,
+    /// How much such a write writes.
+    pub write_unit: WriteUnit,
+    /// What else reclaim does about it.
+    pub on_dirty: OnDirty,
+    /// How reclaim waits.
+    pub wait: ReclaimWait,
+    /// How writers are slowed.
+    pub throttle: Throttle,
+    /// The flusher starts above this share of the budget, in percent (`dirty_background_ratio`).
+    pub background_percent: u8,
+    /// Dirty and writeback pages are kept below this share of the budget, in percent (`dirty_ratio`).
+    pub limit_percent: u8,
+    /// The longest single pause of a writer while its device is healthy.
+    pub pause_max: Nanos,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Preset::Highwater.policy()
+    }
+}
+
+/// Limits of dirty memory, in percent of the budget.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DirtyLimits {
+    /// The flusher starts above this.
+    pub background_percent: u8,
+    /// Writers are held below this.
+    pub limit_percent: u8,
+}
+
+/// How an engine is built.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The budget in bytes, metadata included.
+    pub memory: u64,
+    /// Bytes per frame: a power of two from 4 KiB to 64 KiB.
+    pub frame_size: usize,
+    /// The knobs.
+    pub policy: Policy,
+    /// How long a guard waits for a page's latch before `Error::Busy`.
+    pub latch_timeout: Nanos,
+    /// How long anything waits for one request before `Error::TimedOut`.
+    pub io_timeout: Nanos,
+    /// How long an allocation goes on without progress before it is out of memory.
+    pub alloc_timeout: Nanos,
+    /// After how long of failing writes a device's writers get the error instead of a pause.
+    pub fail_after: Nanos,
+    /// How often the flusher looks for old dirty pages (`dirty_writeback_centisecs`).
+    pub writeback_interval: Nanos,
+    /// How old a dirty page gets before the flusher writes it (`dirty_expire_centisecs`).
+    pub dirty_expire: Nanos,
+    /// The most that is read ahead of a sequential reader, in bytes (`read_ahead_kb`).
+    pub readahead_max: usize,
+    /// Populate memory in the background from the start.
+    pub populate: bool,
+}
+
+impl Config {
+    /// The defaults for a budget of `memory` bytes.
+    pub fn new(memory: u64) -> Config {
+        Config {
+            memory,
+            frame_size: 4096,
+            policy: Policy::default(),
+            latch_timeout: Nanos::from_secs(10),
+            io_timeout: Nanos::from_secs(30),
+            alloc_timeout: Nanos::from_secs(10),
+            fail_after: Nanos::from_secs(1),
+            writeback_interval: Nanos::from_secs(5),
+            dirty_expire: Nanos::from_secs(30),
+            readahead_max: 8 << 20,
+            populate: true,
+        }
+    }
+}

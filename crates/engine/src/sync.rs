@@ -1,0 +1,168 @@
+//! The one import path of atomics and locks: std and parking_lot, or loom's under `--cfg loom`.
+//!
+//! A [`Lock`] is an engine lock (the kernel's spinlock): held for a bounded, short time, never across a sleep. Each has
+//! a rank; in debug builds a task may take a lock only above every rank it holds (SYNC-1), and may not sleep while it
+//! holds one (WORLD-1). The lab pre-empts only where none is held, so there a lock is never contended.
+//!
+//! **Lock order** is the order of [`Rank`].
+
+use crate::world::{Task, World};
+
+#[cfg(not(loom))]
+pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+#[cfg(loom)]
+pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+#[cfg(not(loom))]
+use parking_lot::{Mutex, MutexGuard};
+
+/// What a lock guards, in lock order: a task takes locks downwards in this list only.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Rank {
+    /// The table of mappings.
+    Mappings = 0,
+    /// The flusher's work queue.
+    Flusher,
+    /// A mapping's error and durability state.
+    Durability,
+    /// A mapping's dirty list.
+    Dirty,
+    /// A file handle's readahead state.
+    Readahead,
+    /// A region of the index.
+    Index,
+    /// A zone's LRU lists.
+    Lru,
+    /// The frame cache of one CPU.
+    FrameCache,
+    /// A zone's buddy allocator and its waiters.
+    Zone,
+    /// A bucket of the wait table.
+    Wait,
+    /// Statistics and throttle state.
+    Stats,
+}
+
+/// A short-held lock with a rank.
+#[derive(Debug)]
+pub struct Lock<T> {
+    rank: Rank,
+    #[cfg(not(loom))]
+    inner: Mutex<T>,
+    #[cfg(loom)]
+    inner: loom::sync::Mutex<T>,
+}
+
+/// Holds a [`Lock`]; let go on drop.
+pub struct LockGuard<'a, T> {
+    #[cfg(not(loom))]
+    inner: MutexGuard<'a, T>,
+    #[cfg(loom)]
+    inner: loom::sync::MutexGuard<'a, T>,
+    #[cfg(debug_assertions)]
+    held: Option<(&'a Task, Rank)>,
+}
+
+impl<T> Lock<T> {
+    /// A lock of `rank` around `value`.
+    pub fn new(rank: Rank, value: T) -> Lock<T> {
+        Lock {
+            rank,
+            #[cfg(not(loom))]
+            inner: Mutex::new(value),
+            #[cfg(loom)]
+            inner: loom::sync::Mutex::new(value),
+        }
+    }
+
+    /// Takes the lock for the calling task of `world`.
+    #[inline]
+    pub fn lock<'a, W: World>(&'a self, world: &'a W) -> LockGuard<'a, T> {
+        self.lock_for(world.task())
+    }
+
+    /// Takes the lock for `task`, which is the calling one.
+    #[inline]
+    pub fn lock_for<'a>(&'a self, task: &'a Task) -> LockGuard<'a, T> {
+        #[cfg(debug_assertions)]
+        {
+            // Relaxed: written by this task only.
+            let held = task.lock_ranks.load(Ordering::Relaxed);
+            assert!(
+                held >> (self.rank as u8) == 0,
+                "SYNC-1: lock order: taking {:?} while holding ranks {held:#b}",
+                self.rank
+            );
+            task.lock_ranks
+                .store(held | 1 << (self.rank as u8), Ordering::Relaxed);
+        }
+        let _ = task;
+        LockGuard {
+            #[cfg(not(loom))]
+            inner: self.inner.lock(),
+            #[cfg(loom)]
+            inner: self.inner.lock().unwrap(),
+            #[cfg(debug_assertions)]
+            held: Some((task, self.rank)),
+        }
+    }
+
+    /// Takes the lock if it is free now.
+    #[inline]
+    pub fn try_lock<'a, W: World>(&'a self, world: &'a W) -> Option<LockGuard<'a, T>> {
+        #[cfg(not(loom))]
+        let inner = self.inner.try_lock()?;
+        #[cfg(loom)]
+        let inner = self.inner.try_lock().ok()?;
+        #[cfg(debug_assertions)]
+        let task = {
+            let task = world.task();
+            // Relaxed: written by this task only. A try-lock cannot deadlock, so it may be taken out of order.
+            let held = task.lock_ranks.load(Ordering::Relaxed);
+            task.lock_ranks
+                .store(held | 1 << (self.rank as u8), Ordering::Relaxed);
+            task
+        };
+        let _ = world;
+        Some(LockGuard {
+            inner,
+            #[cfg(debug_assertions)]
+            held: Some((task, self.rank)),
+        })
+    }
+
+    /// The value, through exclusive access.
+    #[cfg(not(loom))]
+    pub fn get_mut(&mut self) -> &mut T {
+        self.inner.get_mut()
+    }
+}
+
+#[cfg(debug_assertions)]
+impl<T> Drop for LockGuard<'_, T> {
+    fn drop(&mut self) {
+        if let Some((task, rank)) = self.held {
+            // Relaxed: written by this task only.
+            let held = task.lock_ranks.load(Ordering::Relaxed);
+            task.lock_ranks
+                .store(held & !(1 << (rank as u8)), Ordering::Relaxed);
+        }
+    }
+}
+
+impl<T> std::ops::Deref for LockGuard<'_, T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> std::ops::DerefMut for LockGuard<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}

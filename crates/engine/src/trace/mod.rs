@@ -1,0 +1,3 @@
+//! Counters under vmstat's names.
+pub mod vmstat;
+pub use vmstat::{Event, Stats, VmStat};

@@ -1,0 +1,209 @@
+//! Event counters, under the names of `/proc/vmstat` where Linux has the same event.
+//!
+//! Hits are counted per task and folded in batches (as vmstat's per-CPU deltas are), so `hits` may lag by up to 255
+//! for each task that is between two folds; all others are exact.
+
+use crate::sync::{AtomicU64, Ordering};
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $name:ident $text:literal,)*) => {
+        /// What is counted.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(usize)]
+        #[allow(missing_docs)]
+        pub enum Event { $($(#[$doc])* $name,)* }
+
+        impl Event {
+            /// All events, in order.
+            pub const ALL: &'static [Event] = &[$(Event::$name,)*];
+            /// The event's name.
+            pub const fn name(self) -> &'static str {
+                match self { $(Event::$name => $text,)* }
+            }
+        }
+    };
+}
+
+events! {
+    /// Frames allocated.
+    Pgalloc "pgalloc",
+    /// Frames freed.
+    Pgfree "pgfree",
+    /// Look-ups that found the page.
+    Hits "hits",
+    /// Look-ups that did not (a page was read or made).
+    Misses "misses",
+    /// Pages read by the thread that missed them (Linux: pgmajfault).
+    Pgmajfault "pgmajfault",
+    /// Pages read from devices.
+    PagesRead "pages_read",
+    /// Read requests.
+    ReadRequests "read_requests",
+    /// Pages read ahead.
+    ReadaheadPages "readahead_pages",
+    /// Pages scanned by kswapd.
+    PgscanKswapd "pgscan_kswapd",
+    /// Pages scanned by direct reclaim.
+    PgscanDirect "pgscan_direct",
+    /// Pages reclaimed by kswapd.
+    PgstealKswapd "pgsteal_kswapd",
+    /// Pages reclaimed by direct reclaim.
+    PgstealDirect "pgsteal_direct",
+    /// Pages moved to the active list.
+    Pgactivate "pgactivate",
+    /// Pages moved to the inactive list.
+    Pgdeactivate "pgdeactivate",
+    /// Active pages looked at.
+    Pgrefill "pgrefill",
+    /// Pages moved to the tail when their writeback ended.
+    Pgrotated "pgrotated",
+    /// Entries into direct reclaim.
+    Allocstall "allocstall",
+    /// Turns of kswapd.
+    Pageoutrun "pageoutrun",
+    /// kswapd was woken early from its nap.
+    KswapdLowWmarkHitQuickly "kswapd_low_wmark_hit_quickly",
+    /// kswapd's work was undone while it napped.
+    KswapdHighWmarkHitQuickly "kswapd_high_wmark_hit_quickly",
+    /// kswapd was asked to wake up.
+    WakeupKswapd "wakeup_kswapd",
+    /// Pages written by reclaim.
+    NrVmscanWrite "nr_vmscan_write",
+    /// Dirty pages at the tail marked for reclaim at the end of their writeback.
+    NrVmscanImmediateReclaim "nr_vmscan_immediate_reclaim",
+    /// Pages dirtied.
+    NrDirtied "nr_dirtied",
+    /// Pages whose write completed.
+    NrWritten "nr_written",
+    /// Pages written by direct reclaim.
+    WrittenDirect "written_direct",
+    /// Pages written by kswapd.
+    WrittenKswapd "written_kswapd",
+    /// Pages written by the flusher.
+    WrittenFlusher "written_flusher",
+    /// Pages written by throttled writers.
+    WrittenWriter "written_writer",
+    /// Pages written by sync (and close, and evict).
+    WrittenSync "written_sync",
+    /// Write requests.
+    WriteRequests "write_requests",
+    /// Bytes of write requests.
+    WriteBytes "write_bytes",
+    /// Writes that failed.
+    WriteErrors "write_errors",
+    /// Reads that failed.
+    ReadErrors "read_errors",
+    /// Flushes that failed.
+    FlushErrors "flush_errors",
+    /// Flushes.
+    Flushes "flushes",
+    /// Refaults of pages evicted a short while ago.
+    WorkingsetRefaultFile "workingset_refault_file",
+    /// Refaulted pages that went to the active list at once.
+    WorkingsetActivateFile "workingset_activate_file",
+    /// Writers that met a page under writeback and got a copy.
+    WritebackCopies "writeback_copies",
+    /// Times a writer was paused or made to write.
+    Throttled "balance_dirty_pause",
+    /// Time writers were paused or writing, in nanoseconds.
+    ThrottleNs "balance_dirty_pause_ns",
+    /// Time spent waiting for memory, in nanoseconds.
+    AllocStallNs "allocstall_ns",
+    /// Waits for memory.
+    AllocWaits "alloc_waits",
+    /// Frames handed to a waiting task.
+    AllocHandoffs "alloc_handoffs",
+    /// Naps of reclaimers.
+    CongestionWait "congestion_wait",
+    /// Allocations that failed.
+    AllocRefused "alloc_refused",
+    /// Reclaim writes that the backing refused.
+    WriteRefused "write_refused",
+    /// Wakes of the flusher by reclaim.
+    FlusherKicks "flusher_kicks",
+    /// Chunks populated by a thread that ran out.
+    PopulateDirect "populate_direct",
+    /// Waits for a page's latch or I/O.
+    PageWaits "page_waits",
+    /// Waits that timed out although their condition was true. A bug.
+    LostWakeups "lost_wakeups",
+    /// Fills thrown away because the file was truncated meanwhile.
+    StaleFills "stale_fills",
+    /// Syncs.
+    Syncs "syncs",
+}
+
+const COUNT: usize = Event::ALL.len();
+const SHARDS: usize = 4;
+
+#[repr(align(128))]
+struct Shard([AtomicU64; COUNT]);
+
+/// The counters of one cache, sharded by CPU.
+pub struct VmStat {
+    shards: Box<[Shard]>,
+}
+
+impl Default for VmStat {
+    fn default() -> VmStat {
+        VmStat::new()
+    }
+}
+
+impl VmStat {
+    /// All zero.
+    pub fn new() -> VmStat {
+        VmStat {
+            shards: (0..SHARDS)
+                .map(|_| Shard(std::array::from_fn(|_| AtomicU64::new(0))))
+                .collect(),
+        }
+    }
+
+    /// Counts `n` events on the shard of `cpu`.
+    #[inline]
+    pub fn add(&self, cpu: usize, event: Event, n: u64) {
+        // Relaxed: a statistic; nothing is ordered by it.
+        self.shards[cpu % SHARDS].0[event as usize].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The sum over all shards.
+    pub fn get(&self, event: Event) -> u64 {
+        // Relaxed: as above.
+        self.shards
+            .iter()
+            .map(|s| s.0[event as usize].load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
+/// A snapshot of all counters and gauges, under vmstat's names.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Event counters since the cache was built, by name, in the order of [`Event::ALL`].
+    pub events: Vec<(&'static str, u64)>,
+    /// Gauges now: `nr_free_pages`, `nr_inactive_file`, `nr_active_file`, `nr_dirty`, `nr_writeback`, ….
+    pub gauges: Vec<(&'static str, u64)>,
+    /// The budget in bytes.
+    pub memory_bytes: u64,
+    /// Bytes per frame.
+    pub frame_size: usize,
+    /// Frames in all.
+    pub frames: u64,
+}
+
+impl Stats {
+    /// A counter or gauge by its name; zero when there is none of that name.
+    pub fn get(&self, name: &str) -> u64 {
+        self.events
+            .iter()
+            .chain(&self.gauges)
+            .find(|(n, _)| *n == name)
+            .map_or(0, |(_, v)| *v)
+    }
+
+    /// A counter.
+    pub fn event(&self, event: Event) -> u64 {
+        self.get(event.name())
+    }
+}

@@ -1,0 +1,2 @@
+//! Highwater: see the engine.
+pub use highwater_engine as engine;

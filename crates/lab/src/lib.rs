@@ -1,0 +1,2 @@
+//! The lab world.
+pub use highwater_engine as engine;
