@@ -9,10 +9,18 @@ mod engine;
 mod error;
 mod file;
 pub mod io;
+#[allow(dead_code)]
+pub(crate) mod lru;
+#[allow(dead_code)]
+pub(crate) mod mapping;
 pub mod policy;
 pub mod sync;
 pub mod trace;
 pub mod world;
+#[allow(dead_code)]
+pub(crate) mod writeback;
+#[allow(dead_code)]
+pub(crate) mod zone;
 
 pub use backing::Backing;
 pub use engine::Engine;

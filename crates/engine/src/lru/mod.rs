@@ -1,0 +1,1 @@
+//! The room of the LRU: the order in which frames are reclaimed.

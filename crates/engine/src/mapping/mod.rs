@@ -1,0 +1,3 @@
+//! The room of mappings: which frame holds which page of which file.
+
+pub(crate) mod index;

@@ -1,0 +1,1 @@
+//! The room of writeback: dirty pages and their writers.
