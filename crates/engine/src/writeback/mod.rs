@@ -1,1 +1,3 @@
 //! The room of writeback: dirty pages and their writers.
+
+pub(crate) mod ratelimit;
