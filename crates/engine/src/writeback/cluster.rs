@@ -177,6 +177,14 @@ mod tests {
         gather(&mut batch, 100, dirty);
         let pages: Vec<u64> = batch.iter().map(|&(p, _)| p).collect();
         assert_eq!(pages, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13]);
+        // Page 6 becomes dirty between the two looks at it: page 5 is not asked for again.
+        let (mut batch, mut asked) = (vec![(5, 5), (7, 7)], Vec::new());
+        gather(&mut batch, 100, |p| {
+            asked.push(p);
+            (p == 6 && asked.iter().filter(|&&a| a == 6).count() > 1).then_some(6)
+        });
+        assert_eq!(asked, [6, 4, 8, 6]);
+        assert_eq!(batch, [(5, 5), (6, 6), (7, 7)]);
         let mut batch = vec![(u64::MAX, 1)];
         gather(&mut batch, 3, |p| Some(p as u32));
         assert_eq!(batch.len(), 3);

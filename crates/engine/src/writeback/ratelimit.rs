@@ -191,8 +191,9 @@ impl BaseRate {
     }
 
     /// Takes note that `dirtied` pages of this device were dirtied in all, at the present `pos_ratio` (both terms).
-    /// Call it where writers are throttled, and [`BaseRate::rest`] where they are not; it steps every [`INTERVAL`];
-    /// true when it did.
+    /// Call it where writers are throttled only; it steps every [`INTERVAL`]; true when it did. A window may hold
+    /// stretches of free running, so that a rate too low is raised even where dirty memory keeps falling below freerun;
+    /// after a second of nothing else, the next window starts afresh.
     pub fn update(
         &mut self,
         now: Nanos,
@@ -219,11 +220,6 @@ impl BaseRate {
         let gain = ((target - self.rate).abs() / self.rate).clamp(0.125, 0.5);
         self.rate = (self.rate + (target - self.rate) * gain).clamp(floor, ceiling);
         true
-    }
-
-    /// Writers run free: what they dirty says nothing about the base rate.
-    pub fn rest(&mut self) {
-        self.window = None;
     }
 }
 
