@@ -8,10 +8,12 @@
 #![deny(unsafe_code)]
 
 mod cell;
+pub mod device;
 pub mod rng;
 mod trace;
 mod world;
 
+pub use device::{FaultRates, LabQueue, QueueOptions, RamDevice, RamOptions, Rule};
 pub use rng::Rng;
 pub use trace::TraceHash;
 pub use world::{Costs, LabArena, LabOptions, LabWorld, Run};
