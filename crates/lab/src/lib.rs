@@ -10,10 +10,12 @@
 mod cell;
 pub mod device;
 pub mod rng;
+pub mod shadow;
 mod trace;
 mod world;
 
 pub use device::{FaultRates, LabQueue, QueueOptions, RamDevice, RamOptions, Rule};
 pub use rng::Rng;
+pub use shadow::{Mismatch, Shadow};
 pub use trace::TraceHash;
 pub use world::{Costs, LabArena, LabOptions, LabWorld, Run};
