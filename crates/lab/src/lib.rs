@@ -11,6 +11,7 @@ mod cell;
 pub mod device;
 pub mod rng;
 pub mod shadow;
+pub mod soak;
 mod trace;
 mod world;
 

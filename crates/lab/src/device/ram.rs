@@ -17,6 +17,8 @@ use std::sync::{Arc, Weak};
 pub struct RamOptions {
     /// Its bytes.
     pub content: Vec<u8>,
+    /// Its length, when it ends with a hole; never less than `content`.
+    pub len: u64,
     /// What goes wrong.
     pub faults: FaultRates,
     /// Keep what `crash_image` needs (a second image and a log).
@@ -41,6 +43,7 @@ impl RamDevice {
     pub fn new(queue: &Arc<LabQueue>, options: RamOptions) -> Arc<RamDevice> {
         let mut content = Sparse::default();
         content.write(0, &options.content);
+        content.truncate(options.len.max(content.len()));
         Arc::new_cyclic(|me| RamDevice {
             me: me.clone(),
             queue: queue.clone(),

@@ -138,6 +138,13 @@ impl Shadow {
         }
     }
 
+    /// A file that starts with a hole up to `len`, durably.
+    pub fn grow_before_use(&mut self, len: u64) {
+        assert!(len >= self.len && self.active.is_empty());
+        self.len = len;
+        self.lens = vec![(0, len)];
+    }
+
     /// The length, when nothing that changes it is in progress.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> u64 {
