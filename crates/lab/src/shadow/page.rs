@@ -126,6 +126,11 @@ impl Page {
             .map_or_else(|| vec![0; to - from], |b| b[from..to].to_vec())
     }
 
+    /// The settled writes that no sync has promised, for reports.
+    pub fn unpromised(&self) -> &[Op] {
+        &self.log
+    }
+
     /// Starts with content of its own, promised.
     pub fn preset(&mut self, content: &[u8], size: usize) {
         let mut bytes = vec![0; size];
@@ -271,6 +276,23 @@ impl Page {
             .map(|(n, _)| n)
     }
 
+    /// What the bytes from `at` to `to` may be after a crash, by the settled writes.
+    fn states(&self, at: usize, to: usize, place: Place) -> Vec<Vec<u8>> {
+        let mut latest = match &self.durable {
+            Some(durable) => durable[at..to].to_vec(),
+            None => self.content(at, to),
+        };
+        let mut states = vec![latest.clone()];
+        for op in self.log.iter().filter(|op| op.meets(at, to)) {
+            if op.stamp == 0 {
+                cut_all(&mut states, op, at, place);
+            }
+            op.apply(place.offset, at, &mut latest);
+            states.push(latest.clone());
+        }
+        states
+    }
+
     fn sector_legal(&self, at: usize, seen: &[u8], place: Place) -> bool {
         let to = at + seen.len();
         let ops: Vec<Op> = self
@@ -280,22 +302,27 @@ impl Page {
             .filter(|op| op.meets(at, to))
             .collect();
         let must = mask(&ops, |op| op.promised);
-        if must == 0 && !self.log.is_empty() {
-            let mut state = match &self.durable {
-                Some(durable) => durable[at..to].to_vec(),
-                None => vec![0; seen.len()],
-            };
-            if state == seen {
-                return true;
+        if must == 0 {
+            let mut states = self.states(at, to, place);
+            for cut in ops.iter().filter(|op| op.stamp == 0) {
+                cut_all(&mut states, cut, at, place);
             }
-            for op in self.log.iter().filter(|op| op.meets(at, to)) {
-                op.apply(place.offset, at, &mut state);
-                if state == seen {
-                    return true;
-                }
+            if states.iter().any(|s| s == seen) {
+                return true;
             }
         }
         self.search(&ops, must, at, seen, place).is_some()
+    }
+}
+
+/// A truncation takes effect by itself, on whatever version of the sector the medium holds.
+fn cut_all(states: &mut Vec<Vec<u8>>, cut: &Op, at: usize, place: Place) {
+    for n in 0..states.len() {
+        let mut state = states[n].clone();
+        cut.apply(place.offset, at, &mut state);
+        if !states.contains(&state) {
+            states.push(state);
+        }
     }
 }
 

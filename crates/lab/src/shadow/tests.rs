@@ -173,3 +173,28 @@ fn shadow_3_lengths() {
     let a = s.begin_resize(10).unwrap();
     assert!(s.end_resize(a, true, 11).is_err());
 }
+
+#[test]
+fn shadow_2_a_truncation_takes_effect_on_any_version() {
+    let mut s = Shadow::new(PAGE, &[0; PAGE], true);
+    let one = write(&mut s, 0..PAGE as u64);
+    write(&mut s, 0..PAGE as u64);
+    let a = s.begin_resize(100).unwrap();
+    let cut = bytes(one, 0..100);
+    assert_eq!(s.check_crash(&cut), Ok(()), "while it is in progress");
+    s.end_resize(a, true, 100).unwrap();
+    assert_eq!(s.check_crash(&cut), Ok(()), "the first write's bytes, cut");
+    let promise = s.begin_sync(None);
+    s.keep(&promise);
+    assert!(s.check_crash(&cut).is_err(), "the second was promised");
+}
+
+#[test]
+fn shadow_1_a_read_of_a_page_never_written_before_may_miss_a_write_that_overlaps_it() {
+    let mut s = Shadow::new(PAGE, &[], false);
+    s.grow_before_use(PAGE as u64);
+    let early = s.begin_read(0..100).unwrap();
+    write(&mut s, 0..100);
+    assert_eq!(s.end_read(early, Some(&[0; 100])), Ok(()));
+    assert!(read(&mut s, 0, &[0; 100]).is_err());
+}
