@@ -234,7 +234,7 @@ impl Shadow {
             begin: id,
             end: u64::MAX,
             sure: true,
-            promised: false,
+            covered: false,
         }
     }
 
@@ -496,7 +496,7 @@ impl Shadow {
             .collect()
     }
 
-    /// Is `image` the file, with no write undecided?
+    /// Is `image` the file, now that no access is in progress?
     ///
     /// # Errors
     /// At the first page that differs.
@@ -510,7 +510,7 @@ impl Shadow {
         }
         for (number, piece) in image.chunks(self.page_size as usize).enumerate() {
             let same = match self.pages.get(number) {
-                Some(page) => page.content(0, piece.len()) == piece,
+                Some(page) => page.check_exact(piece, self.place(number as u64)),
                 None => piece.iter().all(|b| *b == 0),
             };
             if !same {

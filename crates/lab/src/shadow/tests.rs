@@ -198,3 +198,32 @@ fn shadow_1_a_read_of_a_page_never_written_before_may_miss_a_write_that_overlaps
     assert_eq!(s.end_read(early, Some(&[0; 100])), Ok(()));
     assert!(read(&mut s, 0, &[0; 100]).is_err());
 }
+
+#[test]
+fn shadow_2_orders_that_end_alike_stay_open_for_a_crash() {
+    let mut s = shadow();
+    let len = 4 * PAGE as u64;
+    let (a, b) = (
+        s.begin_write(0..512).unwrap(),
+        s.begin_write(0..512).unwrap(),
+    );
+    let (sa, sb) = (a.stamp, b.stamp);
+    s.end_write(a, Outcome::Done, len).unwrap();
+    s.end_write(b, Outcome::Done, len).unwrap();
+    let promise = s.begin_sync(None);
+    let last = write(&mut s, 0..512);
+    assert_eq!(read(&mut s, 0, &bytes(last, 0..512)), Ok(()));
+    s.keep(&promise);
+    let mut image = vec![0; 4 * PAGE];
+    for stamp in [sa, sb, last] {
+        image[..512].copy_from_slice(&bytes(stamp, 0..512));
+        assert_eq!(s.check_crash(&image), Ok(()), "write {stamp}");
+    }
+    let promise = s.begin_sync(None);
+    s.keep(&promise);
+    assert_eq!(s.undecided(), [0]);
+    assert_eq!(read(&mut s, 0, &bytes(last, 0..512)), Ok(()));
+    assert!(s.undecided().is_empty());
+    image[..512].copy_from_slice(&bytes(sa, 0..512));
+    assert!(s.check_crash(&image).is_err());
+}
