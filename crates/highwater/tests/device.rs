@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 
 const LANES: [Lane; 2] = [Lane::Flusher, Lane::Shared];
-/// Tests here count descriptors and threads of the process, so they run one at a time.
+/// One test counts the descriptors and threads of the process, so all run one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 struct Rng(u64);
@@ -234,8 +234,8 @@ fn tmpfs_works_whatever_it_says_to_o_direct() {
         let inbox = Arc::new(Inbox::default());
         let mut shadow = vec![0u8; 1 << 20];
         let mut memory = Memory::new(1 << 20);
-        for i in 0..shadow.len() {
-            shadow[i] = (i / 100) as u8;
+        for (i, byte) in shadow.iter_mut().enumerate() {
+            *byte = (i / 100) as u8;
         }
         memory.bytes().copy_from_slice(&shadow);
         let bufs = vec![memory.buf(0, 1 << 20)];
@@ -280,9 +280,9 @@ fn reap_returns_when_unparked() {
     }
 }
 
-/// A pipe that nobody writes to keeps a read in the ring: the wait there is ended by unpark and by its deadline.
+/// A stream of unparks against a stream of completions: nothing is lost, nothing spins for ever.
 #[test]
-fn reap_with_a_request_that_never_ends() {
+fn unparks_and_completions_at_the_same_time() {
     let _alone = ALONE.lock();
     if engines().len() < 2 {
         return;
@@ -293,7 +293,6 @@ fn reap_with_a_request_that_never_ends() {
     let inbox = Arc::new(Inbox::default());
     let me = world.task().id();
     let mut memory = Memory::new(4 << 20);
-    // A stream of unparks against a stream of completions: nothing is lost, nothing spins for ever.
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (other, flag) = (world.clone(), stop.clone());
     let noise = std::thread::spawn(move || {
@@ -406,4 +405,9 @@ fn nothing_is_left_behind() {
         assert_eq!(own(&after), threads_before, "{engine:?}: {after:?}");
         assert_eq!(fds(), fds_before, "{engine:?}");
     }
+}
+
+#[test]
+fn the_whole_suite_without_io_uring() {
+    common::rerun_without_io_uring();
 }
