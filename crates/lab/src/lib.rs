@@ -1,2 +1,22 @@
-//! The lab world.
-pub use highwater_engine as engine;
+//! The lab: Highwater's engine on coroutines, in virtual time, on device models with seeded faults, beside a byte-exact
+//! shadow of every file.
+//!
+//! The engine that runs here is the one that runs on threads and io_uring; only the [`World`] is another. A seed draws
+//! the options, the schedule, the devices' moods and the workload, and repeats them exactly.
+//!
+//! [`World`]: highwater_engine::World
+#![deny(unsafe_code)]
+
+mod cell;
+pub mod device;
+pub mod rng;
+pub mod shadow;
+pub mod soak;
+mod trace;
+mod world;
+
+pub use device::{FaultRates, LabQueue, QueueOptions, RamDevice, RamOptions, Rule};
+pub use rng::Rng;
+pub use shadow::{Mismatch, Shadow};
+pub use trace::TraceHash;
+pub use world::{Costs, LabArena, LabOptions, LabWorld, Run};

@@ -1,0 +1,243 @@
+//! One open file or block device as a [`Device`].
+//!
+//! Whole blocks go past the kernel's page cache where the file system allows it, the rest through a second descriptor
+//! of the same inode; `fdatasync` covers both.
+//!
+//! **Tests.** `tests/device.rs`.
+#![allow(unsafe_code)]
+
+use super::flight::{Flight, Step};
+use super::lock::FileLock;
+use super::target::{Target, block_device_len};
+use super::{DirectIo, IoEngine, OsQueue, sys};
+use crate::world::OsWorld;
+use highwater_engine::io::{IoBuf, IoOp, IoSink, Lane, Request};
+use highwater_engine::world::{Device, Queue};
+use highwater_engine::{Error, IoError, IoErrorKind};
+use rustix::fs::{FileType, SeekFrom};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+
+/// An open file or block device.
+pub struct FileDevice {
+    target: Arc<Target>,
+    queue: Arc<OsQueue>,
+    block_device: bool,
+    _lock: Option<Arc<FileLock>>,
+}
+
+impl FileDevice {
+    /// A device over `fd`, which was opened for reading, and for writing where `write` says so. `path` is for messages.
+    ///
+    /// # Errors
+    /// `Config` for what is neither a file nor a block device; `Os` when O_DIRECT is asked for and refused.
+    pub fn new(
+        world: &OsWorld,
+        path: &Path,
+        fd: OwnedFd,
+        write: bool,
+        mode: DirectIo,
+    ) -> Result<FileDevice, Error> {
+        let stat = rustix::fs::fstat(&fd)
+            .map_err(|e| Error::os(format!("stat {}", path.display()), &e.into()))?;
+        let (block_device, dev) = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => (false, stat.st_dev),
+            FileType::BlockDevice => (true, stat.st_rdev),
+            other => {
+                return Err(Error::Config(format!(
+                    "{} is {}, neither a file nor a block device; name a file",
+                    path.display(),
+                    describe(other)
+                )));
+            }
+        };
+        Ok(FileDevice {
+            target: Arc::new(Target::new(path, fd, write, mode)?),
+            queue: world.queue(dev),
+            block_device,
+            _lock: None,
+        })
+    }
+
+    /// The same, holding `lock` as long as it lives.
+    pub(crate) fn with_lock(mut self, lock: Arc<FileLock>) -> FileDevice {
+        self._lock = Some(lock);
+        self
+    }
+
+    /// Does it go past the kernel's page cache?
+    pub fn direct(&self) -> bool {
+        self.target.direct.is_some()
+    }
+
+    /// What its queue works through: [`IoEngine::Uring`] or [`IoEngine::Threads`].
+    pub fn io_engine(&self) -> IoEngine {
+        self.queue.io_engine()
+    }
+
+    pub(crate) fn os_queue(&self) -> &Arc<OsQueue> {
+        &self.queue
+    }
+
+    /// Reads or writes on the calling thread.
+    fn transfer_now(&self, op: IoOp, offset: u64, bufs: Vec<IoBuf>) -> Result<(), IoError> {
+        let mut request = Request::new(op, offset, Arc::new(Nobody));
+        request.bufs = bufs;
+        let mut flight = Flight::new(request, self.target.clone());
+        while let Some(piece) = flight.next_piece() {
+            if let Step::Done(result) = flight.advance(sys::transfer(&piece, flight.iov())) {
+                return result;
+            }
+        }
+        Ok(())
+    }
+
+    fn fallocate(&self, mode: i32, offset: u64, len: u64) -> Result<(), i32> {
+        sys::fallocate(self.target.buffered.as_fd(), mode, offset, len)
+    }
+
+    /// Zeroes by writing, within the file's length, for where the file system has no call for it.
+    fn write_zeroes_slowly(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        let end = offset.saturating_add(len).min(self.len()?);
+        let zeroes = [0u8; 64 << 10];
+        let mut at = offset;
+        while at < end {
+            let n = (end - at).min(zeroes.len() as u64);
+            self.write_now(at, &zeroes[..n as usize])?;
+            at += n;
+        }
+        Ok(())
+    }
+}
+
+/// Where requests end that are made and finished by one call.
+struct Nobody;
+
+impl IoSink for Nobody {
+    fn io_done(&self, _: &mut Request, _: Result<(), IoError>) {}
+}
+
+pub(crate) fn describe(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Directory => "a directory",
+        FileType::Fifo => "a pipe",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice => "a character device",
+        FileType::Symlink => "a symbolic link",
+        _ => "of an unknown kind",
+    }
+}
+
+impl Device for FileDevice {
+    fn queue(&self) -> Arc<dyn Queue> {
+        self.queue.clone()
+    }
+
+    fn submit(&self, lane: Lane, batch: &mut Vec<Request>) {
+        self.queue.submit(lane, &self.target, batch);
+    }
+
+    fn read_now(&self, offset: u64, bufs: &[IoBuf]) -> Result<(), IoError> {
+        self.transfer_now(IoOp::Read, offset, bufs.to_vec())
+    }
+
+    fn write_now(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
+        let piece = IoBuf {
+            // A write only reads the memory.
+            ptr: buf.as_ptr().cast_mut(),
+            len: buf.len(),
+        };
+        self.transfer_now(IoOp::Write, offset, vec![piece])
+    }
+
+    fn flush(&self) -> Result<(), IoError> {
+        loop {
+            match rustix::fs::fdatasync(&self.target.buffered) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => return other.map_err(|e| IoError::from_errno(e.raw_os_error(), 0)),
+            }
+        }
+    }
+
+    fn len(&self) -> Result<u64, IoError> {
+        if self.block_device {
+            return block_device_len(self.target.buffered.as_fd())
+                .map_err(|e| IoError::from_errno(e.raw_os_error().unwrap_or(libc::EIO), 0));
+        }
+        rustix::fs::fstat(&self.target.buffered)
+            .map(|s| s.st_size as u64)
+            .map_err(|e| IoError::from_errno(e.raw_os_error(), 0))
+    }
+
+    fn truncate(&self, len: u64) -> Result<(), IoError> {
+        if self.block_device {
+            let same = self.len()? == len;
+            return if same {
+                Ok(())
+            } else {
+                Err(IoError::new(IoErrorKind::NoSpace, len))
+            };
+        }
+        loop {
+            match rustix::fs::ftruncate(&self.target.buffered, len) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => return other.map_err(|e| IoError::from_errno(e.raw_os_error(), len)),
+            }
+        }
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        match self.fallocate(PUNCH, offset, len) {
+            // Nothing to gain there; the contents may stay.
+            Ok(()) | Err(libc::EOPNOTSUPP) => Ok(()),
+            Err(e) => Err(IoError::from_errno(e, offset)),
+        }
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        if len == 0 {
+            return Ok(());
+        }
+        for mode in [ZERO, PUNCH] {
+            match self.fallocate(mode, offset, len) {
+                Ok(()) => return Ok(()),
+                // EINVAL: a block device and a range that is no whole blocks.
+                Err(libc::EOPNOTSUPP | libc::EINVAL) => {}
+                Err(e) => return Err(IoError::from_errno(e, offset)),
+            }
+        }
+        self.write_zeroes_slowly(offset, len)
+    }
+
+    fn extents(&self, offset: u64, len: u64) -> Result<Vec<(u64, u64)>, IoError> {
+        if self.block_device {
+            return Ok(vec![(offset, len)]);
+        }
+        let fd = &self.target.buffered;
+        let end = offset.saturating_add(len);
+        let (mut at, mut found) = (offset, Vec::new());
+        while at < end {
+            let start = match rustix::fs::seek(fd, SeekFrom::Data(at)) {
+                Ok(start) if start < end => start,
+                Ok(_) => break,
+                // No data from here to the end of the file.
+                Err(rustix::io::Errno::NXIO) => break,
+                Err(rustix::io::Errno::INVAL) => return Ok(vec![(offset, len)]),
+                Err(e) => return Err(IoError::from_errno(e.raw_os_error(), at)),
+            };
+            let hole = rustix::fs::seek(fd, SeekFrom::Hole(start))
+                .map_err(|e| IoError::from_errno(e.raw_os_error(), start))?
+                .min(end);
+            if hole <= start {
+                break;
+            }
+            found.push((start, hole - start));
+            at = hole;
+        }
+        Ok(found)
+    }
+}

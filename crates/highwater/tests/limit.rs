@@ -1,0 +1,96 @@
+//! The rate limiter keeps both of its limits within 10 %.
+
+mod common;
+
+use common::{Inbox, Memory, disk_dir, open};
+use highwater::engine::World;
+use highwater::engine::io::{IoOp, Lane};
+use highwater::engine::world::Device;
+use highwater::{DirectIo, IoEngine, OsWorld, RateLimited};
+use std::sync::Arc;
+
+const BYTES_PER_S: u64 = 50_000_000;
+const IOPS: u64 = 5_000;
+
+/// Seconds for `n` writes of `size` bytes.
+fn writes(world: &Arc<OsWorld>, device: &dyn Device, size: usize, n: u64) -> f64 {
+    let inbox = Arc::new(Inbox::default());
+    let mut memory = Memory::new(size);
+    let start = world.now();
+    let mut batch: Vec<_> = (0..n)
+        .map(|i| {
+            inbox.request(
+                IoOp::Write,
+                i % 8 * size as u64,
+                vec![memory.buf(0, size)],
+                i,
+            )
+        })
+        .collect();
+    device.submit(Lane::Flusher, &mut batch);
+    let done = inbox.wait(world, device, Lane::Flusher, n as usize);
+    assert!(done.values().all(Result::is_ok));
+    world.now().since(start).as_secs_f64()
+}
+
+#[test]
+fn both_limits_within_ten_percent() {
+    let world = OsWorld::new(IoEngine::Auto).unwrap();
+    let dir = disk_dir();
+    let file = open(&world, &dir.path().join("slow"), true, DirectIo::Auto);
+    file.write_now(0, &vec![0; 8 << 20]).unwrap();
+    let limiter = world.limited(&file, BYTES_PER_S, IOPS);
+    let device = RateLimited::new(file, limiter);
+    let near = |what: &str, got: f64, wanted: f64| {
+        println!("{what}: {got:.0}, limit {wanted:.0}");
+        assert!(
+            (0.9..=1.1).contains(&(got / wanted)),
+            "{what}: {got:.0}, limit {wanted:.0}"
+        );
+    };
+    let n = 50;
+    let s = writes(&world, &device, 512 << 10, n);
+    near(
+        "bytes a second",
+        (n * (512 << 10)) as f64 / s,
+        BYTES_PER_S as f64,
+    );
+    let n = 2_500;
+    let s = writes(&world, &device, 4096, n);
+    near("writes a second", n as f64 / s, IOPS as f64);
+    // On the calling thread, one after another.
+    let mut memory = Memory::new(4096);
+    let buf = memory.buf(0, 4096);
+    let start = world.now();
+    for i in 0..1_000 {
+        device.read_now(i % 2048 * 4096, &[buf]).unwrap();
+    }
+    let rate = 1_000.0 / world.now().since(start).as_secs_f64();
+    println!("reads a second, one at a time: {rate:.0}");
+    assert!(rate < IOPS as f64 * 1.1);
+    assert!(
+        rate > IOPS as f64 * 0.2,
+        "a lost turn costs a second: {rate:.0}/s"
+    );
+}
+
+/// A reader's turn comes soon although many writes wait.
+#[test]
+fn a_reader_does_not_wait_behind_all_writes() {
+    let world = OsWorld::new(IoEngine::Auto).unwrap();
+    let dir = disk_dir();
+    let file = open(&world, &dir.path().join("slow"), true, DirectIo::Auto);
+    let limiter = world.limited(&file, 0, 1_000);
+    let device = RateLimited::new(file, limiter);
+    let inbox = Arc::new(Inbox::default());
+    let mut memory = Memory::new(8192);
+    let mut batch: Vec<_> = (0..500)
+        .map(|i| inbox.request(IoOp::Write, i * 4096, vec![memory.buf(0, 4096)], i))
+        .collect();
+    device.submit(Lane::Flusher, &mut batch);
+    let start = world.now();
+    device.read_now(0, &[memory.buf(4096, 4096)]).unwrap();
+    let waited = world.now().since(start).as_secs_f64();
+    assert!(waited < 0.1, "{waited} s behind 0.5 s of writes");
+    inbox.wait(&world, &device, Lane::Flusher, 500);
+}

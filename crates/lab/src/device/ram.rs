@@ -1,0 +1,305 @@
+//! A file on a lab disk.
+#![allow(unsafe_code)]
+
+use super::fault::{FaultRates, Faults, Rule};
+use super::image::{Images, Sparse, torn_pieces};
+use super::queue::{InFlight, LabQueue};
+use crate::cell::LabCell;
+use crate::rng::{Rng, mix};
+use highwater_engine::io::{IoBuf, IoOp, Lane, Request};
+use highwater_engine::world::{Device, Queue};
+use highwater_engine::{IoError, IoErrorKind, Nanos, World};
+use std::ops::Range;
+use std::sync::{Arc, Weak};
+
+/// How a file starts.
+#[derive(Clone, Debug, Default)]
+pub struct RamOptions {
+    /// Its bytes.
+    pub content: Vec<u8>,
+    /// Its length, when it ends with a hole; never less than `content`.
+    pub len: u64,
+    /// What goes wrong.
+    pub faults: FaultRates,
+    /// Keep what `crash_image` needs (a second image and a log).
+    pub crashes: bool,
+}
+
+struct State {
+    images: Images,
+    faults: Faults,
+    scratch: Vec<u8>,
+}
+
+/// A file of bytes in memory. See the module's head.
+pub struct RamDevice {
+    me: Weak<RamDevice>,
+    queue: Arc<LabQueue>,
+    state: LabCell<State>,
+}
+
+impl RamDevice {
+    /// A file on the disk `queue`.
+    pub fn new(queue: &Arc<LabQueue>, options: RamOptions) -> Arc<RamDevice> {
+        let mut content = Sparse::default();
+        content.write(0, &options.content);
+        content.truncate(options.len.max(content.len()));
+        Arc::new_cyclic(|me| RamDevice {
+            me: me.clone(),
+            queue: queue.clone(),
+            state: LabCell::new(State {
+                images: Images::new(content, options.crashes),
+                faults: Faults::new(options.faults),
+                scratch: Vec::new(),
+            }),
+        })
+    }
+
+    /// Adds a programmed fault.
+    pub fn add_rule(&self, rule: Rule) {
+        self.state.with(|s| s.faults.add(rule));
+    }
+
+    /// Writes that touch `range` fail with `kind` before `until`.
+    pub fn fail_writes(&self, range: Range<u64>, kind: IoErrorKind, until: Nanos) {
+        self.fail(IoOp::Write, range, kind, until);
+    }
+
+    /// Reads that touch `range` fail with `kind` before `until`.
+    pub fn fail_reads(&self, range: Range<u64>, kind: IoErrorKind, until: Nanos) {
+        self.fail(IoOp::Read, range, kind, until);
+    }
+
+    fn fail(&self, op: IoOp, range: Range<u64>, kind: IoErrorKind, until: Nanos) {
+        self.add_rule(Rule {
+            op,
+            range,
+            kind,
+            until,
+            times: u64::MAX,
+        });
+    }
+
+    /// The next `n` flushes fail; `losing` says whether they lose writes.
+    pub fn fail_flush(&self, n: u32, losing: bool) {
+        self.state.with(|s| {
+            s.faults.rates.flush_loss_ppm = if losing { 1_000_000 } else { 0 };
+            s.faults.fail_flush(n);
+        });
+    }
+
+    /// Ends all faults of this file, permanent ones included.
+    pub fn heal(&self) {
+        self.state.with(|s| s.faults.heal());
+    }
+
+    /// How many requests and flushes have failed.
+    pub fn failures(&self) -> u64 {
+        self.state.with(|s| s.faults.failed)
+    }
+
+    /// The bytes that reads see now.
+    pub fn visible(&self) -> Vec<u8> {
+        self.state.with(|s| {
+            let image = s.images.visible();
+            let mut bytes = vec![0; image.len() as usize];
+            image.read(0, &mut bytes);
+            bytes
+        })
+    }
+
+    /// What a power failure now would leave: the durable image with any part of the unflushed and in-flight writes.
+    /// The file itself goes on unharmed.
+    pub fn crash_image(&self, rng: &mut Rng) -> Vec<u8> {
+        let in_flight = self.queue.writes_of(self, |request| {
+            let mut data = Vec::with_capacity(request.len());
+            for buf in &request.bufs {
+                // SAFETY: IO-1: the request is in flight, so its buffers are valid and nobody writes to them.
+                data.extend_from_slice(unsafe { bytes_of(buf) });
+            }
+            (request.offset, data)
+        });
+        self.state
+            .with(|s| s.images.crash(rng, in_flight.into_iter()))
+    }
+
+    /// Carries a request out, in completion context.
+    pub(super) fn perform(&self, request: &Request, sum: u64) -> Result<(), IoError> {
+        if request.op == IoOp::Write {
+            assert_eq!(
+                sum,
+                sum_of(&request.bufs),
+                "DEV-1: the bytes of {request:?} changed while it was in flight"
+            );
+        }
+        self.carry_out(request.op, request.offset, &request.bufs)
+    }
+
+    fn carry_out(&self, op: IoOp, offset: u64, bufs: &[IoBuf]) -> Result<(), IoError> {
+        let now = self.queue.world.now();
+        let len: usize = bufs.iter().map(|b| b.len).sum();
+        self.queue.rng.with(|rng| {
+            self.state.with(|s| {
+                let verdict = s.faults.judge(op, offset..offset + len as u64, now, rng);
+                match op {
+                    IoOp::Read => {
+                        let mut at = offset;
+                        for buf in bufs {
+                            // SAFETY: IO-1: the buffers are the device's until it completes the request; they do
+                            // not overlap.
+                            let bytes = unsafe { bytes_of_mut(buf) };
+                            match verdict {
+                                Ok(()) => s.images.visible().read(at, bytes),
+                                // A failed read leaves anything: here, what nobody wrote.
+                                Err(_) => bytes.fill(0xEE),
+                            }
+                            at += buf.len as u64;
+                        }
+                    }
+                    IoOp::Write => {
+                        s.scratch.clear();
+                        for buf in bufs {
+                            // SAFETY: IO-1: the buffers are valid and nobody writes to them until the request is
+                            // completed.
+                            s.scratch.extend_from_slice(unsafe { bytes_of(buf) });
+                        }
+                        write_or_tear(s, offset, verdict.is_ok(), rng);
+                    }
+                }
+                verdict
+            })
+        })
+    }
+
+    /// How much longer a request takes by mood.
+    fn spike(&self) -> Nanos {
+        let rates = self.state.with(|s| s.faults.rates);
+        if self.queue.rng.with(|r| r.chance(rates.spike_ppm)) {
+            rates.spike
+        } else {
+            Nanos::ZERO
+        }
+    }
+}
+
+/// Writes `scratch`; after an error, any sectors of it, visibly.
+fn write_or_tear(s: &mut State, offset: u64, ok: bool, rng: &mut Rng) {
+    if ok {
+        s.images.write(offset, &s.scratch);
+    } else {
+        for (at, piece) in torn_pieces(offset, &s.scratch, 300_000, rng) {
+            s.images.write(at, piece);
+        }
+    }
+}
+
+/// # Safety
+/// The buffer is valid, and nobody writes to it while the slice lives.
+unsafe fn bytes_of<'a>(buf: &IoBuf) -> &'a [u8] {
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts(buf.ptr, buf.len) }
+}
+
+/// # Safety
+/// The buffer is valid, and nobody else touches it while the slice lives.
+unsafe fn bytes_of_mut<'a>(buf: &IoBuf) -> &'a mut [u8] {
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts_mut(buf.ptr, buf.len) }
+}
+
+/// A sum over all bytes, four words at a time.
+fn sum_of(bufs: &[IoBuf]) -> u64 {
+    let mut lanes = [1u64, 2, 3, 4];
+    for buf in bufs {
+        // SAFETY: IO-1: as in `carry_out`.
+        let bytes = unsafe { bytes_of(buf) };
+        let (blocks, rest) = bytes.as_chunks::<32>();
+        for block in blocks {
+            for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
+                *lane = (*lane ^ u64::from_le_bytes(*word)).wrapping_mul(0x9fb2_1c65_1e98_df25);
+                *lane ^= *lane >> 32;
+            }
+        }
+        for byte in rest {
+            lanes[0] = mix(lanes[0] ^ u64::from(*byte));
+        }
+    }
+    lanes.iter().fold(0, |sum, lane| mix(sum ^ lane))
+}
+
+impl Device for RamDevice {
+    fn queue(&self) -> Arc<dyn Queue> {
+        self.queue.clone()
+    }
+
+    fn submit(&self, lane: Lane, batch: &mut Vec<Request>) {
+        for request in batch.drain(..) {
+            let Some(device) = self.me.upgrade() else {
+                unreachable!("a device in use is alive")
+            };
+            let sum = match request.op {
+                IoOp::Write => sum_of(&request.bufs),
+                IoOp::Read => 0,
+            };
+            let entry = InFlight {
+                device,
+                lane,
+                request,
+                sum,
+            };
+            self.queue.start(entry, self.spike());
+        }
+    }
+
+    fn read_now(&self, offset: u64, bufs: &[IoBuf]) -> Result<(), IoError> {
+        let len = bufs.iter().map(|b| b.len).sum();
+        self.queue.serve_now(IoOp::Read, len, self.spike());
+        self.carry_out(IoOp::Read, offset, bufs)
+    }
+
+    fn write_now(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
+        self.queue.serve_now(IoOp::Write, buf.len(), self.spike());
+        let buf = IoBuf {
+            ptr: buf.as_ptr().cast_mut(),
+            len: buf.len(),
+        };
+        self.carry_out(IoOp::Write, offset, &[buf])
+    }
+
+    fn flush(&self) -> Result<(), IoError> {
+        // DEV-2: what completes while the flush runs is not covered.
+        let mark = self.state.with(|s| s.images.mark());
+        self.queue.serve_flush();
+        self.queue.rng.with(|rng| {
+            self.state.with(|s| match s.faults.judge_flush(rng) {
+                None => {
+                    s.images.persist(mark);
+                    Ok(())
+                }
+                Some(loses) => {
+                    if loses {
+                        s.images.lose(mark, rng);
+                    }
+                    Err(IoError::new(IoErrorKind::Io, 0))
+                }
+            })
+        })
+    }
+
+    fn len(&self) -> Result<u64, IoError> {
+        Ok(self.state.with(|s| s.images.visible().len()))
+    }
+
+    fn truncate(&self, len: u64) -> Result<(), IoError> {
+        self.queue.serve_flush();
+        self.state.with(|s| s.images.truncate(len));
+        Ok(())
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        self.queue.serve_now(IoOp::Write, 0, Nanos::ZERO);
+        self.state
+            .with(|s| s.images.write(offset, &vec![0; len as usize]));
+        Ok(())
+    }
+}

@@ -1,0 +1,283 @@
+use super::*;
+use crate::{LabOptions, LabWorld, Rng};
+use highwater_engine::io::{IoBuf, IoOp, IoSink, Lane, Request};
+use highwater_engine::world::{Device, Queue, TaskId};
+use highwater_engine::{IoError, IoErrorKind, Nanos, World};
+use std::sync::Arc;
+use std::sync::Mutex;
+
+/// What ended: (cookie, result, task, time).
+type Ends = Vec<(u64, Result<(), IoError>, TaskId, Nanos)>;
+
+struct Sink {
+    world: Arc<LabWorld>,
+    ends: Mutex<Ends>,
+}
+
+impl IoSink for Sink {
+    fn io_done(&self, request: &mut Request, result: Result<(), IoError>) {
+        let w = &self.world;
+        let end = (request.cookie, result, w.task().id(), w.now());
+        self.ends.lock().unwrap().push(end);
+    }
+}
+
+struct Lab {
+    world: Arc<LabWorld>,
+    queue: Arc<LabQueue>,
+    device: Arc<RamDevice>,
+    sink: Arc<Sink>,
+}
+
+fn lab(seed: u64) -> Lab {
+    let world = LabWorld::new(LabOptions::calm(seed));
+    let queue = LabQueue::new(&world, QueueOptions::default());
+    let options = RamOptions {
+        crashes: true,
+        ..RamOptions::default()
+    };
+    Lab {
+        device: RamDevice::new(&queue, options),
+        sink: Arc::new(Sink {
+            world: world.clone(),
+            ends: Mutex::new(Vec::new()),
+        }),
+        world,
+        queue,
+    }
+}
+
+impl Lab {
+    fn submit(&self, lane: Lane, op: IoOp, cookie: u64, offset: u64, bytes: &mut [u8]) {
+        let mut request = Request::new(op, offset, self.sink.clone());
+        request.cookie = cookie;
+        request.bufs.push(IoBuf {
+            ptr: bytes.as_mut_ptr(),
+            len: bytes.len(),
+        });
+        self.device.submit(lane, &mut vec![request]);
+    }
+
+    fn ends(&self) -> Ends {
+        self.sink.ends.lock().unwrap().clone()
+    }
+
+    fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, IoError> {
+        let mut bytes = vec![1; len];
+        let ptr = bytes.as_mut_ptr();
+        self.device.read_now(offset, &[IoBuf { ptr, len }])?;
+        Ok(bytes)
+    }
+}
+
+fn ms(n: u64) -> Nanos {
+    Nanos::from_millis(n)
+}
+
+#[test]
+fn shared_requests_end_in_completion_context_in_time() {
+    let l = lab(1);
+    let mut page = vec![7; 4096];
+    l.submit(Lane::Shared, IoOp::Write, 1, 4096, &mut page);
+    assert_eq!(l.queue.in_flight(), 1);
+    l.world.park(ms(1));
+    let ends = l.ends();
+    assert_eq!((ends.len(), ends[0].0, ends[0].1), (1, 1, Ok(())));
+    assert_eq!(ends[0].2, TaskId(1), "softirq");
+    let us = ends[0].3.0 / 1_000;
+    assert!((20..=30).contains(&us), "{us} us");
+    assert_eq!(l.device.len(), Ok(8192));
+    assert_eq!(l.read(4096, 4096), Ok(page));
+    assert_eq!(l.read(0, 16), Ok(vec![0; 16]));
+    assert_eq!(l.read(9_000, 16), Ok(vec![0; 16]), "beyond the end");
+}
+
+#[test]
+fn the_flushers_lane_ends_on_the_reaper() {
+    let l = lab(1);
+    let mut page = vec![7; 4096];
+    l.submit(Lane::Flusher, IoOp::Write, 1, 0, &mut page);
+    l.world.park(ms(1));
+    assert!(l.ends().is_empty(), "nobody has reaped");
+    assert_eq!(l.queue.reap(Lane::Flusher, Nanos::ZERO), 1);
+    assert_eq!(l.ends()[0].2, TaskId(0));
+    l.submit(Lane::Flusher, IoOp::Write, 2, 0, &mut page);
+    assert_eq!(l.queue.reap(Lane::Flusher, ms(5)), 1);
+    assert!(l.world.now() < ms(2), "a completion ends the wait");
+    assert_eq!(l.queue.reap(Lane::Flusher, ms(5)), 0);
+    assert_eq!(l.world.now(), ms(5), "so does the deadline");
+    l.world.unpark(TaskId(0));
+    assert_eq!(l.queue.reap(Lane::Flusher, ms(9)), 0);
+    assert_eq!(l.world.now(), ms(5), "and an unpark");
+}
+
+#[test]
+fn depth_and_bus_limit_throughput() {
+    let world = LabWorld::new(LabOptions::calm(1));
+    let options = QueueOptions {
+        depth: 2,
+        jitter_percent: 0,
+        ns_per_kib: 1_000,
+        ..QueueOptions::default()
+    };
+    let queue = LabQueue::new(&world, options);
+    let l = Lab {
+        device: RamDevice::new(&queue, RamOptions::default()),
+        sink: lab(1).sink,
+        world,
+        queue,
+    };
+    let mut small = vec![0; 512];
+    for n in 0..8 {
+        l.submit(Lane::Shared, IoOp::Read, n, 0, &mut small);
+    }
+    l.world.park(ms(1));
+    assert_eq!(l.queue.in_flight(), 0);
+    // Eight reads of 60 us, two at a time; 8 us of bus are hidden behind them.
+    let mut big = vec![0; 1 << 20];
+    let start = l.world.now();
+    l.submit(Lane::Shared, IoOp::Read, 9, 0, &mut big);
+    while l.queue.in_flight() > 0 {
+        l.world.park(l.world.now().plus(Nanos::from_micros(1)));
+    }
+    let took = l.world.now().since(start).0 / 1_000;
+    assert!((1_024..1_030).contains(&took), "bus: {took} us");
+}
+
+#[test]
+fn programmed_faults_hit_their_range_until_their_end() {
+    let l = lab(1);
+    let kind = IoErrorKind::NoSpace;
+    l.device.fail_writes(4096..8192, kind, ms(1));
+    assert_eq!(l.device.write_now(0, &[1; 4096]), Ok(()));
+    let refused = l.device.write_now(0, &[2; 8192]);
+    assert_eq!(refused, Err(IoError::new(kind, 4096)));
+    l.device.fail_reads(0..1, IoErrorKind::Io, Nanos(u64::MAX));
+    assert_eq!(l.read(0, 512), Err(IoError::new(IoErrorKind::Io, 0)));
+    l.world.park(ms(1));
+    assert_eq!(l.device.write_now(0, &[3; 8192]), Ok(()));
+    l.device.heal();
+    assert_eq!(l.read(0, 8192), Ok(vec![3; 8192]));
+    assert_eq!(l.device.failures(), 2);
+}
+
+#[test]
+fn hung_requests_end_when_released() {
+    let l = lab(1);
+    let mut page = vec![7; 4096];
+    l.queue.hang_next(IoOp::Write, 1);
+    l.submit(Lane::Shared, IoOp::Write, 1, 0, &mut page);
+    l.world.park(ms(50));
+    assert_eq!((l.ends().len(), l.queue.in_flight()), (0, 1));
+    assert_eq!(l.queue.release_hung(), 1);
+    l.world.park(ms(51));
+    assert_eq!((l.ends().len(), l.queue.in_flight()), (1, 0));
+
+    l.queue.hang_next(IoOp::Read, 1);
+    let (queue, world) = (l.queue.clone(), l.world.clone());
+    l.world.spawn_local("releaser", move || {
+        world.sleep_until(ms(100));
+        queue.release_hung();
+    });
+    assert_eq!(l.read(0, 4096), Ok(page));
+    assert_eq!(l.world.now(), ms(100));
+}
+
+#[test]
+fn dev_2_a_flush_covers_what_completed_before_it_began() {
+    let l = lab(1);
+    l.device.write_now(0, &[1; 512]).unwrap();
+    let device = l.device.clone();
+    l.world.spawn_local("writer", move || {
+        // Ends while the flush below runs.
+        device.write_now(0, &[2; 512]).unwrap();
+    });
+    l.device.flush().unwrap();
+    assert_eq!(l.read(0, 1), Ok(vec![2]));
+    let mut seen = [false; 3];
+    for n in 0..100 {
+        let image = l.device.crash_image(&mut Rng::new(n, 0));
+        assert_eq!(image.len(), 512);
+        seen[usize::from(image[0])] = true;
+    }
+    assert_eq!(seen, [false, true, true], "1 for certain, 2 perhaps");
+    l.device.flush().unwrap();
+    for n in 0..100 {
+        assert_eq!(l.device.crash_image(&mut Rng::new(n, 0)), vec![2; 512]);
+    }
+}
+
+#[test]
+fn a_failed_flush_may_lose_writes_that_reads_still_see() {
+    let l = lab(1);
+    for n in 0..16 {
+        l.device.write_now(n * 512, &[1; 512]).unwrap();
+    }
+    l.device.fail_flush(1, true);
+    assert!(l.device.flush().is_err());
+    l.device.flush().unwrap();
+    assert_eq!(l.read(0, 8192), Ok(vec![1; 8192]));
+    let image = l.device.crash_image(&mut Rng::new(1, 0));
+    assert!(image.contains(&0) || image.len() < 8192);
+}
+
+#[test]
+fn writes_in_flight_may_tear_at_a_crash() {
+    let l = lab(1);
+    let mut page = vec![7; 4096];
+    l.device.truncate(4096).unwrap();
+    l.device.flush().unwrap();
+    l.submit(Lane::Shared, IoOp::Write, 1, 0, &mut page);
+    let (mut torn, mut none, mut all) = (0, 0, 0);
+    for n in 0..200 {
+        let image = l.device.crash_image(&mut Rng::new(n, 0));
+        let sectors: Vec<_> = image.chunks(512).map(|s| s[0]).collect();
+        assert!(image.chunks(512).all(|s| s.iter().all(|b| *b == s[0])));
+        match sectors.iter().filter(|b| **b == 7).count() {
+            0 => none += 1,
+            8 => all += 1,
+            _ => torn += 1,
+        }
+    }
+    assert!(torn > 10 && none > 10 && all > 10, "{torn} {none} {all}");
+    l.world.park(ms(1));
+}
+
+#[test]
+#[should_panic(expected = "DEV-1")]
+fn dev_1_bytes_that_change_in_flight_are_found() {
+    let l = lab(1);
+    let mut page = vec![7; 4096];
+    l.submit(Lane::Shared, IoOp::Write, 1, 0, &mut page);
+    std::hint::black_box(&mut page)[100] = 8;
+    l.world.park(ms(1));
+}
+
+#[test]
+fn rates_repeat_with_the_seed() {
+    let failures = |seed| {
+        let world = LabWorld::new(LabOptions::calm(seed));
+        let queue = LabQueue::new(&world, QueueOptions::default());
+        let faults = FaultRates {
+            read_error_ppm: 100_000,
+            write_error_ppm: 100_000,
+            no_space_ppm: 50_000,
+            spike_ppm: 50_000,
+            spike: ms(3),
+            ..FaultRates::default()
+        };
+        let options = RamOptions {
+            faults,
+            ..RamOptions::default()
+        };
+        let device = RamDevice::new(&queue, options);
+        let results: Vec<_> = (0..300)
+            .map(|n| device.write_now(n * 512, &[1; 512]))
+            .collect();
+        (results, world.now(), world.trace_hash())
+    };
+    assert_eq!(failures(1), failures(1));
+    assert_ne!(failures(1).0, failures(2).0);
+    let failed = failures(1).0.iter().filter(|r| r.is_err()).count();
+    assert!((20..80).contains(&failed), "{failed} of 300 at 15 %");
+}

@@ -1,0 +1,539 @@
+//! The shadow: what each byte of a file may be, whatever many tasks do at one time.
+//!
+//! Every write has a *stamp*, and each of its bytes is a function of stamp and offset ([`fill`]), so that a byte of the
+//! wrong version, page or file shows. The users of a file announce what they do (`begin_*`) and what came of it
+//! (`end_*`), and hand in what they read.
+//!
+//! **Rules checked.**
+//! - SHADOW-1: a page is read as one legal order of the writes to it leaves it: all those that ended before the read
+//!   began, any that overlapped it in time; each applies to the page whole or not at all.
+//! - SHADOW-2: after a crash each sector of a page is what it was at some time from the last successful sync on.
+//! - SHADOW-3: the length is exact; after a crash it is within those that the file had since the last full sync.
+//!
+//! Writes that extend the file, and `set_len`, exclude other accesses to the pages that they touch or drop: `begin_*`
+//! then returns `None`, and the caller does something else.
+
+mod page;
+#[cfg(test)]
+mod tests;
+
+use crate::rng::mix;
+use page::{Op, PENDING_MAX, Page, Place};
+use std::fmt;
+use std::ops::Range;
+
+/// The bytes of the write `stamp` at `offset`. Stamp 0 is zeroes.
+pub fn fill(stamp: u64, offset: u64, buf: &mut [u8]) {
+    if stamp == 0 {
+        return buf.fill(0);
+    }
+    let seed = mix(stamp);
+    let word = |at: u64| {
+        let x = (seed ^ at).wrapping_mul(0x9fb2_1c65_1e98_df25);
+        (x ^ (x >> 29))
+            .wrapping_mul(0xff51_afd7_ed55_8ccd)
+            .to_le_bytes()
+    };
+    let skip = (offset % 8) as usize;
+    let mut at = offset - skip as u64;
+    let mut rest = buf;
+    if skip > 0 {
+        let n = (8 - skip).min(rest.len());
+        let (head, tail) = rest.split_at_mut(n);
+        head.copy_from_slice(&word(at)[skip..skip + n]);
+        rest = tail;
+        at += 8;
+    }
+    let (words, tail) = rest.as_chunks_mut::<8>();
+    for chunk in words {
+        *chunk = word(at);
+        at += 8;
+    }
+    tail.copy_from_slice(&word(at)[..tail.len()]);
+}
+
+/// What the shadow found wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mismatch(pub String);
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What came of a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It returned `Ok`.
+    Done,
+    /// It failed, and nothing was written.
+    NotDone,
+    /// It failed, and any of its pages may have been written.
+    Unknown,
+}
+
+/// An access in progress.
+#[derive(Debug)]
+#[must_use]
+pub struct Access {
+    id: u64,
+    begin: u64,
+    /// The bytes.
+    pub range: Range<u64>,
+    /// The write's stamp.
+    pub stamp: u64,
+    extends: bool,
+}
+
+/// A sync in progress.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Promise {
+    begin: u64,
+    pages: Option<Range<u64>>,
+}
+
+struct Active {
+    id: u64,
+    range: Range<u64>,
+    exclusive: bool,
+}
+
+/// The shadow of one file.
+pub struct Shadow {
+    page_size: u64,
+    pages: Vec<Page>,
+    len: u64,
+    /// The lengths since the last promise, and when each came.
+    lens: Vec<(u64, u64)>,
+    tick: u64,
+    crashes: bool,
+    active: Vec<Active>,
+    /// Pages read and compared.
+    pub pages_checked: u64,
+    /// Accesses refused because another excluded them.
+    pub refused: u64,
+}
+
+impl Shadow {
+    /// The shadow of a file that holds `content`, durably.
+    pub fn new(page_size: usize, content: &[u8], crashes: bool) -> Shadow {
+        let mut pages: Vec<Page> = Vec::new();
+        for piece in content.chunks(page_size) {
+            let mut page = Page::default();
+            page.preset(piece, page_size);
+            pages.push(page);
+        }
+        Shadow {
+            page_size: page_size as u64,
+            pages,
+            len: content.len() as u64,
+            lens: vec![(0, content.len() as u64)],
+            tick: 1,
+            crashes,
+            active: Vec::new(),
+            pages_checked: 0,
+            refused: 0,
+        }
+    }
+
+    /// A file that starts with a hole up to `len`, durably.
+    pub fn grow_before_use(&mut self, len: u64) {
+        assert!(len >= self.len && self.active.is_empty());
+        self.len = len;
+        self.lens = vec![(0, len)];
+    }
+
+    /// The length, when nothing that changes it is in progress.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.tick += 1;
+        self.tick
+    }
+
+    fn pages_of(&self, range: &Range<u64>) -> Range<u64> {
+        range.start / self.page_size..range.end.div_ceil(self.page_size)
+    }
+
+    fn place(&self, page: u64) -> Place {
+        Place {
+            offset: page * self.page_size,
+            size: self.page_size as usize,
+        }
+    }
+
+    /// Admits an access to whole pages around `range`, or says no.
+    fn admit(&mut self, range: &Range<u64>, exclusive: bool) -> Option<u64> {
+        let pages = self.pages_of(range);
+        let clash = self.active.iter().any(|a| {
+            (exclusive || a.exclusive) && a.range.start < pages.end && pages.start < a.range.end
+        });
+        if clash {
+            self.refused += 1;
+            return None;
+        }
+        let id = self.tick();
+        self.active.push(Active {
+            id,
+            range: pages,
+            exclusive,
+        });
+        Some(id)
+    }
+
+    fn leave(&mut self, id: u64) {
+        self.active.retain(|a| a.id != id);
+    }
+
+    /// Announces a write of `range`.
+    pub fn begin_write(&mut self, range: Range<u64>) -> Option<Access> {
+        let extends = range.end > self.len;
+        let crowded = self.pages_of(&range).any(|p| {
+            self.pages
+                .get(p as usize)
+                .is_some_and(|p| p.pending.len() >= PENDING_MAX)
+        });
+        if crowded {
+            self.refused += 1;
+            return None;
+        }
+        let claim = if extends {
+            range.start.min(self.len)..u64::MAX - self.page_size
+        } else {
+            range.clone()
+        };
+        let id = self.admit(&claim, extends)?;
+        if extends {
+            self.lens.push((u64::MAX, range.end));
+        }
+        for number in self.pages_of(&range) {
+            let op = self.op(id, number, &range, id);
+            self.page(number).pending.push(op);
+        }
+        Some(Access {
+            id,
+            begin: id,
+            range,
+            stamp: id,
+            extends,
+        })
+    }
+
+    fn op(&self, id: u64, page: u64, range: &Range<u64>, stamp: u64) -> Op {
+        let first = page * self.page_size;
+        Op {
+            id,
+            from: (range.start.max(first) - first) as usize,
+            to: (range.end.min(first + self.page_size) - first) as usize,
+            stamp,
+            begin: id,
+            end: u64::MAX,
+            sure: true,
+            promised: false,
+        }
+    }
+
+    fn page(&mut self, number: u64) -> &mut Page {
+        let at = number as usize;
+        if at >= self.pages.len() {
+            self.pages.resize_with(at + 1, Page::default);
+        }
+        &mut self.pages[at]
+    }
+
+    /// Ends a write; `len` is the file's length as the engine tells it now.
+    ///
+    /// # Errors
+    /// When the length is wrong.
+    pub fn end_write(
+        &mut self,
+        access: Access,
+        outcome: Outcome,
+        len: u64,
+    ) -> Result<(), Mismatch> {
+        let end = self.tick();
+        self.leave(access.id);
+        for number in self.pages_of(&access.range) {
+            let (place, crashes) = (self.place(number), self.crashes);
+            let page = self.page(number);
+            if outcome == Outcome::NotDone {
+                page.pending.retain(|op| op.id != access.id);
+            }
+            for op in page.pending.iter_mut().filter(|op| op.id == access.id) {
+                op.end = end;
+                op.sure = outcome == Outcome::Done;
+            }
+            page.settle(place, crashes);
+        }
+        if access.extends {
+            let legal = match outcome {
+                Outcome::Done => access.range.end..=access.range.end,
+                Outcome::NotDone | Outcome::Unknown => self.len..=access.range.end,
+            };
+            return self.set_len_now(len, legal, end);
+        }
+        Ok(())
+    }
+
+    fn set_len_now(
+        &mut self,
+        len: u64,
+        legal: std::ops::RangeInclusive<u64>,
+        tick: u64,
+    ) -> Result<(), Mismatch> {
+        if !legal.contains(&len) {
+            return Err(Mismatch(format!(
+                "SHADOW-3: the file is {len} bytes long, expected {legal:?}"
+            )));
+        }
+        self.len = len;
+        self.lens.push((tick, len));
+        Ok(())
+    }
+
+    /// Announces a read of `range`.
+    pub fn begin_read(&mut self, range: Range<u64>) -> Option<Access> {
+        let id = self.admit(&range, false)?;
+        for number in self.pages_of(&range) {
+            if let Some(page) = self.pages.get_mut(number as usize) {
+                page.readers.push(id);
+            }
+        }
+        Some(Access {
+            id,
+            begin: id,
+            range,
+            stamp: 0,
+            extends: false,
+        })
+    }
+
+    /// Ends a read that returned `seen` (`None`: it failed, and nothing is checked).
+    ///
+    /// # Errors
+    /// When the bytes, or their number, are wrong (SHADOW-1, SHADOW-3).
+    pub fn end_read(&mut self, access: Access, seen: Option<&[u8]>) -> Result<(), Mismatch> {
+        self.leave(access.id);
+        let numbers = self.pages_of(&access.range);
+        for number in numbers.clone() {
+            if let Some(page) = self.pages.get_mut(number as usize) {
+                page.readers.retain(|r| *r != access.id);
+            }
+        }
+        let mut verdict = Ok(());
+        if let Some(seen) = seen {
+            let want = self
+                .len
+                .min(access.range.end)
+                .saturating_sub(access.range.start);
+            if seen.len() as u64 != want {
+                return Err(Mismatch(format!(
+                    "SHADOW-3: a read of {:?} returned {} bytes of a file of {}",
+                    access.range,
+                    seen.len(),
+                    self.len
+                )));
+            }
+            verdict = self.check(access.range.start, seen, access.begin);
+        }
+        for number in numbers {
+            let (place, crashes) = (self.place(number), self.crashes);
+            if let Some(page) = self.pages.get_mut(number as usize) {
+                page.settle(place, crashes);
+            }
+        }
+        verdict
+    }
+
+    /// Compares what a guard shows of the page `number` at this moment, all of it.
+    ///
+    /// # Errors
+    /// When the bytes are wrong (SHADOW-1).
+    pub fn check_page(&mut self, number: u64, begin: u64, seen: &[u8]) -> Result<(), Mismatch> {
+        self.check(number * self.page_size, seen, begin)
+    }
+
+    /// The time now, for `check_page`.
+    pub fn moment(&mut self) -> u64 {
+        self.tick()
+    }
+
+    fn check(&mut self, offset: u64, seen: &[u8], begin: u64) -> Result<(), Mismatch> {
+        let range = offset..offset + seen.len() as u64;
+        for number in self.pages_of(&range) {
+            let place = self.place(number);
+            let crashes = self.crashes;
+            let from = range.start.max(place.offset);
+            let to = range.end.min(place.offset + self.page_size);
+            let piece = &seen[(from - offset) as usize..(to - offset) as usize];
+            let at = (from - place.offset) as usize;
+            self.pages_checked += 1;
+            let page = self.page(number);
+            if !page.check_read(at, piece, begin, place, crashes) {
+                return Err(describe(page, number, at, piece));
+            }
+        }
+        Ok(())
+    }
+
+    /// Announces `set_len(len)`.
+    pub fn begin_resize(&mut self, len: u64) -> Option<Access> {
+        let range = len.min(self.len)..u64::MAX - self.page_size;
+        let id = self.admit(&range, true)?;
+        self.lens.push((u64::MAX, len));
+        if len < self.len {
+            let dropped = len..self.len;
+            for number in self.pages_of(&dropped) {
+                let op = self.op(id, number, &dropped, 0);
+                self.page(number).pending.push(op);
+            }
+        }
+        Some(Access {
+            id,
+            begin: id,
+            range: len..len,
+            stamp: 0,
+            extends: false,
+        })
+    }
+
+    /// Ends `set_len`, which left the file `len` bytes long as the engine tells it; `ok` says that it returned `Ok`.
+    ///
+    /// # Errors
+    /// When the length is wrong.
+    pub fn end_resize(&mut self, access: Access, ok: bool, len: u64) -> Result<(), Mismatch> {
+        let end = self.tick();
+        self.leave(access.id);
+        let target = access.range.start;
+        let old = self.len;
+        for number in self.pages_of(&(target..old.max(target))) {
+            let (place, crashes) = (self.place(number), self.crashes);
+            let page = self.page(number);
+            if len != target {
+                page.pending.retain(|op| op.id != access.id);
+            }
+            for op in page.pending.iter_mut().filter(|op| op.id == access.id) {
+                op.end = end;
+            }
+            page.settle(place, crashes);
+        }
+        if !ok && len == old {
+            return Ok(());
+        }
+        self.set_len_now(len, target..=target, end)
+    }
+
+    /// Announces a sync of `range`, or of the whole file.
+    pub fn begin_sync(&mut self, range: Option<Range<u64>>) -> Promise {
+        Promise {
+            begin: self.tick(),
+            pages: range.map(|r| self.pages_of(&r)),
+        }
+    }
+
+    /// The sync succeeded: what it covers is durable (SHADOW-2).
+    pub fn keep(&mut self, promise: &Promise) {
+        if !self.crashes {
+            return;
+        }
+        let all = 0..self.pages.len() as u64;
+        let pages = promise.pages.clone().unwrap_or(all.clone());
+        for number in pages.start..pages.end.min(all.end) {
+            let place = self.place(number);
+            self.pages[number as usize].promise(promise.begin, place);
+        }
+        if promise.pages.is_none()
+            && let Some(at) = self.lens.iter().rposition(|(t, _)| *t < promise.begin)
+        {
+            self.lens.drain(..at);
+        }
+    }
+
+    /// May a crash now leave `image`?
+    ///
+    /// # Errors
+    /// When it is too short or too long, or a sector is of no legal version (SHADOW-2, SHADOW-3).
+    pub fn check_crash(&self, image: &[u8]) -> Result<(), Mismatch> {
+        let lens = self.lens.iter().map(|(_, len)| *len);
+        let (low, high) = (lens.clone().min().unwrap_or(0), lens.max().unwrap_or(0));
+        let len = image.len() as u64;
+        if len < low || len > high {
+            return Err(Mismatch(format!(
+                "SHADOW-3: after a crash the file is {len} bytes long, legal are {low} to {high}"
+            )));
+        }
+        let size = self.page_size as usize;
+        let mut buf = vec![0; size];
+        for (number, page) in self.pages.iter().enumerate() {
+            let from = (number * size).min(image.len());
+            let to = (from + size).min(image.len());
+            buf[..to - from].copy_from_slice(&image[from..to]);
+            buf[to - from..].fill(0);
+            if let Some(sector) = page.check_crash(&buf, self.place(number as u64)) {
+                let Mismatch(text) =
+                    describe(page, number as u64, sector * 512, &buf[sector * 512..]);
+                return Err(Mismatch(format!(
+                    "SHADOW-2: sector {sector} of the crash image is no legal version; {text}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Pages whose content only a read can tell.
+    pub fn undecided(&self) -> Vec<u64> {
+        (0..self.pages.len() as u64)
+            .filter(|p| !self.pages[*p as usize].pending.is_empty())
+            .collect()
+    }
+
+    /// Is `image` the file, with no write undecided?
+    ///
+    /// # Errors
+    /// At the first page that differs.
+    pub fn check_exact(&self, image: &[u8]) -> Result<(), Mismatch> {
+        if image.len() as u64 != self.len {
+            return Err(Mismatch(format!(
+                "SHADOW-3: the file is {} bytes long, expected {}",
+                image.len(),
+                self.len
+            )));
+        }
+        for (number, piece) in image.chunks(self.page_size as usize).enumerate() {
+            let same = match self.pages.get(number) {
+                Some(page) => page.content(0, piece.len()) == piece,
+                None => piece.iter().all(|b| *b == 0),
+            };
+            if !same {
+                return Err(describe(&self.pages[number], number as u64, 0, piece));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn describe(page: &Page, number: u64, at: usize, seen: &[u8]) -> Mismatch {
+    let want = page.content(at, at + seen.len());
+    let differs = |(a, b): (&u8, &u8)| a != b;
+    let first = want.iter().zip(seen).position(differs).unwrap_or(0);
+    let count = want.iter().zip(seen).filter(|p| p.0 != p.1).count();
+    let zero = seen.iter().all(|b| *b == 0);
+    Mismatch(format!(
+        "SHADOW-1: page {number}: bytes {at}..{} differ from the last settled content in {count} places, first at {}: read {:#04x}, expected {:#04x}{}; pending writes: {:?}",
+        at + seen.len(),
+        at + first,
+        seen.get(first).unwrap_or(&0),
+        want.get(first).unwrap_or(&0),
+        if zero {
+            " (all read bytes are zero)"
+        } else {
+            ""
+        },
+        page.pending
+    ))
+}

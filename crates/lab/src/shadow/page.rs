@@ -1,0 +1,306 @@
+//! One page of the shadow: which contents are legal, to the byte.
+//!
+//! Writes that did not overlap in time are *settled*: applied to `bytes`, in order. The others are *pending*: their
+//! order, and for failed ones whether they happened at all, is known only to the engine. What is read must be the
+//! outcome of some legal order of the pending writes. A read that meets no write in flight decides the order for good.
+//!
+//! For crashes a page keeps `durable`, its content as the last successful sync promised it, and the settled writes
+//! since; each sector on the medium must be what it was at some point from there on.
+
+use super::fill;
+
+const SECTOR: usize = 512;
+/// The most pending writes on one page; the checks try their orders.
+pub(super) const PENDING_MAX: usize = 5;
+
+/// One write to a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Op {
+    pub id: u64,
+    /// Bytes within the page.
+    pub from: usize,
+    pub to: usize,
+    pub stamp: u64,
+    pub begin: u64,
+    /// `u64::MAX` while in flight.
+    pub end: u64,
+    /// False when it failed and may or may not have happened.
+    pub sure: bool,
+    /// A successful sync covers it.
+    pub promised: bool,
+}
+
+impl Op {
+    fn meets(&self, from: usize, to: usize) -> bool {
+        self.from < to && from < self.to
+    }
+
+    /// Was over before `other` began.
+    fn before(&self, other: &Op) -> bool {
+        self.end < other.begin
+    }
+
+    /// Shares a sector with `other`, so that their order shows.
+    fn mixes_with(&self, other: &Op) -> bool {
+        self.meets(
+            other.from / SECTOR * SECTOR,
+            other.to.next_multiple_of(SECTOR),
+        )
+    }
+
+    /// Applies the write to `buf`, which is the page from byte `at` on.
+    fn apply(&self, page_offset: u64, at: usize, buf: &mut [u8]) {
+        let from = self.from.max(at);
+        let to = self.to.min(at + buf.len());
+        if from < to {
+            fill(
+                self.stamp,
+                page_offset + from as u64,
+                &mut buf[from - at..to - at],
+            );
+        }
+    }
+}
+
+/// One page.
+#[derive(Default)]
+pub(super) struct Page {
+    /// The content with all settled writes; `None`: zeroes.
+    bytes: Option<Box<[u8]>>,
+    pub pending: Vec<Op>,
+    /// When each read in progress began.
+    pub readers: Vec<u64>,
+    /// The promised content, when it is not `bytes`.
+    durable: Option<Box<[u8]>>,
+    log: Vec<Op>,
+}
+
+/// Which orders of pending writes are tried, and on what.
+struct Search<'a> {
+    ops: &'a [Op],
+    must: u32,
+    page_offset: u64,
+    at: usize,
+    seen: &'a [u8],
+    best: Option<Vec<usize>>,
+}
+
+impl Search<'_> {
+    /// Tries all legal continuations of `order`, which made `buf`; keeps the longest one that gives `seen`.
+    fn run(&mut self, order: &mut Vec<usize>, used: u32, buf: &[u8]) {
+        if used & self.must == self.must
+            && buf == self.seen
+            && self.best.as_ref().is_none_or(|b| b.len() < order.len())
+        {
+            self.best = Some(order.clone());
+        }
+        for (n, op) in self.ops.iter().enumerate() {
+            let legal = used & 1 << n == 0
+                && self.ops.iter().enumerate().all(|(m, other)| {
+                    let in_use = used & 1 << m != 0;
+                    !(other.sure && other.before(op) && !in_use) && !(in_use && op.before(other))
+                });
+            if legal {
+                let mut next = buf.to_vec();
+                op.apply(self.page_offset, self.at, &mut next);
+                order.push(n);
+                self.run(order, used | 1 << n, &next);
+                order.pop();
+            }
+        }
+    }
+}
+
+/// A page's place: its first byte in the file and its size.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub offset: u64,
+    pub size: usize,
+}
+
+impl Page {
+    /// The content from `from` to `to` with all settled writes.
+    pub fn content(&self, from: usize, to: usize) -> Vec<u8> {
+        self.bytes
+            .as_ref()
+            .map_or_else(|| vec![0; to - from], |b| b[from..to].to_vec())
+    }
+
+    /// Starts with content of its own, promised.
+    pub fn preset(&mut self, content: &[u8], size: usize) {
+        let mut bytes = vec![0; size];
+        bytes[..content.len()].copy_from_slice(content);
+        self.bytes = Some(bytes.into());
+    }
+
+    fn settle_op(&mut self, op: Op, place: Place, crashes: bool) {
+        let bytes = self.bytes.get_or_insert_with(|| vec![0; place.size].into());
+        if crashes && self.log.is_empty() {
+            self.durable = Some(bytes.clone());
+        }
+        op.apply(place.offset, 0, bytes);
+        if crashes {
+            self.log.push(op);
+            if op.promised {
+                self.promise_log(self.log.len(), place);
+            }
+        }
+    }
+
+    /// Applies every pending write whose place in the order is certain.
+    pub fn settle(&mut self, place: Place, crashes: bool) {
+        let oldest = self.readers.iter().copied().min().unwrap_or(u64::MAX);
+        loop {
+            let next = self.pending.iter().position(|op| {
+                op.sure
+                    && op.end < oldest
+                    && op.end != u64::MAX
+                    && self
+                        .pending
+                        .iter()
+                        .all(|p| p.id == op.id || op.before(p) || !op.mixes_with(p))
+            });
+            let Some(next) = next else { return };
+            let op = self.pending.remove(next);
+            self.settle_op(op, place, crashes);
+        }
+    }
+
+    /// Is `seen`, read as one piece from byte `at` of the page on between `begin` and now, legal?
+    pub fn check_read(
+        &mut self,
+        at: usize,
+        seen: &[u8],
+        begin: u64,
+        place: Place,
+        crashes: bool,
+    ) -> bool {
+        let to = at + seen.len();
+        let same = match &self.bytes {
+            Some(bytes) => bytes[at..to] == *seen,
+            None => seen.iter().all(|b| *b == 0),
+        };
+        if self.pending.is_empty() {
+            return same;
+        }
+        let ops: Vec<Op> = self
+            .pending
+            .iter()
+            .copied()
+            .filter(|op| op.meets(at, to))
+            .collect();
+        let must = mask(&ops, |op| op.sure && op.end < begin);
+        let Some(order) = self.search(&ops, must, at, seen, place) else {
+            return false;
+        };
+        let quiet = self.readers.is_empty()
+            && ops.len() == self.pending.len()
+            && ops
+                .iter()
+                .all(|op| op.end < begin && at <= op.from && op.to <= to);
+        if quiet {
+            // The read has decided.
+            self.pending.clear();
+            for n in order {
+                self.settle_op(ops[n], place, crashes);
+            }
+        }
+        true
+    }
+
+    fn search(
+        &self,
+        ops: &[Op],
+        must: u32,
+        at: usize,
+        seen: &[u8],
+        place: Place,
+    ) -> Option<Vec<usize>> {
+        let mut search = Search {
+            ops,
+            must,
+            page_offset: place.offset,
+            at,
+            seen,
+            best: None,
+        };
+        let base = self.content(at, at + seen.len());
+        search.run(&mut Vec::new(), 0, &base);
+        search.best
+    }
+
+    /// A sync that began at `tick` succeeded: what was written before is durable.
+    pub fn promise(&mut self, tick: u64, place: Place) {
+        for op in &mut self.pending {
+            op.promised |= op.sure && op.end < tick;
+        }
+        let upto = self.log.iter().rposition(|op| op.end < tick);
+        self.promise_log(upto.map_or(0, |n| n + 1), place);
+    }
+
+    fn promise_log(&mut self, upto: usize, place: Place) {
+        if upto == self.log.len() {
+            self.log.clear();
+            self.durable = None;
+        } else if let Some(durable) = &mut self.durable {
+            for op in self.log.drain(..upto) {
+                op.apply(place.offset, 0, durable);
+            }
+        }
+    }
+
+    /// May a crash leave `seen` of this page? The number of the first illegal sector if not.
+    pub fn check_crash(&self, seen: &[u8], place: Place) -> Option<usize> {
+        if self.pending.is_empty() && self.log.is_empty() {
+            let same = |at: usize, s: &[u8]| match &self.bytes {
+                Some(bytes) => bytes[at..at + s.len()] == *s,
+                None => s.iter().all(|b| *b == 0),
+            };
+            if same(0, seen) {
+                return None;
+            }
+            return seen
+                .chunks(SECTOR)
+                .enumerate()
+                .find(|(n, s)| !same(n * SECTOR, s))
+                .map(|(n, _)| n);
+        }
+        seen.chunks(SECTOR)
+            .enumerate()
+            .find(|(n, s)| !self.sector_legal(n * SECTOR, s, place))
+            .map(|(n, _)| n)
+    }
+
+    fn sector_legal(&self, at: usize, seen: &[u8], place: Place) -> bool {
+        let to = at + seen.len();
+        let ops: Vec<Op> = self
+            .pending
+            .iter()
+            .copied()
+            .filter(|op| op.meets(at, to))
+            .collect();
+        let must = mask(&ops, |op| op.promised);
+        if must == 0 && !self.log.is_empty() {
+            let mut state = match &self.durable {
+                Some(durable) => durable[at..to].to_vec(),
+                None => vec![0; seen.len()],
+            };
+            if state == seen {
+                return true;
+            }
+            for op in self.log.iter().filter(|op| op.meets(at, to)) {
+                op.apply(place.offset, at, &mut state);
+                if state == seen {
+                    return true;
+                }
+            }
+        }
+        self.search(&ops, must, at, seen, place).is_some()
+    }
+}
+
+fn mask(ops: &[Op], f: impl Fn(&Op) -> bool) -> u32 {
+    ops.iter()
+        .enumerate()
+        .fold(0, |m, (n, op)| m | u32::from(f(op)) << n)
+}

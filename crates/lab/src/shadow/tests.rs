@@ -1,0 +1,175 @@
+use super::*;
+
+const PAGE: usize = 4096;
+
+fn bytes(stamp: u64, range: Range<u64>) -> Vec<u8> {
+    let mut b = vec![0; (range.end - range.start) as usize];
+    fill(stamp, range.start, &mut b);
+    b
+}
+
+fn shadow() -> Shadow {
+    Shadow::new(PAGE, &[0; 4 * PAGE], true)
+}
+
+fn write(s: &mut Shadow, range: Range<u64>) -> u64 {
+    let a = s.begin_write(range.clone()).unwrap();
+    let (stamp, len) = (a.stamp, s.len().max(range.end));
+    s.end_write(a, Outcome::Done, len).unwrap();
+    stamp
+}
+
+fn read(s: &mut Shadow, offset: u64, seen: &[u8]) -> Result<(), Mismatch> {
+    let a = s.begin_read(offset..offset + seen.len() as u64).unwrap();
+    s.end_read(a, Some(seen))
+}
+
+#[test]
+fn fill_depends_on_stamp_and_offset_only() {
+    let whole = bytes(9, 0..1000);
+    for (from, to) in [(0, 1), (3, 5), (7, 100), (8, 16), (13, 999)] {
+        assert_eq!(bytes(9, from..to), whole[from as usize..to as usize]);
+    }
+    assert_ne!(bytes(9, 0..64), bytes(10, 0..64));
+    assert_ne!(bytes(9, 0..64), bytes(9, 64..128));
+}
+
+#[test]
+fn shadow_1_one_wrong_byte_is_found() {
+    let mut s = shadow();
+    let stamp = write(&mut s, 100..9_000);
+    let mut seen = bytes(stamp, 100..9_000);
+    assert_eq!(read(&mut s, 100, &seen), Ok(()));
+    for at in [0, 1, 4_000, 8_899] {
+        seen[at] ^= 1;
+        assert!(read(&mut s, 100, &seen).is_err(), "byte {at}");
+        seen[at] ^= 1;
+    }
+    assert!(read(&mut s, 99, &seen).is_err(), "shifted by one");
+    let old = vec![0; PAGE];
+    assert!(read(&mut s, 0, &old).is_err(), "an old page");
+}
+
+#[test]
+fn shadow_1_a_write_in_flight_is_seen_whole_or_not_at_all() {
+    let mut s = shadow();
+    let a = s.begin_write(0..1024).unwrap();
+    let (new, old) = (bytes(a.stamp, 0..1024), vec![0; 1024]);
+    assert_eq!(read(&mut s, 0, &old), Ok(()));
+    assert_eq!(read(&mut s, 0, &new), Ok(()));
+    let torn = [&new[..512], &old[..512]].concat();
+    assert!(read(&mut s, 0, &torn).is_err());
+    let late = s.begin_read(0..1024).unwrap();
+    s.end_write(a, Outcome::Done, 4 * PAGE as u64).unwrap();
+    assert_eq!(s.end_read(late, Some(&old)), Ok(()), "began before the end");
+    assert!(read(&mut s, 0, &old).is_err(), "began after it");
+    assert_eq!(read(&mut s, 0, &new), Ok(()));
+}
+
+#[test]
+fn shadow_1_a_read_decides_between_overlapping_writes() {
+    let mut s = shadow();
+    let len = 4 * PAGE as u64;
+    let (a, b) = (
+        s.begin_write(0..600).unwrap(),
+        s.begin_write(300..900).unwrap(),
+    );
+    let (sa, sb) = (a.stamp, b.stamp);
+    s.end_write(a, Outcome::Done, len).unwrap();
+    s.end_write(b, Outcome::Done, len).unwrap();
+    let a_last = [bytes(sa, 0..600), bytes(sb, 600..900)].concat();
+    let b_last = [bytes(sa, 0..300), bytes(sb, 300..900)].concat();
+    let neither = [bytes(sa, 0..300), vec![0; 300], bytes(sb, 600..900)].concat();
+    assert!(read(&mut s, 0, &neither).is_err());
+    assert_eq!(read(&mut s, 0, &a_last), Ok(()));
+    assert!(read(&mut s, 0, &b_last).is_err(), "decided for a");
+    assert!(s.undecided().is_empty());
+}
+
+#[test]
+fn a_failed_write_happened_or_did_not() {
+    let mut s = shadow();
+    let a = s.begin_write(0..8_192).unwrap();
+    let stamp = a.stamp;
+    s.end_write(a, Outcome::Unknown, 4 * PAGE as u64).unwrap();
+    assert_eq!(s.undecided(), [0, 1]);
+    assert_eq!(read(&mut s, 0, &bytes(stamp, 0..4096)), Ok(()));
+    assert_eq!(read(&mut s, 4096, &[0; 4096]), Ok(()));
+    assert!(read(&mut s, 4096, &bytes(stamp, 4096..8192)).is_err());
+    let a = s.begin_write(0..10).unwrap();
+    s.end_write(a, Outcome::NotDone, 4 * PAGE as u64).unwrap();
+    assert_eq!(read(&mut s, 0, &bytes(stamp, 0..4096)), Ok(()));
+}
+
+#[test]
+fn shadow_2_sync_promises_and_sectors_tear() {
+    let mut s = shadow();
+    let range = 0..PAGE as u64;
+    let one = write(&mut s, range.clone());
+    let mut image = vec![0; 4 * PAGE];
+    assert_eq!(s.check_crash(&image), Ok(()), "never promised");
+    let promise = s.begin_sync(None);
+    let two = write(&mut s, range.clone());
+    s.keep(&promise);
+    assert!(s.check_crash(&image).is_err(), "one was promised");
+    image[..PAGE].copy_from_slice(&bytes(one, range.clone()));
+    assert_eq!(s.check_crash(&image), Ok(()));
+    image[512..1024].copy_from_slice(&bytes(two, 512..1024));
+    assert_eq!(s.check_crash(&image), Ok(()), "torn at a sector");
+    image[1024..1100].copy_from_slice(&bytes(two, 1024..1100));
+    assert!(s.check_crash(&image).is_err(), "torn within a sector");
+    image[..PAGE].copy_from_slice(&bytes(two, range.clone()));
+    assert_eq!(s.check_crash(&image), Ok(()));
+    let promise = s.begin_sync(Some(0..1));
+    s.keep(&promise);
+    image[512..1024].copy_from_slice(&bytes(one, 512..1024));
+    assert!(s.check_crash(&image).is_err(), "two is promised by now");
+}
+
+#[test]
+fn shadow_2_a_promised_write_of_undecided_order_must_be_there() {
+    let mut s = shadow();
+    let len = 4 * PAGE as u64;
+    let (a, b) = (
+        s.begin_write(0..512).unwrap(),
+        s.begin_write(0..512).unwrap(),
+    );
+    let (sa, sb) = (a.stamp, b.stamp);
+    s.end_write(a, Outcome::Done, len).unwrap();
+    let promise = s.begin_sync(None);
+    s.keep(&promise);
+    let mut image = vec![0; 4 * PAGE];
+    assert!(s.check_crash(&image).is_err());
+    for stamp in [sa, sb] {
+        image[..512].copy_from_slice(&bytes(stamp, 0..512));
+        assert_eq!(s.check_crash(&image), Ok(()));
+    }
+    s.end_write(b, Outcome::Done, len).unwrap();
+}
+
+#[test]
+fn shadow_3_lengths() {
+    let mut s = Shadow::new(PAGE, &[0; 100], true);
+    let a = s.begin_write(50..5_000).unwrap();
+    assert!(s.begin_read(0..10).is_none(), "the tail is taken");
+    let stamp = a.stamp;
+    s.end_write(a, Outcome::Done, 5_000).unwrap();
+    assert!(s.check_crash(&[0; 99]).is_err());
+    assert!(s.check_crash(&[0; 5_001]).is_err());
+    assert_eq!(s.check_crash(&[0; 100]), Ok(()));
+    let promise = s.begin_sync(None);
+    s.keep(&promise);
+    assert!(s.check_crash(&[0; 100]).is_err());
+    let a = s.begin_resize(60).unwrap();
+    s.end_resize(a, true, 60).unwrap();
+    let a = s.begin_resize(80).unwrap();
+    s.end_resize(a, true, 80).unwrap();
+    let want = [vec![0; 50], bytes(stamp, 50..60), vec![0; 20]].concat();
+    assert_eq!(read(&mut s, 0, &want), Ok(()));
+    assert_eq!(s.check_exact(&want), Ok(()));
+    assert_eq!(s.check_crash(&want), Ok(()));
+    let a = s.begin_read(70..200).unwrap();
+    assert!(s.end_read(a, Some(&[0; 11])).is_err(), "beyond the end");
+    let a = s.begin_resize(10).unwrap();
+    assert!(s.end_resize(a, true, 11).is_err());
+}

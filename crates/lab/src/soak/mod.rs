@@ -1,0 +1,275 @@
+//! The soak: one seed, one run of the engine under many tasks, every byte compared.
+//!
+//! A seed draws its options ([`SoakOptions`]). Its tasks then do operations at random on a few files until all have
+//! done `ops` together; the scenario's own task watches over them: it stops them now and then to check the engine's
+//! invariants at rest, causes the drawn trouble, ends it, and at last syncs, compares the devices and closes.
+//!
+//! **Invariants.**
+//! - SOAK-1: without trouble no operation fails.
+//! - SOAK-2: every task goes on: none is in one operation for longer than `STUCK`.
+//! - SOAK-3: once trouble has ended, a sync succeeds within `HEAL` (unless the engine says `DurabilityLost`), and the
+//!   files on the devices are the shadow.
+//! - SOAK-4: no task is left after `close`.
+
+mod options;
+mod user;
+mod watch;
+
+pub use options::{Mix, SoakOptions, Trouble};
+
+use crate::device::{LabQueue, RamDevice, RamOptions};
+use crate::rng::Rng;
+use crate::shadow::{Mismatch, Shadow};
+use crate::world::{LabOptions, LabWorld};
+use highwater_engine::backing::{Backing, PlainBacking, RefusingBacking};
+use highwater_engine::{Config, Engine, Error, File, FileId, FileOptions, Nanos, Stats, World};
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What a seed's run leaves.
+#[derive(Debug)]
+pub struct SoakReport {
+    /// The trace hash: equal for equal runs.
+    pub trace: u64,
+    /// Operations done.
+    pub ops: u64,
+    /// Operations that failed, which trouble allows.
+    pub failed: u64,
+    /// Crash images checked.
+    pub crashes: u64,
+    /// Pages compared with the shadow.
+    pub pages_checked: u64,
+    /// Virtual time.
+    pub took: Nanos,
+    /// Scheduler steps.
+    pub steps: u64,
+    /// The engine's counters at the end.
+    pub stats: Stats,
+}
+
+/// One file of a run.
+struct Subject {
+    file: File<LabWorld>,
+    device: Arc<RamDevice>,
+    shadow: RefCell<Shadow>,
+    /// A sync said `DurabilityLost`: none succeeds any more.
+    lost: Cell<bool>,
+}
+
+/// What all tasks of a run share.
+struct Soak {
+    options: SoakOptions,
+    world: Arc<LabWorld>,
+    engine: Arc<Engine<LabWorld>>,
+    queues: Vec<Arc<LabQueue>>,
+    subjects: Vec<Subject>,
+    ops: Cell<u64>,
+    failed: Cell<u64>,
+    crashes: Cell<u64>,
+    /// Trouble has ended.
+    healed: Cell<bool>,
+    /// The tasks are to stop where they are outside of the engine.
+    pause: Cell<bool>,
+    users: RefCell<Vec<UserState>>,
+    crash_rng: RefCell<Rng>,
+}
+
+#[derive(Clone, Copy)]
+struct UserState {
+    since: Nanos,
+    doing: &'static str,
+    outside: bool,
+    ended: bool,
+}
+
+impl Soak {
+    /// Panics with the file's name where the shadow disagrees.
+    fn agree(&self, subject: usize, what: &str, verdict: Result<(), Mismatch>) {
+        if let Err(e) = verdict {
+            panic!(
+                "file {subject}, {what} at operation {}: {e}",
+                self.ops.get()
+            );
+        }
+    }
+
+    /// May this error be, in this run?
+    fn tolerate(&self, what: &str, error: &Error) {
+        self.failed.set(self.failed.get() + 1);
+        let trouble = self.options.trouble;
+        let fits = match error {
+            Error::Io { .. } | Error::OutOfMemory(_) => trouble.may_fail(),
+            Error::TimedOut { .. } | Error::Busy { .. } => {
+                trouble.may_fail() && trouble != Trouble::Reads
+            }
+            Error::DurabilityLost { .. } => trouble == Trouble::Flushes,
+            _ => false,
+        };
+        assert!(fits, "SOAK-1: {what} failed under {trouble:?}: {error}");
+    }
+
+    /// Cuts the power, in a copy of the world: every file must be legal.
+    fn cut(&self) {
+        self.crashes.set(self.crashes.get() + 1);
+        for (n, s) in self.subjects.iter().enumerate() {
+            let image = s.device.crash_image(&mut self.crash_rng.borrow_mut());
+            self.agree(n, "crash", s.shadow.borrow().check_crash(&image));
+        }
+    }
+}
+
+/// Runs `seed`.
+///
+/// # Panics
+/// Where the engine is wrong, after the line that repeats the run.
+pub fn run_seed(seed: u64) -> SoakReport {
+    run_options(SoakOptions::draw(seed))
+}
+
+/// Runs one seed's options, perhaps changed.
+///
+/// # Panics
+/// As [`run_seed`].
+pub fn run_options(options: SoakOptions) -> SoakReport {
+    let line = options.to_string();
+    let seed = options.seed;
+    catch_unwind(AssertUnwindSafe(|| run(options))).unwrap_or_else(|panic| {
+        eprintln!(
+            "{line}\nrepeat with: HIGHWATER_SEED={seed} cargo test -p highwater-lab --test soak seeds -- --nocapture"
+        );
+        resume_unwind(panic)
+    })
+}
+
+fn run(options: SoakOptions) -> SoakReport {
+    let world = LabWorld::new(LabOptions {
+        cpus: options.cpus,
+        ..LabOptions::new(options.seed)
+    });
+    let w = world.clone();
+    let run = world.run(move || {
+        let soak = Rc::new(set_up(w, options));
+        watch::watch(&soak);
+        let pages = soak
+            .subjects
+            .iter()
+            .map(|s| s.shadow.borrow().pages_checked);
+        let numbers = (
+            soak.ops.get(),
+            soak.failed.get(),
+            soak.crashes.get(),
+            pages.sum::<u64>(),
+        );
+        (numbers, soak.engine.stats())
+    });
+    assert!(
+        run.leaked.is_empty(),
+        "SOAK-4: tasks left after close: {:?}",
+        run.leaked
+    );
+    let ((ops, failed, crashes, pages_checked), stats) = run.value;
+    SoakReport {
+        trace: run.trace,
+        ops,
+        failed,
+        crashes,
+        pages_checked,
+        took: run.now,
+        steps: run.steps,
+        stats,
+    }
+}
+
+fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
+    let mut config = Config::new(options.memory);
+    config.frame_size = options.frame_size;
+    config.policy = options.preset.policy();
+    (
+        config.policy.background_percent,
+        config.policy.limit_percent,
+    ) = options.dirty;
+    config.readahead_max = 256 << 10;
+    config.dirty_expire = Nanos::from_secs(2);
+    config.writeback_interval = Nanos::from_millis(500);
+    let engine = Engine::new(world.clone(), config)
+        .unwrap_or_else(|e| panic!("the engine refuses {options}: {e}"));
+    let queues: Vec<_> = options
+        .disks
+        .iter()
+        .map(|o| LabQueue::new(&world, *o))
+        .collect();
+    let subjects = (0..options.files.len())
+        .map(|n| open(&engine, &queues, &options, n))
+        .collect();
+    let idle = UserState {
+        since: Nanos::ZERO,
+        doing: "start",
+        outside: true,
+        ended: false,
+    };
+    Soak {
+        users: RefCell::new(vec![idle; options.tasks]),
+        crash_rng: RefCell::new(Rng::new(options.seed, 11)),
+        world,
+        engine,
+        queues,
+        subjects,
+        options,
+        ops: Cell::new(0),
+        failed: Cell::new(0),
+        crashes: Cell::new(0),
+        healed: Cell::new(false),
+        pause: Cell::new(false),
+    }
+}
+
+/// Makes the file `n` of the options and opens it: some bytes, then a hole up to its length.
+fn open(
+    engine: &Arc<Engine<LabWorld>>,
+    queues: &[Arc<LabQueue>],
+    options: &SoakOptions,
+    n: usize,
+) -> Subject {
+    let (disk, len) = options.files[n];
+    let cuts = options.trouble.cuts();
+    let mut content = vec![0; 100_000.min(len as usize)];
+    crate::shadow::fill(u64::MAX - n as u64, 0, &mut content);
+    let mut shadow = Shadow::new(options.frame_size, &content, cuts);
+    let device = RamDevice::new(
+        &queues[disk],
+        RamOptions {
+            content,
+            len,
+            faults: options.rates(),
+            crashes: cuts,
+        },
+    );
+    shadow.grow_before_use(len);
+    let plain = PlainBacking::new(device.clone());
+    let backing: Arc<dyn Backing> = if options.refusing {
+        Arc::new(RefusingBacking::new(plain))
+    } else {
+        Arc::new(plain)
+    };
+    let id = FileId {
+        dev: options.disks[disk].id,
+        ino: n as u64 + 1,
+    };
+    let file = engine
+        .open(id, backing, FileOptions { write: true })
+        .unwrap_or_else(|e| panic!("open of file {n}: {e}"));
+    assert_eq!(file.len(), len, "the length of file {n}");
+    Subject {
+        file,
+        device,
+        shadow: RefCell::new(shadow),
+        lost: Cell::new(false),
+    }
+}
+
+/// The world's time, for those who hold the soak.
+fn now(soak: &Soak) -> Nanos {
+    soak.world.now()
+}

@@ -1,0 +1,245 @@
+//! What a seed draws: one line that says what kind of run it is.
+
+use crate::device::{FaultRates, QueueOptions};
+use crate::rng::Rng;
+use highwater_engine::{Nanos, Preset};
+use std::fmt;
+
+/// What goes wrong in a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trouble {
+    /// Nothing.
+    None,
+    /// Power failures: crash images are cut and checked while the run goes on.
+    Crash,
+    /// Transient read errors.
+    Reads,
+    /// Transient write errors.
+    Writes,
+    /// A range of each file that cannot be written for a time.
+    BadRange,
+    /// No space for a time.
+    NoSpace,
+    /// Flushes fail, with crash images.
+    Flushes,
+    /// Requests hang for up to two seconds.
+    Hangs,
+    /// Requests take 50 ms longer now and then.
+    Spikes,
+}
+
+impl Trouble {
+    /// May an operation fail?
+    pub fn may_fail(self) -> bool {
+        !matches!(self, Trouble::None | Trouble::Crash | Trouble::Spikes)
+    }
+
+    /// Are crash images cut?
+    pub fn cuts(self) -> bool {
+        matches!(self, Trouble::Crash | Trouble::Flushes)
+    }
+}
+
+/// How often each operation is drawn, in shares.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub struct Mix {
+    pub write_bytes: u32,
+    pub write_pages: u32,
+    pub page_mut: u32,
+    pub append: u32,
+    pub read: u32,
+    pub read_on: u32,
+    pub page: u32,
+    pub set_len: u32,
+    pub evict: u32,
+    pub sync: u32,
+    pub sync_range: u32,
+    pub nap: u32,
+}
+
+/// One seed's options.
+#[derive(Clone, Debug)]
+pub struct SoakOptions {
+    /// The seed.
+    pub seed: u64,
+    /// Virtual CPUs.
+    pub cpus: usize,
+    /// The engine's budget in bytes.
+    pub memory: u64,
+    /// Bytes per frame.
+    pub frame_size: usize,
+    /// The policy.
+    pub preset: Preset,
+    /// The flusher's start and the limit, in percent.
+    pub dirty: (u8, u8),
+    /// The disks.
+    pub disks: Vec<QueueOptions>,
+    /// Each file's disk and first length in bytes.
+    pub files: Vec<(usize, u64)>,
+    /// Do the files refuse writes from reclaim?
+    pub refusing: bool,
+    /// Tasks that use the files.
+    pub tasks: usize,
+    /// Operations of all tasks together.
+    pub ops: u64,
+    /// What goes wrong.
+    pub trouble: Trouble,
+    /// The operations.
+    pub mix: Mix,
+    /// How often a place is drawn from the hot eighth of a file, per million.
+    pub hot_ppm: u32,
+}
+
+impl SoakOptions {
+    /// The options that `seed` draws.
+    pub fn draw(seed: u64) -> SoakOptions {
+        let mut rng = Rng::new(seed, 10);
+        let r = &mut rng;
+        let frame_size = r.pick(&[4096, 4096, 4096, 8192, 16384, 65536]);
+        let memory = (r.pick(&[1, 1, 2, 2, 3, 4, 8]) << 20).max(frame_size as u64 * 64);
+        let slow = r.pick(&[1, 1, 1, 4]);
+        let disks: Vec<_> = (0..r.between(1, 2))
+            .map(|n| QueueOptions {
+                id: n + 1,
+                depth: r.pick(&[1, 8, 32]),
+                read: Nanos::from_micros(r.between(20, 120) * slow),
+                write: Nanos::from_micros(r.between(10, 80) * slow),
+                flush: Nanos::from_micros(r.between(50, 1_000)),
+                ns_per_kib: r.pick(&[300, 1_000, 5_000]),
+                jitter_percent: r.pick(&[0, 20, 100]),
+            })
+            .collect();
+        let total = memory * r.between(3, 6) / 2;
+        let count = r.between(1, 3);
+        let files = (0..count)
+            .map(|_| {
+                let len = total / count + r.below(frame_size as u64);
+                (r.below(disks.len() as u64) as usize, len)
+            })
+            .collect();
+        let trouble = if r.chance(500_000) {
+            Trouble::None
+        } else {
+            r.pick(&[
+                Trouble::Crash,
+                Trouble::Crash,
+                Trouble::Crash,
+                Trouble::Reads,
+                Trouble::Writes,
+                Trouble::BadRange,
+                Trouble::NoSpace,
+                Trouble::Flushes,
+                Trouble::Hangs,
+                Trouble::Spikes,
+            ])
+        };
+        let background = r.pick(&[5, 10, 25, 40]);
+        SoakOptions {
+            seed,
+            cpus: r.between(1, 4) as usize,
+            memory,
+            frame_size,
+            preset: r.pick(&Preset::ALL),
+            dirty: (background, background + r.pick(&[5, 10, 35, 50])),
+            disks,
+            files,
+            refusing: r.chance(150_000),
+            tasks: r.between(2, 6) as usize,
+            ops: 20_000,
+            trouble,
+            mix: Mix::draw(r),
+            hot_ppm: r.pick(&[0, 300_000, 800_000]),
+        }
+    }
+
+    /// The rates of faults by which the files start.
+    pub fn rates(&self) -> FaultRates {
+        let mut rates = FaultRates::default();
+        match self.trouble {
+            Trouble::Reads => rates.read_error_ppm = 10_000,
+            Trouble::Writes => rates.write_error_ppm = 50_000,
+            Trouble::Flushes => {
+                rates.flush_error_ppm = 200_000;
+                rates.flush_loss_ppm = 500_000;
+            }
+            Trouble::Spikes => {
+                rates.spike_ppm = 2_000;
+                rates.spike = Nanos::from_millis(50);
+            }
+            _ => {}
+        }
+        rates
+    }
+}
+
+impl Mix {
+    fn draw(r: &mut Rng) -> Mix {
+        let mut share = |max| r.between(max / 8, max) as u32;
+        Mix {
+            write_bytes: share(200),
+            write_pages: share(300),
+            page_mut: share(200),
+            append: share(8),
+            read: share(300),
+            read_on: share(200),
+            page: share(200),
+            set_len: share(3).min(2),
+            evict: share(8),
+            sync: share(4),
+            sync_range: share(8),
+            nap: share(20),
+        }
+    }
+
+    /// The shares, in the order of the fields.
+    pub fn shares(&self) -> [u32; 12] {
+        [
+            self.write_bytes,
+            self.write_pages,
+            self.page_mut,
+            self.append,
+            self.read,
+            self.read_on,
+            self.page,
+            self.set_len,
+            self.evict,
+            self.sync,
+            self.sync_range,
+            self.nap,
+        ]
+    }
+}
+
+impl fmt::Display for SoakOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "seed {}: {} {:?}, memory {} KiB, frames {}, dirty {:?} %, cpus {}, tasks {}, files {:?}{}, hot {} %, disks",
+            self.seed,
+            self.preset,
+            self.trouble,
+            self.memory >> 10,
+            self.frame_size,
+            self.dirty,
+            self.cpus,
+            self.tasks,
+            self.files,
+            if self.refusing { " (refusing)" } else { "" },
+            self.hot_ppm / 10_000,
+        )?;
+        for d in &self.disks {
+            write!(
+                f,
+                " [depth {} read {} us write {} us flush {} us {} ns/KiB ±{} %]",
+                d.depth,
+                d.read.0 / 1_000,
+                d.write.0 / 1_000,
+                d.flush.0 / 1_000,
+                d.ns_per_kib,
+                d.jitter_percent
+            )?;
+        }
+        write!(f, ", mix {:?}", self.mix.shares())
+    }
+}

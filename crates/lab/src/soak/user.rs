@@ -1,0 +1,370 @@
+//! One task of a soak: operations at random, each compared with the shadow.
+
+use super::{Soak, Subject, Trouble, now};
+use crate::rng::Rng;
+use crate::shadow::{Outcome, fill};
+use highwater_engine::{Error, Nanos, PageNo, World};
+use std::ops::Range;
+
+/// The most bytes of one read or write.
+const RUN_MAX: u64 = 128 << 10;
+
+pub(super) struct User<'a> {
+    soak: &'a Soak,
+    number: usize,
+    rng: Rng,
+    buf: Vec<u8>,
+    /// Where a sequential reader is, per file.
+    at: Vec<u64>,
+}
+
+impl<'a> User<'a> {
+    pub fn new(soak: &'a Soak, number: usize) -> User<'a> {
+        User {
+            soak,
+            number,
+            rng: Rng::new(soak.options.seed, 1_000 + number as u64),
+            buf: Vec::new(),
+            at: vec![0; soak.subjects.len()],
+        }
+    }
+
+    /// Does operations until all users together have done enough.
+    pub fn run(&mut self) {
+        let shares = self.soak.options.mix.shares();
+        let total: u32 = shares.iter().sum();
+        while self.soak.ops.get() < self.soak.options.ops {
+            self.state("between", true);
+            while self.soak.pause.get() {
+                let w = &self.soak.world;
+                w.sleep_until(w.now().plus(Nanos::from_millis(1)));
+            }
+            let mut draw = self.rng.below(u64::from(total)) as u32;
+            let op = shares.iter().position(|s| {
+                let here = draw < *s;
+                draw = draw.saturating_sub(*s);
+                here
+            });
+            let n = self.rng.below(self.soak.subjects.len() as u64) as usize;
+            self.operate(op.unwrap_or(0), n);
+            self.soak.ops.set(self.soak.ops.get() + 1);
+        }
+        self.state("ended", true);
+        self.soak.users.borrow_mut()[self.number].ended = true;
+    }
+
+    fn state(&self, doing: &'static str, outside: bool) {
+        let state = &mut self.soak.users.borrow_mut()[self.number];
+        state.since = now(self.soak);
+        state.doing = doing;
+        state.outside = outside;
+    }
+
+    fn operate(&mut self, op: usize, n: usize) {
+        match op {
+            0 => self.write(n, "write_at"),
+            1 => self.write(n, "write_at of pages"),
+            2 => self.page_mut(n),
+            3 => self.append(n),
+            4 => self.read(n),
+            5 => self.read_on(n),
+            6 => self.page(n),
+            7 => self.set_len(n),
+            8 => self.evict(n),
+            9 => self.sync(n, None),
+            10 => {
+                let range = self.place(n, RUN_MAX);
+                self.sync(n, Some(range));
+            }
+            _ => {
+                let w = &self.soak.world;
+                w.sleep_until(w.now().plus(Nanos::from_micros(self.rng.below(5_000))));
+            }
+        }
+    }
+
+    fn subject(&self, n: usize) -> &'a Subject {
+        &self.soak.subjects[n]
+    }
+
+    fn frame(&self) -> u64 {
+        self.soak.options.frame_size as u64
+    }
+
+    /// Some bytes of the file `n`, at most `max` of them.
+    fn place(&mut self, n: usize, max: u64) -> Range<u64> {
+        let len = self.subject(n).shadow.borrow().len().max(1);
+        let part = if self.rng.chance(self.soak.options.hot_ppm) {
+            len.div_ceil(8)
+        } else {
+            len
+        };
+        let start = self.rng.below(part);
+        let end = start + 1 + self.rng.below(max);
+        start..end.min(len)
+    }
+
+    /// Some whole pages.
+    fn pages(&mut self, n: usize, max: u64) -> Range<u64> {
+        let frame = self.frame();
+        let len = self.subject(n).shadow.borrow().len();
+        let count = 1 + self.rng.below(max);
+        let start = self.place(n, 1).start / frame * frame;
+        start..(start + count * frame).min(len).max(start + 1)
+    }
+
+    fn write(&mut self, n: usize, what: &'static str) {
+        let frame = self.frame();
+        let range = match what {
+            "write_at" => {
+                let max = self.rng.pick(&[16, 600, frame, 3 * frame]);
+                self.place(n, max)
+            }
+            _ => {
+                let max = self.rng.pick(&[1, 1, 4, RUN_MAX / frame]);
+                self.pages(n, max)
+            }
+        };
+        self.write_range(n, what, range);
+    }
+
+    fn append(&mut self, n: usize) {
+        let len = self.subject(n).shadow.borrow().len();
+        let limit = self.soak.options.files[n].1 * 5 / 4;
+        let gap = self.rng.pick(&[0, 0, 100, self.frame()]);
+        let end = len + gap + 1 + self.rng.below(2 * self.frame());
+        if end <= limit {
+            self.write_range(n, "write_at beyond the end", len + gap..end);
+        }
+    }
+
+    fn write_range(&mut self, n: usize, what: &'static str, range: Range<u64>) {
+        let s = self.subject(n);
+        let Some(access) = s.shadow.borrow_mut().begin_write(range.clone()) else {
+            return self.settle(n, &range);
+        };
+        self.buf.resize((range.end - range.start) as usize, 0);
+        fill(access.stamp, range.start, &mut self.buf);
+        self.state(what, false);
+        let result = s.file.write_at(&self.buf, range.start);
+        self.state(what, true);
+        let one_page = (range.end - 1) / self.frame() == range.start / self.frame();
+        let outcome = match &result {
+            Ok(()) => Outcome::Done,
+            Err(_) if one_page => Outcome::NotDone,
+            Err(_) => Outcome::Unknown,
+        };
+        let verdict = s
+            .shadow
+            .borrow_mut()
+            .end_write(access, outcome, s.file.len());
+        self.soak.agree(n, what, verdict);
+        self.judge(what, result.err());
+    }
+
+    /// Too many writes of undecided order stand at `range`: a read of a whole page decides.
+    fn settle(&mut self, n: usize, range: &Range<u64>) {
+        let frame = self.frame();
+        let start = range.start / frame * frame;
+        self.read_range(n, "read_at", start..start + frame);
+    }
+
+    fn page_mut(&mut self, n: usize) {
+        let frame = self.frame();
+        let place = self.place(n, frame);
+        let number = place.start / frame;
+        let len = self.subject(n).shadow.borrow().len();
+        let page_end = ((number + 1) * frame).min(len);
+        let range = if self.rng.chance(300_000) {
+            number * frame..page_end
+        } else {
+            place.start..place.end.min(page_end)
+        };
+        if range.is_empty() {
+            return;
+        }
+        let s = self.subject(n);
+        let Some(access) = s.shadow.borrow_mut().begin_write(range.clone()) else {
+            return self.settle(n, &range);
+        };
+        self.state("page_mut", false);
+        let outcome = match s.file.page_mut(PageNo(number)) {
+            Ok(mut guard) => {
+                let size = (page_end - number * frame) as usize;
+                let verdict = {
+                    let mut shadow = s.shadow.borrow_mut();
+                    let moment = shadow.moment();
+                    shadow.check_page(number, moment, &guard[..size])
+                };
+                self.soak.agree(n, "page_mut", verdict);
+                self.hold();
+                let (from, to) = (range.start - number * frame, range.end - number * frame);
+                let bytes = &mut guard[from as usize..to as usize];
+                fill(access.stamp, range.start, bytes);
+                self.hold();
+                Ok(())
+            }
+            Err(e) => Err(e),
+        };
+        self.state("page_mut", true);
+        let done = if outcome.is_ok() {
+            Outcome::Done
+        } else {
+            Outcome::NotDone
+        };
+        let verdict = s.shadow.borrow_mut().end_write(access, done, s.file.len());
+        self.soak.agree(n, "page_mut", verdict);
+        self.judge("page_mut", outcome.err());
+    }
+
+    /// Time passes while a guard is held, now and then.
+    fn hold(&mut self) {
+        if self.rng.chance(20_000) {
+            let w = &self.soak.world;
+            w.sleep_until(w.now().plus(Nanos::from_micros(self.rng.below(2_000))));
+        }
+    }
+
+    fn read(&mut self, n: usize) {
+        let frame = self.frame();
+        let range = if self.rng.chance(300_000) {
+            self.pages(n, 4)
+        } else {
+            let max = self.rng.pick(&[16, 600, frame, 3 * frame]);
+            self.place(n, max)
+        };
+        // Beyond the end now and then.
+        let more = self.rng.pick(&[0, 0, 0, frame]);
+        self.read_range(n, "read_at", range.start..range.end + more);
+    }
+
+    fn read_on(&mut self, n: usize) {
+        let len = self.subject(n).shadow.borrow().len();
+        let start = if self.at[n] < len { self.at[n] } else { 0 };
+        let size = 16 << 10;
+        self.at[n] = start + size;
+        self.read_range(n, "sequential read_at", start..start + size);
+    }
+
+    fn read_range(&mut self, n: usize, what: &'static str, range: Range<u64>) {
+        let s = self.subject(n);
+        let Some(access) = s.shadow.borrow_mut().begin_read(range.clone()) else {
+            return;
+        };
+        self.buf.resize((range.end - range.start) as usize, 0);
+        self.state(what, false);
+        let result = s.file.read_at(&mut self.buf, range.start);
+        self.state(what, true);
+        let seen = result.as_ref().ok().map(|count| &self.buf[..*count]);
+        let verdict = s.shadow.borrow_mut().end_read(access, seen);
+        self.soak.agree(n, what, verdict);
+        self.judge(what, result.err());
+    }
+
+    fn page(&mut self, n: usize) {
+        let frame = self.frame();
+        let number = self.place(n, 1).start / frame;
+        let s = self.subject(n);
+        let range = number * frame..(number + 1) * frame;
+        let Some(access) = s.shadow.borrow_mut().begin_read(range.clone()) else {
+            return;
+        };
+        self.state("page", false);
+        let error = match s.file.page(PageNo(number)) {
+            Ok(guard) => {
+                let len = s.shadow.borrow().len();
+                let size = (len.min(range.end) - range.start) as usize;
+                assert_eq!(guard.len(), frame as usize, "a guard is a whole page");
+                let verdict = s.shadow.borrow_mut().end_read(access, Some(&guard[..size]));
+                self.soak.agree(n, "page", verdict);
+                assert!(
+                    guard[size..].iter().all(|b| *b == 0),
+                    "file {n}, page {number}: bytes beyond the end are not zero"
+                );
+                if self.rng.chance(20_000) {
+                    let copy = guard.to_vec();
+                    self.hold();
+                    assert!(copy == *guard, "page {number} changed under a shared guard");
+                }
+                None
+            }
+            Err(e) => {
+                let verdict = s.shadow.borrow_mut().end_read(access, None);
+                self.soak.agree(n, "page", verdict);
+                Some(e)
+            }
+        };
+        self.state("page", true);
+        self.judge("page", error);
+    }
+
+    fn set_len(&mut self, n: usize) {
+        let first = self.soak.options.files[n].1;
+        let len = if self.rng.chance(500_000) {
+            first - self.rng.below(first / 4)
+        } else {
+            self.place(n, 1).start.max(first / 2)
+        };
+        let s = self.subject(n);
+        let Some(access) = s.shadow.borrow_mut().begin_resize(len) else {
+            return;
+        };
+        self.state("set_len", false);
+        let result = s.file.set_len(len);
+        self.state("set_len", true);
+        let verdict = s
+            .shadow
+            .borrow_mut()
+            .end_resize(access, result.is_ok(), s.file.len());
+        self.soak.agree(n, "set_len", verdict);
+        self.judge("set_len", result.err());
+    }
+
+    fn evict(&mut self, n: usize) {
+        let range = self.place(n, 1 << 20);
+        self.state("evict", false);
+        let result = self.subject(n).file.evict(range);
+        self.state("evict", true);
+        self.judge("evict", result.err());
+    }
+
+    fn sync(&mut self, n: usize, range: Option<Range<u64>>) {
+        let s = self.subject(n);
+        let promise = s.shadow.borrow_mut().begin_sync(range.clone());
+        self.state("sync", false);
+        let result = match range {
+            Some(range) => s.file.sync_range(range),
+            None if self.rng.chance(500_000) => s.file.sync_data(),
+            None => s.file.sync_all(),
+        };
+        self.state("sync", true);
+        match result {
+            Ok(()) => {
+                assert!(
+                    !s.lost.get(),
+                    "file {n}: a sync succeeds after DurabilityLost"
+                );
+                s.shadow.borrow_mut().keep(&promise);
+                if self.soak.options.trouble.cuts() && self.rng.chance(200_000) {
+                    self.soak.cut();
+                }
+            }
+            Err(error) => {
+                if matches!(error, Error::DurabilityLost { .. }) {
+                    s.lost.set(true);
+                }
+                self.judge("sync", Some(error));
+            }
+        }
+    }
+
+    fn judge(&mut self, what: &str, error: Option<Error>) {
+        let Some(error) = error else { return };
+        self.soak.tolerate(what, &error);
+        // A user of a failing device goes easy on it.
+        if self.soak.options.trouble != Trouble::Reads {
+            let w = &self.soak.world;
+            w.sleep_until(w.now().plus(Nanos::from_micros(self.rng.below(2_000))));
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The task that watches over a soak: trouble, rest, the end.
+
+use super::user::User;
+use super::{Soak, Trouble, now};
+use highwater_engine::io::IoOp;
+use highwater_engine::{Error, IoErrorKind, Nanos, World};
+use std::rc::Rc;
+
+/// The longest that one operation may take: the engine's own limits (30 s for a request, 10 s for a latch or memory),
+/// a few of them after each other.
+const STUCK: Nanos = Nanos::from_secs(120);
+/// How long after the end of trouble a sync may still fail.
+const HEAL: Nanos = Nanos::from_secs(60);
+/// How often the watch looks.
+const LOOK: Nanos = Nanos::from_millis(2);
+
+fn nap(soak: &Soak, span: Nanos) {
+    soak.world.sleep_until(now(soak).plus(span));
+}
+
+/// Runs the users to their end, then the end itself.
+pub(super) fn watch(soak: &Rc<Soak>) {
+    let users: Vec<_> = (0..soak.options.tasks)
+        .map(|n| {
+            let theirs = soak.clone();
+            soak.world
+                .spawn_local(&format!("user{n}"), move || User::new(&theirs, n).run())
+        })
+        .collect();
+    let total = soak.options.ops;
+    let mut rests = (1..4).map(|n| n * total / 4).peekable();
+    let mut cuts = (1..8).map(|n| n * total / 8).peekable();
+    while soak.users.borrow().iter().any(|u| !u.ended) {
+        nap(soak, LOOK);
+        check_progress(soak);
+        let ops = soak.ops.get();
+        if ops >= total * 7 / 10 {
+            heal(soak);
+        } else {
+            trouble(soak);
+        }
+        if soak.options.trouble.cuts() && cuts.next_if(|at| ops >= *at).is_some() {
+            soak.cut();
+        }
+        if rests.next_if(|at| ops >= *at).is_some() {
+            rest(soak);
+        }
+    }
+    for id in users {
+        assert!(soak.world.join(id, now(soak).plus(STUCK)));
+    }
+    finish(soak);
+}
+
+/// SOAK-2.
+fn check_progress(soak: &Soak) {
+    for (n, user) in soak.users.borrow().iter().enumerate() {
+        let since = now(soak).since(user.since);
+        assert!(
+            user.ended || user.outside || since < STUCK,
+            "SOAK-2: user{n} has been in {} for {since:?}, {} operations done",
+            user.doing,
+            soak.ops.get()
+        );
+    }
+}
+
+/// Causes the trouble that needs a hand.
+fn trouble(soak: &Soak) {
+    let draw = soak.crash_rng.borrow_mut().below(1_000);
+    let until = now(soak).plus(Nanos::from_millis(300));
+    match soak.options.trouble {
+        Trouble::BadRange | Trouble::NoSpace if draw < 20 => {
+            let n = soak
+                .crash_rng
+                .borrow_mut()
+                .below(soak.subjects.len() as u64) as usize;
+            let len = soak.options.files[n].1;
+            let start = soak.crash_rng.borrow_mut().below(len);
+            let (range, kind) = match soak.options.trouble {
+                Trouble::NoSpace => (0..u64::MAX, IoErrorKind::NoSpace),
+                _ => (start..start + len / 8, IoErrorKind::Io),
+            };
+            soak.subjects[n].device.fail_writes(range, kind, until);
+        }
+        Trouble::Hangs if draw < 10 => {
+            let n = (draw % soak.queues.len() as u64) as usize;
+            let op = if draw < 5 { IoOp::Read } else { IoOp::Write };
+            soak.queues[n].hang_next(op, 1);
+            nap(soak, Nanos::from_millis(200 * draw));
+            soak.queues[n].release_hung();
+        }
+        _ => {}
+    }
+}
+
+fn heal(soak: &Soak) {
+    if !soak.healed.replace(true) {
+        for s in &soak.subjects {
+            s.device.heal();
+        }
+        for q in &soak.queues {
+            q.release_hung();
+        }
+    }
+}
+
+/// Stops the users, lets the engine come to rest, and checks its invariants.
+fn rest(soak: &Soak) {
+    soak.pause.set(true);
+    let inside = || soak.users.borrow().iter().any(|u| !u.outside && !u.ended);
+    while inside() {
+        nap(soak, LOOK);
+        check_progress(soak);
+    }
+    if !soak.options.trouble.may_fail() || soak.healed.get() {
+        sync_all(soak);
+        nap(soak, Nanos::from_millis(300));
+        soak.engine.check_invariants();
+    }
+    soak.pause.set(false);
+}
+
+/// SOAK-3: every file syncs, at once without trouble, in time after it.
+fn sync_all(soak: &Soak) {
+    let limit = now(soak).plus(HEAL);
+    for (n, s) in soak.subjects.iter().enumerate() {
+        loop {
+            let promise = s.shadow.borrow_mut().begin_sync(None);
+            match s.file.sync_all() {
+                Ok(()) => {
+                    assert!(
+                        !s.lost.get(),
+                        "file {n}: a sync succeeds after DurabilityLost"
+                    );
+                    s.shadow.borrow_mut().keep(&promise);
+                    break;
+                }
+                Err(e) => {
+                    soak.tolerate("sync", &e);
+                    if matches!(e, Error::DurabilityLost { .. }) {
+                        s.lost.set(true);
+                        break;
+                    }
+                    assert!(
+                        now(soak) < limit,
+                        "SOAK-3: file {n}: sync still fails {HEAL:?} after trouble: {e}"
+                    );
+                    nap(soak, Nanos::from_millis(100));
+                }
+            }
+        }
+    }
+}
+
+fn finish(soak: &Soak) {
+    heal(soak);
+    decide(soak);
+    sync_all(soak);
+    for (n, s) in soak.subjects.iter().enumerate() {
+        let image = s.device.visible();
+        let exact = s.shadow.borrow().check_exact(&image);
+        // Pages that the device lost under the engine are still in memory or were read from it: what reads see is
+        // exact even then.
+        soak.agree(n, "device after sync", exact);
+    }
+    if soak.options.trouble.cuts() {
+        soak.cut();
+    }
+    nap(soak, Nanos::from_millis(300));
+    soak.engine.check_invariants();
+    let lost = soak.subjects.iter().any(|s| s.lost.get());
+    match soak.engine.close() {
+        Ok(()) => {}
+        Err(e) => assert!(lost || soak.options.trouble.may_fail(), "close failed: {e}"),
+    }
+    for s in &soak.subjects {
+        assert!(
+            s.file.read_at(&mut [0; 1], 0).is_err(),
+            "a read succeeds after close"
+        );
+    }
+}
+
+/// Reads the pages whose content only a read can tell.
+fn decide(soak: &Soak) {
+    let frame = soak.options.frame_size as u64;
+    let mut buf = vec![0; frame as usize];
+    for (n, s) in soak.subjects.iter().enumerate() {
+        let undecided = s.shadow.borrow().undecided();
+        for page in undecided {
+            let range = page * frame..(page + 1) * frame;
+            let access = s.shadow.borrow_mut().begin_read(range.clone());
+            let Some(access) = access else {
+                panic!("file {n}: an access is still open at the end")
+            };
+            let count = s
+                .file
+                .read_at(&mut buf, range.start)
+                .unwrap_or_else(|e| panic!("file {n}: read after trouble: {e}"));
+            let verdict = s.shadow.borrow_mut().end_read(access, Some(&buf[..count]));
+            soak.agree(n, "last read", verdict);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! The lab world: the engine's tasks as coroutines on one OS thread, in virtual time.
+//!
+//! One task runs at a time; which one is decided by the seed. The thread that made the world is its *main thread*: what
+//! it calls outside of any coroutine runs as task 0, and whenever it parks (or in [`LabWorld::run`]) it drives the
+//! others. Device events run between coroutines, as task 1, in completion context.
+//!
+//! **State.** Everything is in one `LabCell` (CELL-1, CELL-2); `current` is a copy of a pointer, for speed.
+//! **Context.** `park`, `relax`, `join` and device waits switch coroutines; `charge` may. Completion context may not.
+//! **Invariants.**
+//! - LAB-1: a task's record lives as long as the world, at one address.
+//! - LAB-2: a yielder is used only by its own coroutine, while that runs.
+//! - LAB-3: no task is switched out while it holds an engine lock.
+//! - LAB-4: same seed, same program: same trace hash.
+//!
+//! **Kernel.** schedule(), the timer wheel, softirqs; the CPUs are virtual, so pre-emption happens only at `charge`,
+//! `park` and `relax`.
+//! **Tests.** `tests.rs` beside this file.
+#![allow(unsafe_code)]
+
+mod arena;
+mod options;
+mod sched;
+#[cfg(test)]
+mod tests;
+
+pub use arena::LabArena;
+pub use options::{Costs, LabOptions};
+
+use crate::cell::LabCell;
+use corosensei::stack::DefaultStack;
+use highwater_engine::world::{Task, TaskBody, TaskId, Work, World};
+use highwater_engine::{Error, Nanos};
+use sched::{Co, Next, Outcome, ROOT, SOFTIRQ, Sched, Then, YielderCell};
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Weak};
+
+/// Who gets a device's events.
+pub(crate) trait EventSink: Send + Sync {
+    /// The event scheduled under `token` has come. Runs in completion context: must not wait.
+    fn fire(&self, token: u64);
+}
+
+/// The lab. See the module's head.
+pub struct LabWorld {
+    sched: LabCell<Sched>,
+    records: LabCell<Vec<Box<Task>>>,
+    sinks: LabCell<Vec<Weak<dyn EventSink>>>,
+    current: AtomicPtr<Task>,
+    cpus: usize,
+    stack_size: usize,
+    preempt_at_charge: bool,
+    costs: Costs,
+}
+
+/// What a run leaves.
+#[derive(Debug)]
+pub struct Run<R> {
+    /// What the main body returned.
+    pub value: R,
+    /// Tasks still alive at the end of the main body: leaks.
+    pub leaked: Vec<String>,
+    /// Virtual time at the end.
+    pub now: Nanos,
+    /// Scheduler steps.
+    pub steps: u64,
+    /// The trace hash (LAB-4).
+    pub trace: u64,
+}
+
+/// Says where the world was when a panic passed through.
+struct Whereabouts<'a>(&'a LabWorld);
+
+impl Drop for Whereabouts<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (seed, at) = self.0.sched.with(|s| {
+                s.set_current(ROOT);
+                (s.options.seed, s.clock)
+            });
+            self.0.set_current(ROOT);
+            eprintln!("lab: seed {seed}: panic at virtual time {:?}", Nanos(at));
+        }
+    }
+}
+
+impl LabWorld {
+    /// A world of the calling thread, at time zero.
+    pub fn new(options: LabOptions) -> Arc<LabWorld> {
+        let world = LabWorld {
+            cpus: options.cpus,
+            stack_size: options.stack_size,
+            preempt_at_charge: options.preempt_at_charge,
+            costs: options.costs,
+            sched: LabCell::new(Sched::new(options)),
+            records: LabCell::new(Vec::new()),
+            sinks: LabCell::new(Vec::new()),
+            current: AtomicPtr::new(std::ptr::null_mut()),
+        };
+        for slot in [ROOT, SOFTIRQ] {
+            world.add_record(slot);
+        }
+        world.set_current(SOFTIRQ);
+        // Completions may use the reserve and never reclaim.
+        world.task().set_flag(Task::MEMALLOC);
+        world.set_current(ROOT);
+        Arc::new(world)
+    }
+
+    /// Runs `body` as a task to its end, and all others meanwhile.
+    ///
+    /// # Panics
+    /// With the panic of any task; when the run exceeds `time_max` or `steps_max`.
+    pub fn run<R: 'static>(&self, body: impl FnOnce() -> R + 'static) -> Run<R> {
+        let value = Rc::new(RefCell::new(None));
+        let result = value.clone();
+        let id = self.spawn_local("scenario", move || *result.borrow_mut() = Some(body()));
+        while !self.join(id, Nanos(u64::MAX)) {}
+        let value = value.borrow_mut().take();
+        self.sched.with(|s| Run {
+            value: value.unwrap_or_else(|| unreachable!("a body that ended has a value")),
+            leaked: s.alive(),
+            now: Nanos(s.clock),
+            steps: s.steps,
+            trace: s.trace.value(),
+        })
+    }
+
+    /// As `World::spawn`, of a body that need not be `Send`: all tasks share one OS thread.
+    pub fn spawn_local(&self, name: &str, body: impl FnOnce() + 'static) -> TaskId {
+        let yielder = YielderCell::default();
+        let theirs = yielder.clone();
+        let stack = DefaultStack::new(self.stack_size)
+            .unwrap_or_else(|e| panic!("lab: no stack of {} bytes: {e}", self.stack_size));
+        let co: Co = Co::with_stack(stack, move |y, ()| -> Outcome {
+            theirs.set(y);
+            catch_unwind(AssertUnwindSafe(body))
+        });
+        let slot = self.sched.with(|s| s.add(name, Some(co), yielder));
+        self.add_record(slot);
+        TaskId(slot as u32)
+    }
+
+    /// The trace hash so far (LAB-4).
+    pub fn trace_hash(&self) -> u64 {
+        self.sched.with(|s| s.trace.value())
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> u64 {
+        self.sched.with(|s| s.options.seed)
+    }
+
+    /// Takes an event of the caller's own into the trace hash.
+    pub fn note(&self, what: u32, whom: u64) {
+        self.sched.with(|s| {
+            let now = s.now();
+            s.trace.note(what, whom, now);
+        });
+    }
+
+    /// Sleeps until `until`, as in a system call: an `unpark` meanwhile is kept for the next `park`.
+    pub fn sleep_until(&self, until: Nanos) {
+        while self.now() < until {
+            if self.wait(Then::Sleep(until.0)) {
+                return;
+            }
+        }
+    }
+
+    /// Sleeps until `rouse` names this task.
+    pub(crate) fn sleep(&self) {
+        self.wait(Then::Sleep(u64::MAX));
+    }
+
+    /// Ends the sleep of `task`.
+    pub(crate) fn rouse(&self, task: TaskId) {
+        self.sched.with(|s| s.rouse(task.0 as usize));
+    }
+
+    /// Adds a receiver of events, which `schedule` names by the number returned.
+    pub(crate) fn register(&self, sink: Weak<dyn EventSink>) -> u32 {
+        self.sinks.with(|sinks| {
+            sinks.push(sink);
+            sinks.len() as u32 - 1
+        })
+    }
+
+    /// `fire(token)` at `at` on the receiver `source`.
+    pub(crate) fn schedule(&self, at: Nanos, source: u32, token: u64) {
+        self.sched.with(|s| s.schedule(at.0, source, token));
+    }
+
+    fn add_record(&self, slot: usize) {
+        self.records.with(|records| {
+            assert_eq!(records.len(), slot, "LAB-1");
+            records.push(Box::new(Task::new(TaskId(slot as u32))));
+        });
+    }
+
+    fn set_current(&self, slot: usize) {
+        let task = self
+            .records
+            .with(|records| std::ptr::from_ref::<Task>(&records[slot]).cast_mut());
+        // Relaxed: one thread.
+        self.current.store(task, Ordering::Relaxed);
+    }
+
+    /// The running task stops for `then`. False when it need not wait.
+    fn wait(&self, then: Then) -> bool {
+        // LAB-3, and WORLD-1 of the engine.
+        self.task().assert_no_locks();
+        let Some(yielder) = self.sched.with(|s| {
+            assert_ne!(
+                s.current(),
+                SOFTIRQ,
+                "completion context must not wait ({then:?})"
+            );
+            s.settle(then)
+        }) else {
+            return false;
+        };
+        if yielder.is_null() {
+            self.drive();
+        } else {
+            // SAFETY: LAB-2: the scheduler gave out the yielder of the running coroutine, which is the caller.
+            unsafe { (*yielder).suspend(()) };
+        }
+        true
+    }
+
+    /// Runs the others until the main thread is woken.
+    fn drive(&self) {
+        let _whereabouts = Whereabouts(self);
+        loop {
+            match self.sched.with(Sched::next) {
+                Next::Root => {
+                    self.sched.with(|s| s.set_current(ROOT));
+                    self.set_current(ROOT);
+                    return;
+                }
+                Next::Run(slot, co) => self.resume(slot, co),
+                Next::Fire { source, token } => {
+                    self.set_current(SOFTIRQ);
+                    let sink = self.sinks.with(|sinks| sinks[source as usize].upgrade());
+                    if let Some(sink) = sink {
+                        sink.fire(token);
+                    }
+                    self.sched.with(|s| s.set_current(ROOT));
+                }
+                Next::Stuck(report) => panic!("{report}"),
+            }
+        }
+    }
+
+    fn resume(&self, slot: usize, mut co: Co) {
+        self.set_current(slot);
+        let outcome = co.resume(()).as_return();
+        self.set_current(ROOT);
+        self.sched.with(|s| s.put_back(slot, co));
+        if let Some(Err(panic)) = outcome {
+            let name = self.sched.with(|s| s.name(slot).to_owned());
+            let (seed, at) = self.sched.with(|s| (s.options.seed, s.clock));
+            eprintln!(
+                "lab: seed {seed}: task {slot} ({name}) panicked at virtual time {:?}",
+                Nanos(at)
+            );
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl World for LabWorld {
+    type Arena = LabArena;
+
+    fn now(&self) -> Nanos {
+        Nanos(self.sched.with(|s| s.now()))
+    }
+
+    fn spawn(&self, name: &str, body: TaskBody) -> Result<TaskId, Error> {
+        Ok(self.spawn_local(name, body))
+    }
+
+    fn join(&self, id: TaskId, until: Nanos) -> bool {
+        let target = id.0 as usize;
+        loop {
+            let now = self.now();
+            let ended = self.sched.with(|s| {
+                let ended = s.ended(target);
+                if !ended && now < until {
+                    s.add_joiner(target, s.current());
+                }
+                ended
+            });
+            if ended || now >= until {
+                return ended;
+            }
+            self.park(until);
+        }
+    }
+
+    fn park(&self, until: Nanos) {
+        let waited = self.wait(Then::Park(until.0));
+        if !waited && let Some(then) = self.sched.with(Sched::drawn_preemption) {
+            self.wait(then);
+        }
+    }
+
+    fn unpark(&self, task: TaskId) {
+        self.sched.with(|s| s.unpark(task.0 as usize));
+    }
+
+    fn relax(&self) {
+        let root = self.sched.with(|s| {
+            s.charge(self.costs.spin);
+            s.current() == ROOT
+        });
+        // The main thread spins for something that others do: time must pass.
+        self.wait(if root {
+            Then::Sleep(self.now().0 + self.costs.spin)
+        } else {
+            Then::Yield
+        });
+    }
+
+    fn task(&self) -> &Task {
+        // Relaxed: one thread.
+        let task = self.current.load(Ordering::Relaxed);
+        // SAFETY: LAB-1: the record is boxed and never freed before the world, which `self` borrows.
+        unsafe { &*task }
+    }
+
+    fn charge(&self, work: Work, n: u32) {
+        let cost = self.costs.of(work, n);
+        let Some(then) = self.sched.with(|s| s.charge(cost)) else {
+            return;
+        };
+        // Relaxed: written by this task only. LAB-3: with a lock held, the work is owed.
+        if self.preempt_at_charge && self.task().lock_ranks.load(Ordering::Relaxed) == 0 {
+            self.wait(then);
+        }
+    }
+
+    fn arena(&self, len: usize) -> Result<LabArena, Error> {
+        LabArena::new(len).ok_or_else(|| {
+            Error::os(
+                format!("arena of {len} bytes"),
+                &std::io::Error::from_raw_os_error(12),
+            )
+        })
+    }
+
+    fn random(&self) -> u64 {
+        self.sched.with(|s| s.draws.next_u64())
+    }
+
+    fn cpu(&self) -> usize {
+        self.sched.with(|s| s.cpu())
+    }
+
+    fn cpus(&self) -> usize {
+        self.cpus
+    }
+
+    fn is_lab(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,112 @@
+//! How a lab is set up: seed, virtual CPUs, what work costs, how rude the scheduler is.
+
+use highwater_engine::Nanos;
+use highwater_engine::world::Work;
+
+/// What each kind of the engine's work costs a virtual CPU, in nanoseconds. Rounded figures of one x86 core at 3 GHz
+/// with pages in DRAM; a scenario that studies CPU time sets its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Costs {
+    /// One look-up that hit.
+    pub hit: u64,
+    /// One page copied.
+    pub copy: u64,
+    /// One page looked at by reclaim.
+    pub scan: u64,
+    /// One allocation slow path entered.
+    pub alloc_slow: u64,
+    /// One request submitted.
+    pub submit: u64,
+    /// One request completed.
+    pub complete: u64,
+    /// One turn of a spin loop.
+    pub spin: u64,
+}
+
+impl Default for Costs {
+    fn default() -> Costs {
+        Costs {
+            hit: 40,
+            copy: 450,
+            scan: 100,
+            alloc_slow: 300,
+            submit: 1_000,
+            complete: 1_000,
+            spin: 50,
+        }
+    }
+}
+
+impl Costs {
+    /// The cost of `n` pieces of `work`.
+    pub(crate) fn of(&self, work: Work, n: u32) -> u64 {
+        let each = match work {
+            Work::Hit => self.hit,
+            Work::Copy => self.copy,
+            Work::Scan => self.scan,
+            Work::AllocSlow => self.alloc_slow,
+            Work::Submit => self.submit,
+            Work::Complete => self.complete,
+            Work::Spin => self.spin,
+        };
+        each * u64::from(n)
+    }
+}
+
+/// How a lab is built. Start from `LabOptions::new(seed)`.
+#[derive(Clone, Debug)]
+pub struct LabOptions {
+    /// Names the run.
+    pub seed: u64,
+    /// Virtual CPUs: as many tasks compute at one time.
+    pub cpus: usize,
+    /// What work costs.
+    pub costs: Costs,
+    /// How often a task is pre-empted where it charges work, per million.
+    pub preempt_ppm: u32,
+    /// How often a pre-empted task is also kept off the CPU for up to 100 µs, per million.
+    pub steal_ppm: u32,
+    /// How often the scheduler takes a random ready task in place of the oldest, per million.
+    pub shuffle_ppm: u32,
+    /// How often a park returns early without cause, per million.
+    pub spurious_ppm: u32,
+    /// May a task be pre-empted at `charge`? Only where the engine keeps `Task::lock_ranks`, that is where
+    /// debug assertions are on: elsewhere the lab cannot see whether a lock is held.
+    pub preempt_at_charge: bool,
+    /// Bytes of stack for each task.
+    pub stack_size: usize,
+    /// The run panics at this virtual time.
+    pub time_max: Nanos,
+    /// The run panics after this many scheduler steps.
+    pub steps_max: u64,
+}
+
+impl LabOptions {
+    /// Two CPUs, a mildly rude scheduler, one hour of virtual time.
+    pub fn new(seed: u64) -> LabOptions {
+        LabOptions {
+            seed,
+            cpus: 2,
+            costs: Costs::default(),
+            preempt_ppm: 20_000,
+            steal_ppm: 100_000,
+            shuffle_ppm: 250_000,
+            spurious_ppm: 5_000,
+            preempt_at_charge: cfg!(debug_assertions),
+            stack_size: 256 << 10,
+            time_max: Nanos::from_secs(3_600),
+            steps_max: 200_000_000,
+        }
+    }
+
+    /// No random choice but those of devices: first come, first served.
+    pub fn calm(seed: u64) -> LabOptions {
+        LabOptions {
+            preempt_ppm: 0,
+            steal_ppm: 0,
+            shuffle_ppm: 0,
+            spurious_ppm: 0,
+            ..LabOptions::new(seed)
+        }
+    }
+}

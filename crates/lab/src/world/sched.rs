@@ -1,0 +1,546 @@
+//! The scheduler's state: who is ready, who computes on which virtual CPU, what happens next.
+//!
+//! Virtual time moves only here: to the end of a task's work, or to the next event when no ready task finds a free CPU.
+//! A task that charges work owns its CPU until that work is done; work charged where it cannot be pre-empted is owed
+//! and paid at the next point where it can.
+//!
+//! **State.** All of it is in one `LabCell` of the world; the code here switches no coroutine and calls nobody.
+//!
+//! **Invariants.**
+//! - SCHED-1: a task is on the ready list, on a CPU, waiting or ended, and in only one of these.
+//! - SCHED-2: a waiting task with a deadline has a timer event at or before it.
+//! - SCHED-3: the clock never goes back.
+
+use super::options::LabOptions;
+use crate::rng::Rng;
+use crate::trace::TraceHash;
+use corosensei::{Coroutine, Yielder};
+use highwater_engine::Nanos;
+use std::any::Any;
+use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::rc::Rc;
+
+/// The main thread: set-up code, and the loop that drives the others.
+pub(crate) const ROOT: usize = 0;
+/// Completion context.
+pub(crate) const SOFTIRQ: usize = 1;
+/// The longest a task keeps its CPU while others are ready.
+const SLICE_NS: u64 = 1_000_000;
+
+/// What a finished body leaves: nothing, or its panic.
+pub(crate) type Outcome = Result<(), Box<dyn Any + Send>>;
+pub(crate) type Co = Coroutine<(), (), Outcome>;
+pub(crate) type YielderCell = Rc<Cell<*const Yielder<(), ()>>>;
+
+/// What a task does once the work that it owes is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Then {
+    /// Goes on.
+    Continue,
+    /// Lets others have the CPU.
+    Yield,
+    /// Is kept off the CPU for so long.
+    Stolen(u64),
+    /// Parks until unparked, or until then.
+    Park(u64),
+    /// Sleeps until roused, or until then; unparks are kept for later.
+    Sleep(u64),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Ready,
+    Running,
+    Computing(Then),
+    Parked,
+    Sleeping,
+    Ended,
+}
+
+struct Slot {
+    name: String,
+    state: State,
+    cpu: usize,
+    token: bool,
+    roused: bool,
+    /// Woken from a park and not run since: further unparks are the same wake.
+    woken: bool,
+    since: u64,
+    deadline: u64,
+    timer_at: u64,
+    slice_ns: u64,
+    co: Option<Co>,
+    yielder: YielderCell,
+    joiners: Vec<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Kind {
+    WorkDone(u32),
+    Timer(u32),
+    Fire { source: u32, token: u64 },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Event {
+    at: u64,
+    seq: u64,
+    kind: Kind,
+}
+
+/// What the loop does next.
+pub(crate) enum Next {
+    /// The root goes on.
+    Root,
+    /// Resume this task.
+    Run(usize, Co),
+    /// Run this event of a device, in completion context.
+    Fire { source: u32, token: u64 },
+    /// The run is over its limits; the text says who waits.
+    Stuck(String),
+}
+
+pub(crate) struct Sched {
+    pub options: LabOptions,
+    pub clock: u64,
+    pub steps: u64,
+    pub trace: TraceHash,
+    pub draws: Rng,
+    rng: Rng,
+    slots: Vec<Slot>,
+    ready: VecDeque<usize>,
+    cpus: Vec<Option<usize>>,
+    free_cpus: usize,
+    events: BinaryHeap<Reverse<Event>>,
+    seq: u64,
+    current: usize,
+    owed: u64,
+    softirq_free_at: u64,
+}
+
+impl Sched {
+    pub fn new(options: LabOptions) -> Sched {
+        assert!(options.cpus > 0, "a lab needs a virtual CPU");
+        let mut sched = Sched {
+            clock: 0,
+            steps: 0,
+            trace: TraceHash::default(),
+            draws: Rng::new(options.seed, 2),
+            rng: Rng::new(options.seed, 1),
+            slots: Vec::new(),
+            ready: VecDeque::new(),
+            cpus: vec![None; options.cpus],
+            free_cpus: options.cpus,
+            events: BinaryHeap::new(),
+            seq: 0,
+            current: ROOT,
+            owed: 0,
+            softirq_free_at: 0,
+            options,
+        };
+        for name in ["main", "softirq"] {
+            let slot = sched.add(name, None, Rc::default());
+            sched.slots[slot].state = State::Running;
+        }
+        sched.ready.clear();
+        sched
+    }
+
+    /// A new task, ready to run.
+    pub fn add(&mut self, name: &str, co: Option<Co>, yielder: YielderCell) -> usize {
+        let slot = self.slots.len();
+        self.slots.push(Slot {
+            name: name.to_owned(),
+            state: State::Ready,
+            cpu: slot % self.cpus.len(),
+            token: false,
+            roused: false,
+            woken: false,
+            since: self.clock,
+            deadline: u64::MAX,
+            timer_at: u64::MAX,
+            slice_ns: 0,
+            co,
+            yielder,
+            joiners: Vec::new(),
+        });
+        self.ready.push_back(slot);
+        self.trace.note(1, slot as u64, self.clock);
+        slot
+    }
+
+    pub fn now(&self) -> u64 {
+        self.clock + self.owed
+    }
+
+    pub fn current(&self) -> usize {
+        self.current
+    }
+
+    pub fn cpu(&self) -> usize {
+        self.slots[self.current].cpu
+    }
+
+    pub fn name(&self, slot: usize) -> &str {
+        &self.slots[slot].name
+    }
+
+    pub fn ended(&self, slot: usize) -> bool {
+        self.slots[slot].state == State::Ended
+    }
+
+    pub fn set_current(&mut self, slot: usize) {
+        self.current = slot;
+    }
+
+    /// Adds `joiner` to those that the end of `slot` wakes.
+    pub fn add_joiner(&mut self, slot: usize, joiner: usize) {
+        if !self.slots[slot].joiners.contains(&joiner) {
+            self.slots[slot].joiners.push(joiner);
+        }
+    }
+
+    pub fn alive(&self) -> Vec<String> {
+        self.slots[SOFTIRQ + 1..]
+            .iter()
+            .filter(|s| s.state != State::Ended)
+            .map(|s| format!("{} ({:?} since {:?})", s.name, s.state, Nanos(s.since)))
+            .collect()
+    }
+
+    fn push(&mut self, at: u64, kind: Kind) {
+        self.seq += 1;
+        self.events.push(Reverse(Event {
+            at,
+            seq: self.seq,
+            kind,
+        }));
+    }
+
+    /// An event of the device `source` at `at`.
+    pub fn schedule(&mut self, at: u64, source: u32, token: u64) {
+        self.push(at.max(self.now()), Kind::Fire { source, token });
+    }
+
+    /// Adds `ns` of work to the running task; says whether it wants to be pre-empted here.
+    pub fn charge(&mut self, ns: u64) -> Option<Then> {
+        match self.current {
+            ROOT => {
+                self.clock += ns;
+                None
+            }
+            SOFTIRQ => {
+                self.softirq_free_at = self.softirq_free_at.max(self.clock) + ns;
+                None
+            }
+            _ => {
+                self.owed += ns;
+                let preempt = self.options.preempt_ppm > 0 && self.preempts();
+                (preempt || self.owed >= 200).then(|| self.preemption(preempt))
+            }
+        }
+    }
+
+    fn preempts(&mut self) -> bool {
+        self.rng.chance(self.options.preempt_ppm)
+    }
+
+    fn preemption(&mut self, preempt: bool) -> Then {
+        if !preempt {
+            return Then::Continue;
+        }
+        if self.rng.chance(self.options.steal_ppm) {
+            Then::Stolen(self.rng.below(100_000))
+        } else {
+            Then::Yield
+        }
+    }
+
+    /// The running task stops here, for `then`. The yielder to suspend by, or `None` when it may go on at once.
+    pub fn settle(&mut self, mut then: Then) -> Option<*const Yielder<(), ()>> {
+        let me = self.current;
+        self.slots[me].slice_ns += self.owed;
+        if then == Then::Continue {
+            let end = self.clock + self.owed;
+            let starved = !self.ready.is_empty();
+            let next = self.events.peek().map_or(u64::MAX, |e| e.0.at);
+            if next > end && !(starved && self.free_cpus > 0) {
+                if !(starved && self.slots[me].slice_ns >= SLICE_NS) {
+                    self.clock = end;
+                    self.owed = 0;
+                    return None;
+                }
+                then = Then::Yield;
+            }
+        }
+        if me == ROOT {
+            // The main thread has no CPU of its own: it computes for free.
+            return if self.apply(ROOT, then) {
+                None
+            } else {
+                Some(std::ptr::null())
+            };
+        }
+        if self.owed == 0 {
+            if self.apply(me, then) {
+                return None;
+            }
+        } else {
+            self.push(self.clock + self.owed, Kind::WorkDone(me as u32));
+            self.owed = 0;
+            self.slots[me].state = State::Computing(then);
+        }
+        Some(self.slots[me].yielder.get())
+    }
+
+    /// `slot` has done its work: it waits, or goes on (true).
+    fn apply(&mut self, slot: usize, then: Then) -> bool {
+        let now = self.clock;
+        let until = match then {
+            Then::Continue => return true,
+            Then::Yield => {
+                if slot == ROOT {
+                    return true;
+                }
+                self.leave_cpu(slot);
+                self.slots[slot].state = State::Ready;
+                self.ready.push_back(slot);
+                return false;
+            }
+            Then::Stolen(ns) => now + ns,
+            Then::Park(until) => {
+                if std::mem::take(&mut self.slots[slot].token) || until <= now {
+                    return true;
+                }
+                if self.rng.chance(self.options.spurious_ppm) {
+                    until.min(now + self.rng.below(20_000))
+                } else {
+                    until
+                }
+            }
+            Then::Sleep(until) => {
+                if std::mem::take(&mut self.slots[slot].roused) || until <= now {
+                    return true;
+                }
+                until
+            }
+        };
+        self.leave_cpu(slot);
+        let s = &mut self.slots[slot];
+        s.state = match then {
+            Then::Park(_) => State::Parked,
+            _ => State::Sleeping,
+        };
+        s.since = now;
+        s.deadline = until;
+        self.arm(slot);
+        self.trace.note(2, slot as u64, until);
+        false
+    }
+
+    fn arm(&mut self, slot: usize) {
+        let s = &mut self.slots[slot];
+        // SCHED-2: an earlier timer arms itself again when it goes off.
+        if s.deadline < s.timer_at {
+            s.timer_at = s.deadline;
+            let at = s.deadline;
+            self.push(at, Kind::Timer(slot as u32));
+        }
+    }
+
+    fn leave_cpu(&mut self, slot: usize) {
+        if slot > SOFTIRQ {
+            let cpu = self.slots[slot].cpu;
+            debug_assert_eq!(self.cpus[cpu], Some(slot), "SCHED-1");
+            self.cpus[cpu] = None;
+            self.free_cpus += 1;
+        }
+    }
+
+    fn wake(&mut self, slot: usize) {
+        self.trace.note(3, slot as u64, self.clock);
+        let s = &mut self.slots[slot];
+        s.woken = true;
+        s.since = self.clock;
+        if slot == ROOT {
+            s.state = State::Running;
+        } else {
+            s.state = State::Ready;
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Wakes `slot` from its park, or makes the next one return at once (WORLD-2).
+    pub fn unpark(&mut self, slot: usize) {
+        assert!(slot < self.slots.len(), "unpark of no task: {slot}");
+        match self.slots[slot].state {
+            State::Parked => self.wake(slot),
+            State::Ready if self.slots[slot].woken => {}
+            State::Ended => {}
+            _ => self.slots[slot].token = true,
+        }
+    }
+
+    /// Ends `slot`'s sleep, or makes the next one return at once.
+    pub fn rouse(&mut self, slot: usize) {
+        match self.slots[slot].state {
+            State::Sleeping => self.wake(slot),
+            _ => self.slots[slot].roused = true,
+        }
+    }
+
+    /// The task is to pre-empt, if the draw says so, although it need not wait.
+    pub fn drawn_preemption(&mut self) -> Option<Then> {
+        (self.current > SOFTIRQ && self.preempts()).then(|| self.preemption(true))
+    }
+
+    /// Takes back a coroutine that has switched out or ended.
+    pub fn put_back(&mut self, slot: usize, co: Co) {
+        self.current = ROOT;
+        if co.done() {
+            self.clock += std::mem::take(&mut self.owed);
+            self.leave_cpu(slot);
+            self.slots[slot].state = State::Ended;
+            self.trace.note(4, slot as u64, self.clock);
+            for joiner in std::mem::take(&mut self.slots[slot].joiners) {
+                self.unpark(joiner);
+            }
+        } else {
+            self.slots[slot].co = Some(co);
+        }
+    }
+
+    fn dispatch(&mut self) -> Option<usize> {
+        if self.free_cpus == 0 || self.ready.is_empty() {
+            return None;
+        }
+        let len = self.ready.len();
+        let slot = if len > 1 && self.rng.chance(self.options.shuffle_ppm) {
+            let at = self.rng.below(len as u64) as usize;
+            self.ready.swap(0, at);
+            self.ready.pop_front()?
+        } else {
+            self.ready.pop_front()?
+        };
+        let last = self.slots[slot].cpu;
+        let cpu = if self.cpus[last].is_none() {
+            last
+        } else {
+            self.cpus.iter().position(Option::is_none)?
+        };
+        self.cpus[cpu] = Some(slot);
+        self.free_cpus -= 1;
+        self.slots[slot].cpu = cpu;
+        self.slots[slot].slice_ns = 0;
+        Some(slot)
+    }
+
+    fn run(&mut self, slot: usize) -> Next {
+        self.trace.note(5, slot as u64, self.clock);
+        let s = &mut self.slots[slot];
+        s.state = State::Running;
+        s.woken = false;
+        match s.co.take() {
+            Some(co) => {
+                self.current = slot;
+                Next::Run(slot, co)
+            }
+            None => unreachable!("SCHED-1: task {slot} is run while it runs"),
+        }
+    }
+
+    /// What happens next.
+    pub fn next(&mut self) -> Next {
+        loop {
+            if self.slots[ROOT].state == State::Running {
+                self.slots[ROOT].woken = false;
+                return Next::Root;
+            }
+            self.steps += 1;
+            if self.steps > self.options.steps_max || self.clock > self.options.time_max.0 {
+                return Next::Stuck(self.report());
+            }
+            if let Some(slot) = self.dispatch() {
+                return self.run(slot);
+            }
+            let Some(Reverse(event)) = self.events.pop() else {
+                return Next::Stuck(self.report());
+            };
+            // SCHED-3: the main thread and ended tasks may have moved the clock past an event.
+            self.clock = self.clock.max(event.at);
+            match event.kind {
+                Kind::WorkDone(slot) => {
+                    let slot = slot as usize;
+                    let State::Computing(then) = self.slots[slot].state else {
+                        unreachable!("SCHED-1: work of a task that does not compute")
+                    };
+                    if self.apply(slot, then) {
+                        return self.run(slot);
+                    }
+                }
+                Kind::Timer(slot) => self.timer(slot as usize, event.at),
+                Kind::Fire { source, token } => {
+                    if self.softirq_free_at > self.clock {
+                        self.push(self.softirq_free_at, event.kind);
+                        continue;
+                    }
+                    self.trace
+                        .note(6, token ^ u64::from(source) << 48, self.clock);
+                    self.current = SOFTIRQ;
+                    return Next::Fire { source, token };
+                }
+            }
+        }
+    }
+
+    fn timer(&mut self, slot: usize, at: u64) {
+        if self.slots[slot].timer_at != at {
+            return;
+        }
+        self.slots[slot].timer_at = u64::MAX;
+        if matches!(self.slots[slot].state, State::Parked | State::Sleeping) {
+            if self.slots[slot].deadline <= self.clock {
+                self.wake(slot);
+            } else {
+                self.arm(slot);
+            }
+        }
+    }
+
+    fn report(&self) -> String {
+        let mut text = format!(
+            "lab: seed {}: no end in sight at {:?} after {} steps; tasks:",
+            self.options.seed,
+            Nanos(self.clock),
+            self.steps
+        );
+        for (slot, s) in self.slots.iter().enumerate() {
+            if s.state != State::Ended && slot != SOFTIRQ {
+                text += &format!(
+                    "\n  {slot} {}: {:?} since {:?}, deadline {:?}",
+                    s.name,
+                    s.state,
+                    Nanos(s.since),
+                    Nanos(s.deadline)
+                );
+            }
+        }
+        text
+    }
+}
+
+impl Drop for Sched {
+    fn drop(&mut self) {
+        // A task that is cut off in the middle keeps its stack: unwinding it would run the engine without a world.
+        for slot in &mut self.slots {
+            if let Some(co) = slot.co.take()
+                && co.started()
+                && !co.done()
+            {
+                std::mem::forget(co);
+            }
+        }
+    }
+}

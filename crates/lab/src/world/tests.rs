@@ -1,0 +1,224 @@
+use super::*;
+use std::cell::Cell;
+
+fn ms(n: u64) -> Nanos {
+    Nanos::from_millis(n)
+}
+
+/// Tasks that compute, park, wake each other and spin; the trace hash at the end.
+fn busy_world(seed: u64) -> (u64, Nanos) {
+    let world = LabWorld::new(LabOptions::new(seed));
+    let w = world.clone();
+    let run = world.run(move || {
+        let tasks: Vec<_> = (0..6u64)
+            .map(|n| {
+                let w2 = w.clone();
+                let body = move || {
+                    for i in 0..50 {
+                        w2.charge(Work::Copy, (n + i) as u32 % 7);
+                        let now = w2.now();
+                        w2.park(now.plus(Nanos(w2.random() % 10_000)));
+                        w2.unpark(TaskId(2 + (w2.random() % 6) as u32));
+                        w2.relax();
+                    }
+                };
+                w.spawn("t", Box::new(body)).unwrap()
+            })
+            .collect();
+        for t in tasks {
+            assert!(w.join(t, ms(1_000)));
+        }
+    });
+    assert!(run.leaked.is_empty());
+    (run.trace, run.now)
+}
+
+#[test]
+fn lab_4_a_seed_repeats_and_seeds_differ() {
+    for seed in 0..10 {
+        assert_eq!(busy_world(seed), busy_world(seed), "seed {seed}");
+    }
+    assert_ne!(busy_world(1).0, busy_world(2).0);
+}
+
+#[test]
+fn unpark_before_park_is_remembered_once() {
+    let world = LabWorld::new(LabOptions::calm(1));
+    let w = world.clone();
+    world.run(move || {
+        w.unpark(w.task().id());
+        w.unpark(w.task().id());
+        w.park(ms(5));
+        assert_eq!(w.now(), Nanos::ZERO, "WORLD-2: the token ends the park");
+        w.park(ms(5));
+        assert_eq!(w.now(), ms(5), "one token, one park");
+    });
+}
+
+#[test]
+fn park_ends_at_its_deadline_or_at_the_unpark() {
+    let world = LabWorld::new(LabOptions::calm(1));
+    let w = world.clone();
+    world.run(move || {
+        let (w2, me) = (w.clone(), w.task().id());
+        let t = w.spawn_local("waker", move || {
+            w2.sleep_until(ms(3));
+            w2.unpark(me);
+        });
+        w.park(ms(10));
+        assert_eq!(w.now(), ms(3));
+        // A timer of the park that ended early must not end this one.
+        w.park(ms(20));
+        assert_eq!(w.now(), ms(20));
+        assert!(w.join(t, ms(20)));
+    });
+}
+
+#[test]
+fn sleep_keeps_an_unpark_for_later() {
+    let world = LabWorld::new(LabOptions::calm(1));
+    let w = world.clone();
+    world.run(move || {
+        w.unpark(w.task().id());
+        w.sleep_until(ms(2));
+        assert_eq!(w.now(), ms(2));
+        w.park(ms(9));
+        assert_eq!(w.now(), ms(2));
+    });
+}
+
+#[test]
+fn tasks_share_virtual_cpus() {
+    for (cpus, expected_us) in [(1, 45 * 4), (2, 45 * 2), (4, 45)] {
+        let world = LabWorld::new(LabOptions {
+            cpus,
+            preempt_at_charge: true,
+            ..LabOptions::calm(1)
+        });
+        let w = world.clone();
+        let run = world.run(move || {
+            let tasks: Vec<_> = (0..4)
+                .map(|_| {
+                    let w = w.clone();
+                    w.clone().spawn_local("t", move || {
+                        for _ in 0..100 {
+                            w.charge(Work::Copy, 1);
+                        }
+                    })
+                })
+                .collect();
+            for t in tasks {
+                assert!(w.join(t, ms(1_000)));
+            }
+        });
+        assert_eq!(run.now, Nanos::from_micros(expected_us), "{cpus} CPUs");
+    }
+}
+
+#[test]
+fn charge_pre_empts_unless_a_lock_is_held() {
+    let interleaved = |ranks: u32| {
+        let world = LabWorld::new(LabOptions {
+            cpus: 1,
+            preempt_ppm: 300_000,
+            preempt_at_charge: true,
+            ..LabOptions::new(3)
+        });
+        let w = world.clone();
+        world
+            .run(move || {
+                let inside = Rc::new(Cell::new(0));
+                let met = Rc::new(Cell::new(false));
+                let tasks: Vec<_> = (0..3)
+                    .map(|_| {
+                        let (w, inside, met) = (w.clone(), inside.clone(), met.clone());
+                        w.clone().spawn_local("t", move || {
+                            for _ in 0..50 {
+                                w.task().lock_ranks.store(ranks, Ordering::Relaxed);
+                                inside.set(inside.get() + 1);
+                                w.charge(Work::Hit, 1);
+                                met.set(met.get() || inside.get() > 1);
+                                inside.set(inside.get() - 1);
+                                w.task().lock_ranks.store(0, Ordering::Relaxed);
+                                w.relax();
+                            }
+                        })
+                    })
+                    .collect();
+                for t in tasks {
+                    assert!(w.join(t, ms(1_000)));
+                }
+                met.get()
+            })
+            .value
+    };
+    assert!(interleaved(0), "a charge is a point of pre-emption");
+    assert!(!interleaved(1), "LAB-3: but not under a lock");
+}
+
+#[test]
+fn the_main_thread_waits_outside_of_run() {
+    let world = LabWorld::new(LabOptions::calm(1));
+    let w = world.clone();
+    let me = world.task().id();
+    let t = world.spawn_local("waker", move || {
+        w.sleep_until(ms(4));
+        w.unpark(me);
+    });
+    world.park(ms(50));
+    assert_eq!(world.now(), ms(4));
+    assert!(world.join(t, ms(50)));
+    assert!(!world.join(world.spawn_local("forever", || ()), Nanos::ZERO));
+}
+
+#[test]
+fn leaks_are_reported() {
+    let world = LabWorld::new(LabOptions::calm(1));
+    let w = world.clone();
+    let run = world.run(move || {
+        let w2 = w.clone();
+        w.spawn_local("kswapd0", move || w2.park(Nanos::from_secs(100)));
+        w.park(ms(1));
+    });
+    assert_eq!(run.leaked.len(), 1);
+    assert!(run.leaked[0].starts_with("kswapd0 (Parked"));
+}
+
+#[test]
+#[should_panic(expected = "planted")]
+fn a_panic_in_a_task_reaches_the_caller() {
+    let world = LabWorld::new(LabOptions::calm(1));
+    let w = world.clone();
+    world.run(move || {
+        w.spawn_local("t", || panic!("planted"));
+        w.park(ms(1));
+    });
+}
+
+#[test]
+#[should_panic(expected = "no end in sight")]
+fn the_time_limit_names_who_waits() {
+    let world = LabWorld::new(LabOptions {
+        time_max: ms(10),
+        ..LabOptions::calm(1)
+    });
+    let w = world.clone();
+    world.run(move || {
+        while w.now() < Nanos::from_secs(1_000) {
+            w.park(w.now().plus(ms(3)));
+        }
+    });
+}
+
+#[test]
+#[should_panic(expected = "WORLD-1")]
+#[cfg(debug_assertions)]
+fn a_park_under_a_lock_is_refused() {
+    let world = LabWorld::new(LabOptions::calm(1));
+    let w = world.clone();
+    world.run(move || {
+        let lock = highwater_engine::sync::Lock::new(highwater_engine::sync::Rank::Lru, ());
+        let _held = lock.lock(&*w);
+        w.park(ms(1));
+    });
+}
