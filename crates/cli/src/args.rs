@@ -143,7 +143,11 @@ impl Default for RunArgs {
             memory: None,
             duration: None,
             raw: false,
-            common: Common { dir: None, json: None, seed: 1 },
+            common: Common {
+                dir: None,
+                json: None,
+                seed: 1,
+            },
         }
     }
 }
@@ -160,7 +164,9 @@ mod tests {
 
     #[test]
     fn nothing_said_is_the_same_as_run() {
-        let Some(Command::Run(args)) = Cli::parse_from(["highwater", "run"]).command else { panic!("run") };
+        let Some(Command::Run(args)) = Cli::parse_from(["highwater", "run"]).command else {
+            panic!("run")
+        };
         assert_eq!(format!("{args:?}"), format!("{:?}", RunArgs::default()));
     }
 }

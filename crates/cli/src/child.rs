@@ -24,8 +24,12 @@ pub struct Order {
 pub fn main() -> Result<()> {
     // The child never outlives its parent, which owns what must be cleaned up.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    let order: Order = serde_json::from_reader(std::io::stdin().lock())
-        .map_err(|e| CliError::usage(format!("run-arm: {e}"), "this sub-command is internal; use `highwater run`"))?;
+    let order: Order = serde_json::from_reader(std::io::stdin().lock()).map_err(|e| {
+        CliError::usage(
+            format!("run-arm: {e}"),
+            "this sub-command is internal; use `highwater run`",
+        )
+    })?;
     let plan = &order.plan;
     let report = match plan.arm.world {
         WorldName::Os => crate::world_os::run(plan),
@@ -38,13 +42,16 @@ pub fn main() -> Result<()> {
 }
 
 fn to_json(report: &ArmReport) -> Result<String> {
-    serde_json::to_string(report).map_err(|e| CliError::failed(e.to_string(), "report this as a bug"))
+    serde_json::to_string(report)
+        .map_err(|e| CliError::failed(e.to_string(), "report this as a bug"))
 }
 
 /// A field of `/proc/self/status`, in bytes.
 pub fn status_bytes(field: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
     let kib = line.and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }

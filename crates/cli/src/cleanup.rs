@@ -66,12 +66,14 @@ pub fn watch_signals() {
             eprintln!("highwater: cannot catch signals: on Ctrl-C its temporary files stay");
             return;
         };
-        let _ = std::thread::Builder::new().name("signals".into()).spawn(move || {
-            if let Some(signal) = signals.forever().next() {
-                run_all();
-                std::process::exit(128 + signal);
-            }
-        });
+        let _ = std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                if let Some(signal) = signals.forever().next() {
+                    run_all();
+                    std::process::exit(128 + signal);
+                }
+            });
     });
 }
 

@@ -22,7 +22,10 @@ const GROUPS: [(&str, &[Column]); 5] = [
         &[
             ("ops/s", |a| show_count(a.ops_per_s as u64)),
             ("with sync", |a| show_count(a.ops_per_s_with_sync as u64)),
-            ("hit %", |a| a.hit_ratio.map_or("-".into(), |r| format!("{:.1}", r * 100.0))),
+            ("hit %", |a| {
+                a.hit_ratio
+                    .map_or("-".into(), |r| format!("{:.1}", r * 100.0))
+            }),
             ("refaults", |a| count(a.refaults)),
         ],
     ),
@@ -31,7 +34,9 @@ const GROUPS: [(&str, &[Column]); 5] = [
         &[
             ("alloc", |a| seconds(a.stall_s.alloc)),
             ("throttle", |a| seconds(a.stall_s.throttle)),
-            ("longest wait", |a| a.stall_s.longest.map_or("-".into(), |s| show_us(s * 1e6))),
+            ("longest wait", |a| {
+                a.stall_s.longest.map_or("-".into(), |s| show_us(s * 1e6))
+            }),
         ],
     ),
     (
@@ -49,7 +54,9 @@ const GROUPS: [(&str, &[Column]); 5] = [
             ("flusher", |a| count(a.written_pages.flusher)),
             ("writer", |a| count(a.written_pages.writer)),
             ("sync", |a| count(a.written_pages.sync)),
-            ("mean KiB", |a| a.write_kib_mean.map_or("-".into(), |k| format!("{k:.0}"))),
+            ("mean KiB", |a| {
+                a.write_kib_mean.map_or("-".into(), |k| format!("{k:.0}"))
+            }),
         ],
     ),
     (
@@ -86,7 +93,10 @@ pub fn table(report: &Report) -> Table {
     for (title, columns) in GROUPS {
         table.groups.push(Group {
             title: title.into(),
-            columns: columns.iter().map(|(name, _)| (*name).to_string()).collect(),
+            columns: columns
+                .iter()
+                .map(|(name, _)| (*name).to_string())
+                .collect(),
         });
         for (_, cell) in columns {
             for (row, arm) in table.cells.iter_mut().zip(&report.arms) {
@@ -109,7 +119,9 @@ pub fn table(report: &Report) -> Table {
 fn add_task(table: &mut Table, report: &Report, name: &str) {
     table.groups.push(Group {
         title: format!("task {name}"),
-        columns: ["ops/s", "p50", "p99", "p99.9", "p99.99", "max"].map(String::from).to_vec(),
+        columns: ["ops/s", "p50", "p99", "p99.9", "p99.99", "max"]
+            .map(String::from)
+            .to_vec(),
     });
     for (row, arm) in table.cells.iter_mut().zip(&report.arms) {
         match arm.tasks.iter().find(|t| t.name == name) {
@@ -130,18 +142,40 @@ mod tests {
 
     #[test]
     fn every_arm_and_every_task_has_its_cells_within_160_columns() {
-        let task = |name: &str| TaskReport { name: name.into(), ops_per_s: 123_456.0, ..TaskReport::default() };
+        let task = |name: &str| TaskReport {
+            name: name.into(),
+            ops_per_s: 123_456.0,
+            ..TaskReport::default()
+        };
         let arm = |preset: &str| ArmReport {
             world: "linux (cgroup v1)".into(),
             preset: preset.into(),
-            tasks: ["write_at", "page_mut", "stream", "probe"].map(task).to_vec(),
-            stall_s: Stall { alloc: Some(12.5), throttle: None, longest: Some(0.25) },
+            tasks: ["write_at", "page_mut", "stream", "probe"]
+                .map(task)
+                .to_vec(),
+            stall_s: Stall {
+                alloc: Some(12.5),
+                throttle: None,
+                longest: Some(0.25),
+            },
             ..ArmReport::default()
         };
-        let report = Report { scenario: "rfc".into(), memory_bytes: 1 << 26, arms: vec![arm("2.6.35"), arm("page cache")] };
+        let report = Report {
+            scenario: "rfc".into(),
+            memory_bytes: 1 << 26,
+            arms: vec![arm("2.6.35"), arm("page cache")],
+        };
         let text = table(&report).render(160);
         assert!(text.lines().all(|l| l.chars().count() <= 160), "{text}");
-        for word in ["12.50", "250.0 ms", "task probe", "p99.99", "123,456", "mean KiB", "refused"] {
+        for word in [
+            "12.50",
+            "250.0 ms",
+            "task probe",
+            "p99.99",
+            "123,456",
+            "mean KiB",
+            "refused",
+        ] {
             assert!(text.contains(word), "{word}:\n{text}");
         }
     }

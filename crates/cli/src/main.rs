@@ -7,6 +7,7 @@ mod args;
 mod child;
 mod cleanup;
 mod columns;
+mod engine_arm;
 mod error;
 mod linux;
 mod matrix;
@@ -50,7 +51,9 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => run(&args),
         Some(Command::Matrix(args)) => matrix::run(&args),
         Some(Command::Scenarios) => list(),
-        Some(Command::Scenario { what: ScenarioCommand::Show { name } }) => show(&name),
+        Some(Command::Scenario {
+            what: ScenarioCommand::Show { name },
+        }) => show(&name),
         Some(Command::RunArm) => child::main(),
     };
     match result {
@@ -73,7 +76,9 @@ fn list() -> Result<()> {
         let scenario = scenario::load(name, text)?;
         out.push_str(&format!("{name:<14}{}\n", scenario.about));
     }
-    out.push_str("\n`highwater run NAME` runs one; `highwater scenario show NAME` prints its TOML.\n");
+    out.push_str(
+        "\n`highwater run NAME` runs one; `highwater scenario show NAME` prints its TOML.\n",
+    );
     print(&out);
     Ok(())
 }
@@ -85,7 +90,11 @@ fn show(name: &str) -> Result<()> {
 }
 
 /// A scenario with the command line's memory and duration.
-fn adjusted(name: &str, memory: Option<u64>, duration: Option<std::time::Duration>) -> Result<scenario::Scenario> {
+fn adjusted(
+    name: &str,
+    memory: Option<u64>,
+    duration: Option<std::time::Duration>,
+) -> Result<scenario::Scenario> {
     let mut scenario = scenario::find(name)?;
     if let Some(memory) = memory {
         scenario.memory = Bytes(memory);
@@ -96,12 +105,20 @@ fn adjusted(name: &str, memory: Option<u64>, duration: Option<std::time::Duratio
     let memory = scenario.memory.0;
     if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory) {
         return Err(CliError::usage(
-            format!("a budget of {} makes no sense: expected {} to {}", show_bytes(memory), show_bytes(MEMORY_MIN), show_bytes(MEMORY_MAX)),
+            format!(
+                "a budget of {} makes no sense: expected {} to {}",
+                show_bytes(memory),
+                show_bytes(MEMORY_MIN),
+                show_bytes(MEMORY_MAX)
+            ),
             "--memory 64MiB",
         ));
     }
     if scenario.duration.0.is_zero() {
-        return Err(CliError::usage("a duration of nothing measures nothing", "--duration 5s"));
+        return Err(CliError::usage(
+            "a duration of nothing measures nothing",
+            "--duration 5s",
+        ));
     }
     Ok(scenario)
 }
@@ -115,24 +132,44 @@ fn run(args: &RunArgs) -> Result<()> {
     };
     if args.raw && !scenario.tasks.iter().any(|t| t.kind.writes()) {
         return Err(CliError::usage(
-            format!("--raw writes at random, and {} has no writer", scenario.name),
+            format!(
+                "--raw writes at random, and {} has no writer",
+                scenario.name
+            ),
             "highwater run random-write --raw",
         ));
     }
-    let arms = plan::arms(&scenario, &worlds, &presets, args.preset.is_none(), args.raw);
+    let arms = plan::arms(
+        &scenario,
+        &worlds,
+        &presets,
+        args.preset.is_none(),
+        args.raw,
+    );
     if arms.is_empty() {
         return Err(CliError::usage("there is nothing to run", "--preset all"));
     }
     cleanup::watch_signals();
     eprintln!("{}: {}", scenario.name, scenario.about);
-    let options = parent::Options { dir: args.common.dir.clone(), seed: args.common.seed };
+    let options = parent::Options {
+        dir: args.common.dir.clone(),
+        seed: args.common.seed,
+    };
     let report = parent::run(scenario, &arms, &options)?;
-    publish(&report, &args.common, &columns::table(&report).render(WIDTH))
+    publish(
+        &report,
+        &args.common,
+        &columns::table(&report).render(WIDTH),
+    )
 }
 
 /// The table, the sentences, the next command; JSON where asked for.
 fn publish(report: &Report, common: &Common, table: &str) -> Result<()> {
-    let mut text = format!("\n{}, memory {}\n\n{table}\n", report.scenario, show_bytes(report.memory_bytes));
+    let mut text = format!(
+        "\n{}, memory {}\n\n{table}\n",
+        report.scenario,
+        show_bytes(report.memory_bytes)
+    );
     for sentence in sentences::sentences(report) {
         text.push_str(&sentence);
         text.push('\n');
@@ -142,7 +179,8 @@ fn publish(report: &Report, common: &Common, table: &str) -> Result<()> {
         print(&text);
         return Ok(());
     };
-    let json = serde_json::to_string_pretty(report).map_err(|e| CliError::failed(e.to_string(), "report this as a bug"))?;
+    let json = serde_json::to_string_pretty(report)
+        .map_err(|e| CliError::failed(e.to_string(), "report this as a bug"))?;
     if path.as_os_str() == "-" {
         // JSON alone on standard output, so that it can be piped.
         eprint!("{text}");
@@ -151,5 +189,11 @@ fn publish(report: &Report, common: &Common, table: &str) -> Result<()> {
         return Ok(());
     }
     print(&text);
-    std::fs::write(path, json + "\n").map_err(|e| CliError::os(path.display(), e, "--json with a file that you may write to"))
+    std::fs::write(path, json + "\n").map_err(|e| {
+        CliError::os(
+            path.display(),
+            e,
+            "--json with a file that you may write to",
+        )
+    })
 }

@@ -13,7 +13,10 @@ use highwater_engine::Preset;
 
 /// The knob's value as a scenario file has it.
 fn knob_name(value: impl serde::Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default()
+    serde_json::to_value(value)
+        .ok()
+        .and_then(|v| v.as_str().map(str::to_string))
+        .unwrap_or_default()
 }
 
 /// Every cell as an arm.
@@ -25,7 +28,11 @@ fn arms(world: WorldName) -> Vec<Arm> {
                 world,
                 label: label(who, throttle),
                 preset: Preset::Highwater.name().to_string(),
-                patch: PolicyPatch { writeback_from: Some(who), throttle: Some(throttle), ..PolicyPatch::default() },
+                patch: PolicyPatch {
+                    writeback_from: Some(who),
+                    throttle: Some(throttle),
+                    ..PolicyPatch::default()
+                },
                 refuse: false,
                 depth: 0,
             });
@@ -46,13 +53,23 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
     let scenario = crate::adjusted("rfc", args.memory, Some(args.duration))?;
     let worlds = WorldName::parse_list(&args.world)?;
     let [world @ (WorldName::Os | WorldName::Lab)] = worlds[..] else {
-        return Err(CliError::usage("the matrix sets the engine's knobs: it runs in one of os and lab", "--world os"));
+        return Err(CliError::usage(
+            "the matrix sets the engine's knobs: it runs in one of os and lab",
+            "--world os",
+        ));
     };
     crate::cleanup::watch_signals();
     eprintln!("matrix: the rfc work, who writes x how writers are slowed");
-    let options = Options { dir: args.common.dir.clone(), seed: args.common.seed };
+    let options = Options {
+        dir: args.common.dir.clone(),
+        seed: args.common.seed,
+    };
     let report = parent::run(scenario, &arms(world), &options)?;
-    let text = format!("{}\n{}", grid(&report).render(crate::WIDTH), columns::table(&report).render(crate::WIDTH));
+    let text = format!(
+        "{}\n{}",
+        grid(&report).render(crate::WIDTH),
+        columns::table(&report).render(crate::WIDTH)
+    );
     crate::publish(&report, &args.common, &text)
 }
 
@@ -60,9 +77,15 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
 fn grid(report: &Report) -> Table {
     let groups = ThrottleName::ALL.iter().map(|t| Group {
         title: format!("throttle {}", knob_name(t)),
-        columns: ["ops/s", "longest wait", "own writes"].map(String::from).to_vec(),
+        columns: ["ops/s", "longest wait", "own writes"]
+            .map(String::from)
+            .to_vec(),
     });
-    let mut table = Table { corner: "who writes".into(), groups: groups.collect(), ..Table::default() };
+    let mut table = Table {
+        corner: "who writes".into(),
+        groups: groups.collect(),
+        ..Table::default()
+    };
     for &who in WritebackFromName::ALL {
         table.labels.push(knob_name(who));
         let cells = ThrottleName::ALL.iter().flat_map(|&throttle| {
@@ -75,7 +98,9 @@ fn grid(report: &Report) -> Table {
 }
 
 fn cell(arm: Option<&ArmReport>) -> [String; 3] {
-    let Some(arm) = arm else { return ["-", "-", "-"].map(String::from) };
+    let Some(arm) = arm else {
+        return ["-", "-", "-"].map(String::from);
+    };
     let own = arm.written_pages.direct.unwrap_or(0) + arm.written_pages.writer.unwrap_or(0);
     [
         show_count(arm.ops_per_s as u64),
@@ -98,11 +123,18 @@ mod tests {
         let report = Report {
             scenario: "rfc".into(),
             memory_bytes: 1,
-            arms: vec![ArmReport { preset: "kswapd-late x off".into(), ops_per_s: 4242.0, ..ArmReport::default() }],
+            arms: vec![ArmReport {
+                preset: "kswapd-late x off".into(),
+                ops_per_s: 4242.0,
+                ..ArmReport::default()
+            }],
         };
         let text = grid(&report).render(160);
         let row = text.lines().find(|l| l.starts_with("kswapd-late")).unwrap();
         assert!(row.contains("4,242"), "{text}");
-        assert!(text.lines().any(|l| l.starts_with("flusher") && !l.contains("4,242")));
+        assert!(
+            text.lines()
+                .any(|l| l.starts_with("flusher") && !l.contains("4,242"))
+        );
     }
 }

@@ -41,7 +41,10 @@ pub fn measure<H: Host, F: Handle>(
 
     let begin = host.now();
     let start = begin.plus(Nanos(plan.settle_ns));
-    let window = Window { start, end: start.plus(Nanos(plan.duration_ns)) };
+    let window = Window {
+        start,
+        end: start.plus(Nanos(plan.duration_ns)),
+    };
     let (tallies, ids) = spawn_all(plan, host, files, window)?;
 
     host.sleep_until(window.start);
@@ -49,7 +52,10 @@ pub fn measure<H: Host, F: Handle>(
     for id in ids {
         if !host.join(id, window.end.plus(JOIN_GRACE)) {
             return Err(CliError::failed(
-                format!("{}: a task did not end within 60 s of its time", plan.arm.title()),
+                format!(
+                    "{}: a task did not end within 60 s of its time",
+                    plan.arm.title()
+                ),
                 "this is a bug or a hung disk: check `dmesg`, then report it with the scenario",
             ));
         }
@@ -57,7 +63,11 @@ pub fn measure<H: Host, F: Handle>(
     let after = counters();
     let ended = host.now();
     for (index, file) in files.iter().enumerate() {
-        if plan.tasks.iter().any(|t| t.file == index && t.kind.writes()) {
+        if plan
+            .tasks
+            .iter()
+            .any(|t| t.file == index && t.kind.writes())
+        {
             file.sync().map_err(|e| failed("final sync", e))?;
         }
     }
@@ -67,7 +77,13 @@ pub fn measure<H: Host, F: Handle>(
         return Err(failed("run", OpError::Failed(why)));
     }
     let vmstat = difference(&before, &after);
-    Ok(summary(plan, &tallies, ended.since(window.start).as_secs_f64(), sync_s, vmstat))
+    Ok(summary(
+        plan,
+        &tallies,
+        ended.since(window.start).as_secs_f64(),
+        sync_s,
+        vmstat,
+    ))
 }
 
 /// Starts every thread of every task; their tallies arrive in the shared list, one place per task.
@@ -106,7 +122,12 @@ fn thread_name(task: &PlanTask, thread: u32) -> String {
 /// The files that the warm-up writes: those that tasks write, or else the first with blocks.
 fn warm_files<'a, F: Handle>(plan: &Plan, files: &'a [F]) -> Vec<&'a F> {
     let written = |i: usize| plan.tasks.iter().any(|t| t.file == i && t.kind.writes());
-    let some: Vec<&F> = files.iter().enumerate().filter(|(i, _)| written(*i)).map(|(_, f)| f).collect();
+    let some: Vec<&F> = files
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| written(*i))
+        .map(|(_, f)| f)
+        .collect();
     if !some.is_empty() {
         return some;
     }
@@ -118,7 +139,12 @@ fn warm_files<'a, F: Handle>(plan: &Plan, files: &'a [F]) -> Vec<&'a F> {
 pub fn difference(before: &Counters, after: &Counters) -> Counters {
     after
         .iter()
-        .map(|(name, v)| (name.clone(), v.saturating_sub(before.get(name).copied().unwrap_or(0))))
+        .map(|(name, v)| {
+            (
+                name.clone(),
+                v.saturating_sub(before.get(name).copied().unwrap_or(0)),
+            )
+        })
         .collect()
 }
 
@@ -138,7 +164,13 @@ fn latency(tally: &Tally) -> Latency {
 }
 
 /// The tasks' part of the report; the world fills in the rest.
-fn summary(plan: &Plan, tallies: &[Tally], seconds: f64, sync_s: f64, vmstat: Counters) -> ArmReport {
+fn summary(
+    plan: &Plan,
+    tallies: &[Tally],
+    seconds: f64,
+    sync_s: f64,
+    vmstat: Counters,
+) -> ArmReport {
     let seconds = seconds.max(1e-9);
     let tasks: Vec<TaskReport> = plan
         .tasks
@@ -160,7 +192,11 @@ fn summary(plan: &Plan, tallies: &[Tally], seconds: f64, sync_s: f64, vmstat: Co
         tasks,
         ops_per_s: ops as f64 / seconds,
         ops_per_s_with_sync: ops as f64 / (seconds + sync_s),
-        stall_s: Stall { alloc: None, throttle: None, longest: Some(longest as f64 / 1e9) },
+        stall_s: Stall {
+            alloc: None,
+            throttle: None,
+            longest: Some(longest as f64 / 1e9),
+        },
         refused: tallies.iter().map(|t| t.refused).sum(),
         vmstat,
         ..ArmReport::default()

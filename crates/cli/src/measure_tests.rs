@@ -5,7 +5,14 @@ use std::os::unix::fs::FileExt;
 
 fn plan_of(text: &str, dir: &std::path::Path) -> Plan {
     let scenario = load("t", text).unwrap();
-    let arm = crate::plan::arms(&scenario, &[crate::plan::WorldName::Linux], &[], false, false).remove(0);
+    let arm = crate::plan::arms(
+        &scenario,
+        &[crate::plan::WorldName::Linux],
+        &[],
+        false,
+        false,
+    )
+    .remove(0);
     Plan::new(&scenario, arm, dir)
 }
 
@@ -14,7 +21,13 @@ fn plan_of(text: &str, dir: &std::path::Path) -> Plan {
 fn every_kind_runs_and_stays_within_its_file() {
     let dir = tempfile::tempdir().unwrap();
     let kinds = [
-        "random-write", "page-mut-write", "random-read", "page-read", "stream-read", "stream-write", "zipf",
+        "random-write",
+        "page-mut-write",
+        "random-read",
+        "page-read",
+        "stream-read",
+        "stream-write",
+        "zipf",
     ];
     let mut text = String::from(
         "name = \"t\"\nabout = \"\"\nmemory = \"1MiB\"\nsettle = \"10ms\"\nduration = \"120ms\"\n\
@@ -23,12 +36,21 @@ fn every_kind_runs_and_stays_within_its_file() {
     for kind in kinds {
         text.push_str(&format!("[[tasks]]\nname = \"{kind}\"\nkind = \"{kind}\"\nfile = \"data\"\nthink = \"1ms\"\nthreads = 2\n"));
     }
-    text.push_str("[[tasks]]\nname = \"fresh\"\nkind = \"fresh-page\"\nfile = \"fresh\"\nrate = 200.0\n");
+    text.push_str(
+        "[[tasks]]\nname = \"fresh\"\nkind = \"fresh-page\"\nfile = \"fresh\"\nrate = 200.0\n",
+    );
     let plan = plan_of(&text, dir.path());
     for file in &plan.files {
-        std::fs::File::create(&file.path).unwrap().set_len(file.len).unwrap();
+        std::fs::File::create(&file.path)
+            .unwrap()
+            .set_len(file.len)
+            .unwrap();
     }
-    let files: Vec<PlainFile> = plan.files.iter().map(|f| PlainFile::open(f, 4096).unwrap()).collect();
+    let files: Vec<PlainFile> = plan
+        .files
+        .iter()
+        .map(|f| PlainFile::open(f, 4096).unwrap())
+        .collect();
     let mut calls = 0u64;
     let report = measure(&plan, &Arc::new(ThreadHost::new()), &files, || {
         calls += 1;
@@ -39,17 +61,31 @@ fn every_kind_runs_and_stays_within_its_file() {
     for task in &report.tasks {
         assert!(task.ops > 0, "{} did nothing", task.name);
         let l = task.latency_us;
-        assert!(l.p50 > 0.0 && l.p50 <= l.p99 && l.p99 <= l.p999 && l.p9999 <= l.max, "{l:?}");
+        assert!(
+            l.p50 > 0.0 && l.p50 <= l.p99 && l.p99 <= l.p999 && l.p9999 <= l.max,
+            "{l:?}"
+        );
     }
     let fresh = report.tasks.last().unwrap();
     assert!(fresh.ops <= 26, "rate 200/s over 120 ms, got {}", fresh.ops);
-    assert_eq!(report.vmstat["calls"], 10, "the difference of two snapshots");
+    assert_eq!(
+        report.vmstat["calls"], 10,
+        "the difference of two snapshots"
+    );
     assert!(report.ops_per_s >= report.ops_per_s_with_sync);
     for file in &plan.files {
-        assert_eq!(std::fs::metadata(&file.path).unwrap().len(), file.len, "{}", file.name);
+        assert_eq!(
+            std::fs::metadata(&file.path).unwrap().len(),
+            file.len,
+            "{}",
+            file.name
+        );
     }
     let mut byte = [0u8];
-    std::fs::File::open(&plan.files[0].path).unwrap().read_exact_at(&mut byte, 4095).unwrap();
+    std::fs::File::open(&plan.files[0].path)
+        .unwrap()
+        .read_exact_at(&mut byte, 4095)
+        .unwrap();
     assert_ne!(byte[0], 0, "the warm-up wrote");
 }
 

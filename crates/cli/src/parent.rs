@@ -33,9 +33,17 @@ pub struct Options {
 /// The first arm that fails; a Linux arm that cannot be set up is left out with its reason, unless it is the only one.
 pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Report> {
     let on_disk = arms.iter().any(|a| a.world != WorldName::Lab);
-    let place = if on_disk { Some(prepare(&mut scenario, options.dir.as_deref())?) } else { None };
+    let place = if on_disk {
+        Some(prepare(&mut scenario, options.dir.as_deref())?)
+    } else {
+        None
+    };
     let dir = place.as_ref().map_or(Path::new("."), |p| &p.dir);
-    let mut report = Report { scenario: scenario.name.clone(), memory_bytes: scenario.memory.0, arms: Vec::new() };
+    let mut report = Report {
+        scenario: scenario.name.clone(),
+        memory_bytes: scenario.memory.0,
+        arms: Vec::new(),
+    };
     let mut skipped = None;
     for (index, arm) in arms.iter().enumerate() {
         let mut plan = Plan::new(&scenario, arm.clone(), dir);
@@ -167,7 +175,10 @@ fn run_child(order: &Order, limit: Duration, progress: &Progress) -> Result<ArmR
         progress.tick();
         std::thread::sleep(Duration::from_millis(50));
     };
-    let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
+    let (out, err) = (
+        out.join().unwrap_or_default(),
+        err.join().unwrap_or_default(),
+    );
     if status.success() {
         for line in err.lines() {
             progress.note(line);
@@ -181,9 +192,10 @@ fn run_child(order: &Order, limit: Duration, progress: &Progress) -> Result<ArmR
 fn child_error(title: &str, status: &str, err: &str) -> CliError {
     let err = err.trim();
     match err.rsplit_once("\n  try: ") {
-        Some((message, remedy)) => {
-            CliError::failed(message.trim_start_matches("highwater: ").to_string(), remedy.to_string())
-        }
+        Some((message, remedy)) => CliError::failed(
+            message.trim_start_matches("highwater: ").to_string(),
+            remedy.to_string(),
+        ),
         None => CliError::failed(
             format!("{title}: the process of this arm ended with {status}\n{err}"),
             "report this as a bug, with the scenario; `--preset` runs the other arms meanwhile",
@@ -211,7 +223,12 @@ impl Progress {
             bar.set_message(label.clone());
             bar
         });
-        Progress { bar, label, begin: Instant::now(), plan_ms }
+        Progress {
+            bar,
+            label,
+            begin: Instant::now(),
+            plan_ms,
+        }
     }
 
     fn tick(&self) {
@@ -235,7 +252,10 @@ impl Progress {
             "{}: {} ops/s, longest wait {}  ({:.1} s)",
             self.label,
             crate::units::show_count(report.ops_per_s as u64),
-            report.stall_s.longest.map_or("-".into(), |s| crate::units::show_us(s * 1e6)),
+            report
+                .stall_s
+                .longest
+                .map_or("-".into(), |s| crate::units::show_us(s * 1e6)),
             self.begin.elapsed().as_secs_f64(),
         );
     }
@@ -253,8 +273,15 @@ mod tests {
 
     #[test]
     fn a_child_s_remedy_is_passed_on() {
-        let e = child_error("os 3.2", "exit status: 1", "highwater: os 3.2: disk gone\n  try: another disk\n");
-        assert_eq!((e.message.as_str(), e.remedy.as_str()), ("os 3.2: disk gone", "another disk"));
+        let e = child_error(
+            "os 3.2",
+            "exit status: 1",
+            "highwater: os 3.2: disk gone\n  try: another disk\n",
+        );
+        assert_eq!(
+            (e.message.as_str(), e.remedy.as_str()),
+            ("os 3.2: disk gone", "another disk")
+        );
         let e = child_error("os 3.2", "signal: 6", "thread main panicked");
         assert!(e.message.contains("signal: 6") && e.message.contains("panicked"));
     }

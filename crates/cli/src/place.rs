@@ -36,7 +36,11 @@ fn fs_kind(dir: &Path) -> Option<FsKind> {
     const TMPFS: u64 = 0x0102_1994;
     const RAMFS: u64 = 0x8584_58f6;
     let magic = rustix::fs::statfs(dir).ok()?.f_type as u64 & 0xffff_ffff;
-    Some(if magic == TMPFS || magic == RAMFS { FsKind::Memory } else { FsKind::Disk })
+    Some(if magic == TMPFS || magic == RAMFS {
+        FsKind::Memory
+    } else {
+        FsKind::Disk
+    })
 }
 
 /// Bytes that this user may still write under `dir`.
@@ -57,7 +61,10 @@ pub fn make(dir: Option<&Path>) -> Result<Place> {
         None => vec![tmp, PathBuf::from("."), PathBuf::from("/var/tmp")],
     };
     let on_disk = |d: &&PathBuf| fs_kind(d) == Some(FsKind::Disk) && writable(d);
-    let chosen = candidates.iter().find(on_disk).or_else(|| candidates.iter().find(|d| writable(d)));
+    let chosen = candidates
+        .iter()
+        .find(on_disk)
+        .or_else(|| candidates.iter().find(|d| writable(d)));
     let Some(base) = chosen else {
         let names: Vec<String> = candidates.iter().map(|d| d.display().to_string()).collect();
         return Err(CliError::usage(
@@ -71,32 +78,58 @@ pub fn make(dir: Option<&Path>) -> Result<Place> {
             base.display()
         ));
     } else if base != &candidates[0] {
-        notes.push(format!("{} is in memory; the data goes to {}", candidates[0].display(), base.display()));
+        notes.push(format!(
+            "{} is in memory; the data goes to {}",
+            candidates[0].display(),
+            base.display()
+        ));
     }
     let dir = base.join(random_name());
-    std::fs::create_dir(&dir).map_err(|e| CliError::os(dir.display(), e, "--dir with a directory that you may write to"))?;
+    std::fs::create_dir(&dir).map_err(|e| {
+        CliError::os(
+            dir.display(),
+            e,
+            "--dir with a directory that you may write to",
+        )
+    })?;
     let dir = dir.canonicalize().unwrap_or(dir);
     let gone = dir.clone();
     let undo = undo(move || {
         let _ = std::fs::remove_dir_all(&gone);
     });
-    Ok(Place { dir, notes, _undo: undo })
+    Ok(Place {
+        dir,
+        notes,
+        _undo: undo,
+    })
 }
 
 fn writable(dir: &Path) -> bool {
-    rustix::fs::access(dir, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok() && dir.is_dir()
+    rustix::fs::access(
+        dir,
+        rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+    )
+    .is_ok()
+        && dir.is_dir()
 }
 
 fn random_name() -> String {
     use std::hash::{BuildHasher, Hasher};
     // The standard library's hasher is keyed by the operating system's random numbers.
-    let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    let random = std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish();
     format!("highwater-{random:016x}")
 }
 
 /// Bytes on disk that the scenario needs with a budget of `memory`.
 fn needed(scenario: &Scenario, memory: u64) -> u64 {
-    scenario.files.values().filter(|f| !f.sparse).map(|f| f.size.bytes(memory)).sum()
+    scenario
+        .files
+        .values()
+        .filter(|f| !f.sparse)
+        .map(|f| f.size.bytes(memory))
+        .sum()
 }
 
 /// Makes the scenario fit: scales its budget (and so its files) down when the disk is too small.
@@ -104,7 +137,9 @@ fn needed(scenario: &Scenario, memory: u64) -> u64 {
 /// # Errors
 /// When not even 8 MiB of budget fit.
 pub fn fit(scenario: &mut Scenario, dir: &Path) -> Result<Option<String>> {
-    let Some(free) = free_bytes(dir) else { return Ok(None) };
+    let Some(free) = free_bytes(dir) else {
+        return Ok(None);
+    };
     fit_into(scenario, free, dir)
 }
 
@@ -149,12 +184,23 @@ pub fn lay_out(path: &Path, len: u64, sparse: bool) -> Result<()> {
     let remedy = "--dir with a disk that has room; --memory with less";
     let fail = |e: std::io::Error| CliError::os(path.display(), e, remedy);
     if sparse {
-        return File::create(path).and_then(|f| f.set_len(len)).map_err(fail);
+        return File::create(path)
+            .and_then(|f| f.set_len(len))
+            .map_err(fail);
     }
-    let direct = OpenOptions::new().create(true).write(true).custom_flags(libc::O_DIRECT).open(path);
+    let direct = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(path);
     let file = match direct {
         Ok(file) => file,
-        Err(_) => OpenOptions::new().create(true).write(true).truncate(false).open(path).map_err(fail)?,
+        Err(_) => OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(path)
+            .map_err(fail)?,
     };
     const CHUNK: usize = 1 << 20;
     let mut space = vec![0u8; CHUNK + 4096];
@@ -191,10 +237,19 @@ mod tests {
         let place = make(Some(base.path())).unwrap();
         lay_out(&place.dir.join("a"), 3 << 20, false).unwrap();
         lay_out(&place.dir.join("b"), 1 << 30, true).unwrap();
-        assert_eq!(std::fs::metadata(place.dir.join("a")).unwrap().len(), 3 << 20);
+        assert_eq!(
+            std::fs::metadata(place.dir.join("a")).unwrap().len(),
+            3 << 20
+        );
         use std::os::unix::fs::MetadataExt;
-        assert!(std::fs::metadata(place.dir.join("b")).unwrap().blocks() < 1024, "sparse");
-        assert!(std::fs::metadata(place.dir.join("a")).unwrap().blocks() * 512 >= 3 << 20, "laid out");
+        assert!(
+            std::fs::metadata(place.dir.join("b")).unwrap().blocks() < 1024,
+            "sparse"
+        );
+        assert!(
+            std::fs::metadata(place.dir.join("a")).unwrap().blocks() * 512 >= 3 << 20,
+            "laid out"
+        );
         let dir = place.dir.clone();
         drop(place);
         assert!(!dir.exists());

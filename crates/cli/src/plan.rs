@@ -22,8 +22,11 @@ pub enum WorldName {
 
 impl WorldName {
     /// Those that `--world` takes.
-    pub const CHOICES: [(&'static str, WorldName); 3] =
-        [("os", WorldName::Os), ("lab", WorldName::Lab), ("linux", WorldName::Linux)];
+    pub const CHOICES: [(&'static str, WorldName); 3] = [
+        ("os", WorldName::Os),
+        ("lab", WorldName::Lab),
+        ("linux", WorldName::Linux),
+    ];
 
     /// As in the table and in JSON.
     pub fn name(self) -> &'static str {
@@ -41,7 +44,8 @@ impl WorldName {
         let mut worlds = Vec::new();
         for word in list.split(',').map(str::trim).filter(|w| !w.is_empty()) {
             let Some((_, world)) = Self::CHOICES.iter().find(|(n, _)| *n == word) else {
-                let hint = did_you_mean(word, names).map_or(String::new(), |w| format!("; did you mean {w}?"));
+                let hint = did_you_mean(word, names)
+                    .map_or(String::new(), |w| format!("; did you mean {w}?"));
                 return Err(CliError::usage(
                     format!("unknown world {word:?}{hint}"),
                     format!("--world with one or more of {}", names.join(",")),
@@ -180,7 +184,10 @@ impl Plan {
                 name: t.name.clone(),
                 kind: t.kind,
                 // SCEN-1: the file is declared.
-                file: files.iter().position(|f| f.name == *t.file.get_ref()).expect("SCEN-1"),
+                file: files
+                    .iter()
+                    .position(|f| f.name == *t.file.get_ref())
+                    .expect("SCEN-1"),
                 threads: t.threads,
                 io: t.io.0,
                 rate: t.rate,
@@ -215,7 +222,10 @@ pub fn presets<'a>(list: impl IntoIterator<Item = &'a str>) -> Result<Vec<Preset
             _ => vec![name.parse().map_err(|e: String| {
                 let near = did_you_mean(name, Preset::ALL.map(Preset::name));
                 let hint = near.map_or(String::new(), |w| format!("; did you mean {w}?"));
-                CliError::usage(format!("{e}{hint}"), "--preset all, or names with commas between")
+                CliError::usage(
+                    format!("{e}{hint}"),
+                    "--preset all, or names with commas between",
+                )
             })?],
         };
         for preset in some {
@@ -228,7 +238,13 @@ pub fn presets<'a>(list: impl IntoIterator<Item = &'a str>) -> Result<Vec<Preset
 }
 
 /// The rows of a run: each world's, in the order given.
-pub fn arms(scenario: &Scenario, worlds: &[WorldName], presets: &[Preset], extra: bool, raw: bool) -> Vec<Arm> {
+pub fn arms(
+    scenario: &Scenario,
+    worlds: &[WorldName],
+    presets: &[Preset],
+    extra: bool,
+    raw: bool,
+) -> Vec<Arm> {
     let base = |world, label: &str, preset: &str| Arm {
         world,
         label: label.to_string(),
@@ -268,11 +284,24 @@ mod tests {
 
     #[test]
     fn worlds_and_presets_are_lists_without_doubles() {
-        assert_eq!(WorldName::parse_list("os, linux,os").unwrap(), [WorldName::Os, WorldName::Linux]);
-        assert!(WorldName::parse_list("linus").unwrap_err().message.contains("did you mean linux?"));
+        assert_eq!(
+            WorldName::parse_list("os, linux,os").unwrap(),
+            [WorldName::Os, WorldName::Linux]
+        );
+        assert!(
+            WorldName::parse_list("linus")
+                .unwrap_err()
+                .message
+                .contains("did you mean linux?")
+        );
         assert!(WorldName::parse_list(",").is_err());
         assert_eq!(presets(["all", "3.2"]).unwrap(), Preset::ALL);
-        assert!(presets(["hihgwater"]).unwrap_err().message.contains("did you mean highwater?"));
+        assert!(
+            presets(["hihgwater"])
+                .unwrap_err()
+                .message
+                .contains("did you mean highwater?")
+        );
     }
 
     #[test]
@@ -284,14 +313,23 @@ mod tests {
         let text = serde_json::to_string(&plan).unwrap();
         let back: Plan = serde_json::from_str(&text).unwrap();
         assert_eq!(plan, back);
-        assert_eq!(back.arm.policy().unwrap().pause_max, highwater_engine::world::Nanos::from_millis(7));
+        assert_eq!(
+            back.arm.policy().unwrap().pause_max,
+            highwater_engine::world::Nanos::from_millis(7)
+        );
         assert_eq!(back.tasks[0].io, 4096);
     }
 
     #[test]
     fn arms_are_rows_world_by_world() {
         let scenario = find("rfc").unwrap();
-        let rows = arms(&scenario, &[WorldName::Os, WorldName::Linux], &Preset::ALL, true, true);
+        let rows = arms(
+            &scenario,
+            &[WorldName::Os, WorldName::Linux],
+            &Preset::ALL,
+            true,
+            true,
+        );
         let titles: Vec<String> = rows.iter().map(Arm::title).collect();
         assert_eq!(titles[0], "os 2.6.35");
         assert_eq!(titles[5], "linux page cache");

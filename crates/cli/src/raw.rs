@@ -69,11 +69,22 @@ pub fn random(job: &Job) -> Result<Done> {
         Ok(ring) => by_ring(job, &file, ring),
         Err(_) => by_threads(job, &file),
     }
-    .map_err(|e| CliError::os(format!("O_DIRECT write of {}", job.path.display()), e, remedy))?;
+    .map_err(|e| {
+        CliError::os(
+            format!("O_DIRECT write of {}", job.path.display()),
+            e,
+            remedy,
+        )
+    })?;
     let seconds = begin.elapsed().as_secs_f64();
     let synced = Instant::now();
-    file.sync_data().map_err(|e| CliError::os(format!("fdatasync {}", job.path.display()), e, remedy))?;
-    Ok(Done { latency, seconds, sync_s: synced.elapsed().as_secs_f64() })
+    file.sync_data()
+        .map_err(|e| CliError::os(format!("fdatasync {}", job.path.display()), e, remedy))?;
+    Ok(Done {
+        latency,
+        seconds,
+        sync_s: synced.elapsed().as_secs_f64(),
+    })
 }
 
 fn by_ring(job: &Job, file: &File, mut ring: IoUring) -> std::io::Result<Histogram<u64>> {
@@ -106,7 +117,11 @@ fn by_ring(job: &Job, file: &File, mut ring: IoUring) -> std::io::Result<Histogr
         }
         match ring.submit_and_wait(1) {
             Ok(_) => {}
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
+            Err(e)
+                if matches!(
+                    e.raw_os_error(),
+                    Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)
+                ) => {}
             // Requests may be in flight, and their buffer must outlive them: nothing after this line may free it.
             Err(e) => {
                 std::mem::forget(space);
@@ -137,16 +152,23 @@ fn by_threads(job: &Job, file: &File) -> std::io::Result<Histogram<u64>> {
         let buf = crate::place::aligned(&mut space, job.io as usize);
         while begin.elapsed() < job.duration {
             let at = Instant::now();
-            file.write_all_at(buf, job.start + rng.below((job.len / job.io).max(1)) * job.io)?;
+            file.write_all_at(
+                buf,
+                job.start + rng.below((job.len / job.io).max(1)) * job.io,
+            )?;
             latency.saturating_record(at.elapsed().as_nanos() as u64);
         }
         Ok(latency)
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..job.depth).map(|t| scope.spawn(move || one(t))).collect();
+        let threads: Vec<_> = (0..job.depth)
+            .map(|t| scope.spawn(move || one(t)))
+            .collect();
         let mut all = histogram();
         for thread in threads {
-            let part = thread.join().map_err(|_| std::io::Error::other("a writing thread panicked"))??;
+            let part = thread
+                .join()
+                .map_err(|_| std::io::Error::other("a writing thread panicked"))??;
             all.add(&part).expect("histograms of the same bounds");
         }
         Ok(all)
@@ -160,7 +182,10 @@ fn by_threads(job: &Job, file: &File) -> std::io::Result<Histogram<u64>> {
 pub fn run(plan: &Plan) -> Result<ArmReport> {
     let task = plan.tasks.iter().find(|t| t.kind.writes());
     let Some(task) = task else {
-        return Err(CliError::usage("--raw needs a scenario with a writer", "highwater run random-write --raw"));
+        return Err(CliError::usage(
+            "--raw needs a scenario with a writer",
+            "highwater run random-write --raw",
+        ));
     };
     let file = &plan.files[task.file];
     let job = Job {
@@ -183,7 +208,13 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
             ops,
             ops_per_s,
             bytes_per_s: ops_per_s * job.io as f64,
-            latency_us: Latency { p50: us(0.5), p99: us(0.99), p999: us(0.999), p9999: us(0.9999), max: done.latency.max() as f64 / 1e3 },
+            latency_us: Latency {
+                p50: us(0.5),
+                p99: us(0.99),
+                p999: us(0.999),
+                p9999: us(0.9999),
+                max: done.latency.max() as f64 / 1e3,
+            },
         }],
         ops_per_s,
         ops_per_s_with_sync: ops as f64 / (done.seconds + done.sync_s),
@@ -201,7 +232,14 @@ mod tests {
         let dir = tempfile::tempdir_in(".").unwrap();
         let path = dir.path().join("f");
         crate::place::lay_out(&path, 1 << 20, false).unwrap();
-        let job = Job { path: path.clone(), start: 0, len: 1 << 20, io: 4096, depth: 4, duration: Duration::from_millis(50) };
+        let job = Job {
+            path: path.clone(),
+            start: 0,
+            len: 1 << 20,
+            io: 4096,
+            depth: 4,
+            duration: Duration::from_millis(50),
+        };
         let done = match random(&job) {
             Ok(done) => done,
             Err(e) => {
@@ -210,7 +248,11 @@ mod tests {
             }
         };
         assert!(done.latency.len() > 0);
-        let file = std::fs::OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(&path).unwrap();
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(&path)
+            .unwrap();
         assert!(by_threads(&job, &file).unwrap().len() > 0);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
     }

@@ -129,14 +129,25 @@ mod tests {
     use serde_json::Value;
 
     fn keys(v: &Value) -> Vec<&str> {
-        v.as_object().expect("an object").keys().map(String::as_str).collect()
+        v.as_object()
+            .expect("an object")
+            .keys()
+            .map(String::as_str)
+            .collect()
     }
 
     /// The names that users parse; a change here breaks them.
     #[test]
     fn json_has_exactly_the_names_of_its_contract() {
-        let arm = ArmReport { tasks: vec![TaskReport::default()], ..ArmReport::default() };
-        let report = Report { scenario: "rfc".into(), memory_bytes: 1, arms: vec![arm] };
+        let arm = ArmReport {
+            tasks: vec![TaskReport::default()],
+            ..ArmReport::default()
+        };
+        let report = Report {
+            scenario: "rfc".into(),
+            memory_bytes: 1,
+            arms: vec![arm],
+        };
         let v = serde_json::to_value(&report).unwrap();
         let sorted = |mut names: Vec<&'static str>| {
             names.sort_unstable();
@@ -147,14 +158,44 @@ mod tests {
         assert_eq!(
             keys(arm),
             sorted(vec![
-                "world", "preset", "tasks", "ops_per_s", "ops_per_s_with_sync", "stall_s", "hit_ratio", "refaults",
-                "written_pages", "write_kib_mean", "vmstat", "refused", "peak_rss_bytes", "idle_rss_bytes",
+                "world",
+                "preset",
+                "tasks",
+                "ops_per_s",
+                "ops_per_s_with_sync",
+                "stall_s",
+                "hit_ratio",
+                "refaults",
+                "written_pages",
+                "write_kib_mean",
+                "vmstat",
+                "refused",
+                "peak_rss_bytes",
+                "idle_rss_bytes",
             ])
         );
-        assert_eq!(keys(&arm["tasks"][0]), sorted(vec!["name", "ops", "ops_per_s", "bytes_per_s", "latency_us"]));
-        assert_eq!(keys(&arm["tasks"][0]["latency_us"]), sorted(vec!["p50", "p99", "p999", "p9999", "max"]));
-        assert_eq!(keys(&arm["stall_s"]), sorted(vec!["alloc", "throttle", "longest"]));
-        assert_eq!(keys(&arm["written_pages"]), sorted(vec!["direct", "kswapd", "flusher", "writer", "sync"]));
+        assert_eq!(
+            keys(&arm["tasks"][0]),
+            sorted(vec![
+                "name",
+                "ops",
+                "ops_per_s",
+                "bytes_per_s",
+                "latency_us"
+            ])
+        );
+        assert_eq!(
+            keys(&arm["tasks"][0]["latency_us"]),
+            sorted(vec!["p50", "p99", "p999", "p9999", "max"])
+        );
+        assert_eq!(
+            keys(&arm["stall_s"]),
+            sorted(vec!["alloc", "throttle", "longest"])
+        );
+        assert_eq!(
+            keys(&arm["written_pages"]),
+            sorted(vec!["direct", "kswapd", "flusher", "writer", "sync"])
+        );
         let back: Report = serde_json::from_value(v).unwrap();
         assert_eq!(back, report);
     }

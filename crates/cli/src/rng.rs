@@ -60,7 +60,13 @@ impl Zipf {
     /// Ranks 0..n with exponent `s` > 0; n > 0.
     pub fn new(n: u64, s: f64) -> Zipf {
         let n = n as f64;
-        let mut zipf = Zipf { n, s, low: 0.0, high: 0.0, sure: 0.0 };
+        let mut zipf = Zipf {
+            n,
+            s,
+            low: 0.0,
+            high: 0.0,
+            sure: 0.0,
+        };
         zipf.low = zipf.integral(1.5) - 1.0;
         zipf.high = zipf.integral(n + 0.5);
         zipf.sure = 2.0 - zipf.inverse(zipf.integral(2.5) - zipf.weight(2.0));
@@ -74,13 +80,21 @@ impl Zipf {
     /// ∫ x^-s from 1 to x.
     fn integral(&self, x: f64) -> f64 {
         let (log, e) = (x.ln(), 1.0 - self.s);
-        if (e * log).abs() < 1e-8 { log } else { (e * log).exp_m1() / e }
+        if (e * log).abs() < 1e-8 {
+            log
+        } else {
+            (e * log).exp_m1() / e
+        }
     }
 
     fn inverse(&self, area: f64) -> f64 {
         let e = 1.0 - self.s;
         let t = (area * e).max(-1.0);
-        if t.abs() < 1e-8 { area.exp() } else { (t.ln_1p() / e).exp() }
+        if t.abs() < 1e-8 {
+            area.exp()
+        } else {
+            (t.ln_1p() / e).exp()
+        }
     }
 
     /// A rank from 0.
@@ -150,10 +164,17 @@ mod tests {
             let near = |p: f64, got: u64, what: &str| {
                 let want = p * draws as f64;
                 let bound = 5.0 * (want * (1.0 - p)).sqrt() + 1.0;
-                assert!((got as f64 - want).abs() <= bound, "n {n} s {s} {what}: {got}, expected {want:.0} ± {bound:.0}");
+                assert!(
+                    (got as f64 - want).abs() <= bound,
+                    "n {n} s {s} {what}: {got}, expected {want:.0} ± {bound:.0}"
+                );
             };
             for k in [0usize, 1, 2, 9, 49] {
-                near(((k + 1) as f64).powf(-s) / total, seen[k], &format!("rank {k}"));
+                near(
+                    ((k + 1) as f64).powf(-s) / total,
+                    seen[k],
+                    &format!("rank {k}"),
+                );
             }
             let top: f64 = (1..=10).map(|k| f64::from(k).powf(-s)).sum::<f64>() / total;
             near(top, seen[..10].iter().sum(), "first ten");
@@ -167,7 +188,10 @@ mod tests {
             let mut hit = vec![false; n as usize];
             for rank in 0..n {
                 let page = scatter.page(rank) as usize;
-                assert!(!std::mem::replace(&mut hit[page], true), "page {page} twice for n {n}");
+                assert!(
+                    !std::mem::replace(&mut hit[page], true),
+                    "page {page} twice for n {n}"
+                );
             }
         }
     }

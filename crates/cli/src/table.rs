@@ -32,7 +32,13 @@ impl Table {
     /// The text, no line of which is longer than `limit` characters (as long as one group fits).
     pub fn render(&self, limit: usize) -> String {
         let widths = self.column_widths();
-        let label_width = self.labels.iter().map(|l| width(l)).max().unwrap_or(0).max(width(&self.corner));
+        let label_width = self
+            .labels
+            .iter()
+            .map(|l| width(l))
+            .max()
+            .unwrap_or(0)
+            .max(width(&self.corner));
         let mut out = String::new();
         let mut next = 0;
         let mut column = 0;
@@ -41,7 +47,11 @@ impl Table {
             let (first, first_column) = (next, column);
             while next < self.groups.len() {
                 let n = self.groups[next].columns.len();
-                let group: usize = widths[column..column + n].iter().map(|w| w + 2).sum::<usize>() + 1;
+                let group: usize = widths[column..column + n]
+                    .iter()
+                    .map(|w| w + 2)
+                    .sum::<usize>()
+                    + 1;
                 if next > first && used + group > limit {
                     break;
                 }
@@ -64,7 +74,12 @@ impl Table {
             let first = widths.len();
             for name in &group.columns {
                 let index = widths.len();
-                let cells = self.cells.iter().map(|row| width(&row[index])).max().unwrap_or(0);
+                let cells = self
+                    .cells
+                    .iter()
+                    .map(|row| width(&row[index]))
+                    .max()
+                    .unwrap_or(0);
                 widths.push(width(name).max(cells));
             }
             let sum: usize = widths[first..].iter().map(|w| w + 2).sum::<usize>();
@@ -77,13 +92,27 @@ impl Table {
         widths
     }
 
-    fn block(&self, out: &mut String, groups: std::ops::Range<usize>, column: usize, label_width: usize, widths: &[usize]) {
+    fn block(
+        &self,
+        out: &mut String,
+        groups: std::ops::Range<usize>,
+        column: usize,
+        label_width: usize,
+        widths: &[usize],
+    ) {
         let mut heading = " ".repeat(label_width);
         let mut names = format!("{:<label_width$}", self.corner);
-        let mut rows: Vec<String> = self.labels.iter().map(|l| format!("{l:<label_width$}")).collect();
+        let mut rows: Vec<String> = self
+            .labels
+            .iter()
+            .map(|l| format!("{l:<label_width$}"))
+            .collect();
         let mut at = column;
         for group in &self.groups[groups] {
-            let span: usize = widths[at..at + group.columns.len()].iter().map(|w| w + 2).sum();
+            let span: usize = widths[at..at + group.columns.len()]
+                .iter()
+                .map(|w| w + 2)
+                .sum();
             let _ = write!(heading, " │{:^span$}", group.title, span = span - 1);
             names.push_str(" │");
             for row in &mut rows {
@@ -98,7 +127,10 @@ impl Table {
                 at += 1;
             }
         }
-        let rule: String = names.chars().map(|c| if c == '│' { '┼' } else { '─' }).collect();
+        let rule: String = names
+            .chars()
+            .map(|c| if c == '│' { '┼' } else { '─' })
+            .collect();
         if heading.contains(|c: char| !c.is_whitespace() && c != '│') {
             let _ = writeln!(out, "{}", heading.trim_end());
         }
@@ -117,10 +149,16 @@ mod tests {
         Table {
             corner: "arm".into(),
             groups: (0..groups)
-                .map(|g| Group { title: format!("group {g}"), columns: vec!["a".into(), "latency".into()] })
+                .map(|g| Group {
+                    title: format!("group {g}"),
+                    columns: vec!["a".into(), "latency".into()],
+                })
                 .collect(),
             labels: vec!["os 6.16".into(), "os highwater µ".into()],
-            cells: vec![vec!["1".to_string(); groups * 2], vec!["123.4 µs".to_string(); groups * 2]],
+            cells: vec![
+                vec!["1".to_string(); groups * 2],
+                vec!["123.4 µs".to_string(); groups * 2],
+            ],
         }
     }
 
@@ -129,7 +167,13 @@ mod tests {
         let text = table(2).render(160);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 5, "{text}");
-        let bars = |l: &str| l.chars().enumerate().filter(|(_, c)| "│┼".contains(*c)).map(|(i, _)| i).collect::<Vec<_>>();
+        let bars = |l: &str| {
+            l.chars()
+                .enumerate()
+                .filter(|(_, c)| "│┼".contains(*c))
+                .map(|(i, _)| i)
+                .collect::<Vec<_>>()
+        };
         for line in &lines[1..] {
             assert_eq!(bars(line), bars(lines[0]), "{text}");
         }

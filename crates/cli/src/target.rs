@@ -60,7 +60,9 @@ impl<W: World> Handle for File<W> {
     }
     fn touch(&self, page: u64) -> std::result::Result<u64, OpError> {
         let page = self.page(PageNo(page))?;
-        Ok(page.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b)))
+        Ok(page
+            .first_chunk::<8>()
+            .map_or(0, |b| u64::from_le_bytes(*b)))
     }
     fn touch_mut(&self, page: u64, bytes: &[u8]) -> std::result::Result<(), OpError> {
         let mut page = self.page_mut(PageNo(page))?;
@@ -112,20 +114,31 @@ impl<W: World> Host for WorldHost<W> {
         }
     }
     fn spawn(&self, name: &str, body: TaskBody) -> Result<Self::Id> {
-        self.0
-            .spawn(name, body)
-            .map_err(|e| CliError::os(format!("task {name}"), e, "fewer threads in the scenario, or a higher `ulimit -u`"))
+        self.0.spawn(name, body).map_err(|e| {
+            CliError::os(
+                format!("task {name}"),
+                e,
+                "fewer threads in the scenario, or a higher `ulimit -u`",
+            )
+        })
     }
     fn join(&self, id: Self::Id, until: Nanos) -> bool {
         self.0.join(id, until)
     }
     fn stall(&self) -> TaskStall {
         // Relaxed: written by this very task.
-        let longest_ns = self.0.task().stall_longest_ns.load(std::sync::atomic::Ordering::Relaxed);
+        let longest_ns = self
+            .0
+            .task()
+            .stall_longest_ns
+            .load(std::sync::atomic::Ordering::Relaxed);
         TaskStall { longest_ns }
     }
     fn reset_longest(&self) {
         // Relaxed: as above.
-        self.0.task().stall_longest_ns.store(0, std::sync::atomic::Ordering::Relaxed);
+        self.0
+            .task()
+            .stall_longest_ns
+            .store(0, std::sync::atomic::Ordering::Relaxed);
     }
 }

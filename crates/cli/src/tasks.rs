@@ -43,7 +43,8 @@ impl Tally {
     pub fn new() -> Tally {
         Tally {
             // Up to 10 minutes, three digits.
-            latency: Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("bounds of a histogram"),
+            latency: Histogram::new_with_bounds(1, 600_000_000_000, 3)
+                .expect("bounds of a histogram"),
             ops: 0,
             bytes: 0,
             refused: 0,
@@ -54,7 +55,9 @@ impl Tally {
 
     /// Adds another thread's.
     pub fn add(&mut self, other: &Tally) {
-        self.latency.add(&other.latency).expect("histograms of the same bounds");
+        self.latency
+            .add(&other.latency)
+            .expect("histograms of the same bounds");
         self.ops += other.ops;
         self.bytes += other.bytes;
         self.refused += other.refused;
@@ -153,17 +156,29 @@ impl<F: Handle> Body<'_, F> {
 }
 
 /// Runs thread `thread` of `task` until the window ends.
-pub fn run<H: Host, F: Handle>(host: &H, file: &F, task: &PlanTask, seed: u64, thread: u32, window: Window) -> Tally {
+pub fn run<H: Host, F: Handle>(
+    host: &H,
+    file: &F,
+    task: &PlanTask,
+    seed: u64,
+    thread: u32,
+    window: Window,
+) -> Tally {
     let mut tally = Tally::new();
     let io = task.io.min(file.len()).max(1);
     let places = (file.len() / io).max(1);
     let pages = (file.len() / file.page_size() as u64).max(1);
-    let share = if task.kind == Kind::FreshPage { pages } else { places };
+    let share = if task.kind == Kind::FreshPage {
+        pages
+    } else {
+        places
+    };
     let mut body = Body {
         file,
         task,
         rng: Rng::new(seed, u64::from(thread)),
-        zipf: (task.kind == Kind::Zipf).then(|| (Zipf::new(places, task.exponent), Scatter::new(places))),
+        zipf: (task.kind == Kind::Zipf)
+            .then(|| (Zipf::new(places, task.exponent), Scatter::new(places))),
         buf: vec![0x5A; io as usize],
         pages,
         places,

@@ -28,12 +28,18 @@ fn split(text: &str) -> (&str, String) {
 }
 
 fn number(digits: &str) -> Option<f64> {
-    digits.replace('_', "").parse().ok().filter(|n: &f64| n.is_finite())
+    digits
+        .replace('_', "")
+        .parse()
+        .ok()
+        .filter(|n: &f64| n.is_finite())
 }
 
 /// A number of bytes.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let expected = || format!("{text:?} is no size; expected a number and a unit, such as 64MiB, 4KiB or 50MB");
+    let expected = || {
+        format!("{text:?} is no size; expected a number and a unit, such as 64MiB, 4KiB or 50MB")
+    };
     let (digits, unit) = split(text);
     let n = number(digits).ok_or_else(expected)?;
     let (_, scale) = BYTE_UNITS
@@ -49,7 +55,8 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 
 /// A span of time.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let expected = || format!("{text:?} is no time; expected a number and a unit, such as 5s, 500ms or 2m");
+    let expected =
+        || format!("{text:?} is no time; expected a number and a unit, such as 5s, 500ms or 2m");
     let (digits, unit) = split(text);
     let n = number(digits).ok_or_else(expected)?;
     let seconds = match unit.as_str() {
@@ -154,11 +161,16 @@ impl std::str::FromStr for Size {
         if let Some(times) = text.trim().strip_suffix('x') {
             return match number(times.trim()) {
                 Some(n) if n > 0.0 && n <= 4096.0 => Ok(Size::Memory(n)),
-                _ => Err(format!("{text:?} is no multiple of memory; expected for example \"4x\"")),
+                _ => Err(format!(
+                    "{text:?} is no multiple of memory; expected for example \"4x\""
+                )),
             };
         }
         match parse_bytes(text) {
-            Ok(0) => Err("a file of 0 bytes has no pages; expected for example \"4x\" or \"1GiB\"".to_string()),
+            Ok(0) => Err(
+                "a file of 0 bytes has no pages; expected for example \"4x\" or \"1GiB\""
+                    .to_string(),
+            ),
             Ok(b) => Ok(Size::Bytes(b)),
             Err(e) => Err(format!("{e}, or a multiple of memory such as \"4x\"")),
         }
@@ -186,9 +198,17 @@ macro_rules! from_text {
     };
 }
 
-from_text!(Bytes, "a size in quotes, such as \"64MiB\"", |t| parse_bytes(t).map(Bytes));
-from_text!(Span, "a time in quotes, such as \"500ms\"", |t| parse_duration(t).map(Span));
-from_text!(Size, "a size in quotes, such as \"4x\" (times memory) or \"1GiB\"", |t| t.parse());
+from_text!(Bytes, "a size in quotes, such as \"64MiB\"", |t| {
+    parse_bytes(t).map(Bytes)
+});
+from_text!(Span, "a time in quotes, such as \"500ms\"", |t| {
+    parse_duration(t).map(Span)
+});
+from_text!(
+    Size,
+    "a size in quotes, such as \"4x\" (times memory) or \"1GiB\"",
+    |t| t.parse()
+);
 
 #[cfg(test)]
 mod tests {
@@ -222,7 +242,10 @@ mod tests {
     #[test]
     fn a_file_may_be_a_multiple_of_memory() {
         assert_eq!("4x".parse::<Size>().unwrap().bytes(1 << 20), 4 << 20);
-        assert_eq!("0.7x".parse::<Size>().unwrap().bytes(10 << 20) % (64 << 10), 0);
+        assert_eq!(
+            "0.7x".parse::<Size>().unwrap().bytes(10 << 20) % (64 << 10),
+            0
+        );
         assert!("0x".parse::<Size>().is_err());
         assert!("0".parse::<Size>().is_err());
         assert!("many".parse::<Size>().unwrap_err().contains("4x"));

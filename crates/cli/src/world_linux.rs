@@ -36,8 +36,19 @@ impl PlainFile {
             .read(true)
             .write(true)
             .open(&file.path)
-            .map_err(|e| CliError::os(file.path.display(), e, "--dir with a directory that you may write to"))?;
-        Ok(PlainFile { file: Arc::new(opened), start: file.start, len: file.len, page_size })
+            .map_err(|e| {
+                CliError::os(
+                    file.path.display(),
+                    e,
+                    "--dir with a directory that you may write to",
+                )
+            })?;
+        Ok(PlainFile {
+            file: Arc::new(opened),
+            start: file.start,
+            len: file.len,
+            page_size,
+        })
     }
 
     fn at(&self, page: u64) -> u64 {
@@ -60,18 +71,26 @@ impl Handle for PlainFile {
         self.page_size
     }
     fn read_at(&self, buf: &mut [u8], offset: u64) -> std::result::Result<(), OpError> {
-        self.file.read_exact_at(buf, self.start + offset).map_err(failed("pread"))
+        self.file
+            .read_exact_at(buf, self.start + offset)
+            .map_err(failed("pread"))
     }
     fn write_at(&self, buf: &[u8], offset: u64) -> std::result::Result<(), OpError> {
-        self.file.write_all_at(buf, self.start + offset).map_err(failed("pwrite"))
+        self.file
+            .write_all_at(buf, self.start + offset)
+            .map_err(failed("pwrite"))
     }
     fn touch(&self, page: u64) -> std::result::Result<u64, OpError> {
         let mut bytes = [0u8; 8];
-        self.file.read_exact_at(&mut bytes, self.at(page)).map_err(failed("pread"))?;
+        self.file
+            .read_exact_at(&mut bytes, self.at(page))
+            .map_err(failed("pread"))?;
         Ok(u64::from_le_bytes(bytes))
     }
     fn touch_mut(&self, page: u64, bytes: &[u8]) -> std::result::Result<(), OpError> {
-        self.file.write_all_at(bytes, self.at(page)).map_err(failed("pwrite"))
+        self.file
+            .write_all_at(bytes, self.at(page))
+            .map_err(failed("pwrite"))
     }
     fn sync(&self) -> std::result::Result<(), OpError> {
         self.file.sync_data().map_err(failed("fdatasync"))
@@ -104,7 +123,13 @@ impl Host for ThreadHost {
         std::thread::Builder::new()
             .name(name.to_string())
             .spawn(body)
-            .map_err(|e| CliError::os(format!("thread {name}"), e, "fewer threads in the scenario, or a higher `ulimit -u`"))
+            .map_err(|e| {
+                CliError::os(
+                    format!("thread {name}"),
+                    e,
+                    "fewer threads in the scenario, or a higher `ulimit -u`",
+                )
+            })
     }
     fn join(&self, id: Self::Id, until: Nanos) -> bool {
         while !id.is_finished() {
@@ -123,7 +148,11 @@ impl Host for ThreadHost {
 
 /// The names of `/proc/vmstat` that a Linux arm reports. They are the whole machine's: little else should run.
 const VMSTAT: [&str; 6] = [
-    "nr_dirtied", "nr_written", "nr_vmscan_write", "nr_vmscan_immediate_reclaim", "balance_dirty_pause",
+    "nr_dirtied",
+    "nr_written",
+    "nr_vmscan_write",
+    "nr_vmscan_immediate_reclaim",
+    "balance_dirty_pause",
     "workingset_refault_file",
 ];
 
@@ -134,9 +163,23 @@ fn counters(group: &Group) -> Counters {
         let (name, value) = line.split_once(' ')?;
         Some((name.to_string(), value.trim().parse().ok()?))
     };
-    counters.extend(vmstat.lines().filter_map(pick).filter(|(n, _)| VMSTAT.contains(&n.as_str())));
+    counters.extend(
+        vmstat
+            .lines()
+            .filter_map(pick)
+            .filter(|(n, _)| VMSTAT.contains(&n.as_str())),
+    );
     for (name, value) in group.stat().lines().filter_map(pick) {
-        let wanted = ["workingset_refault_file", "pgscan", "pgsteal", "pgscan_direct", "pgscan_kswapd", "pgsteal_direct", "pgsteal_kswapd", "pgmajfault"];
+        let wanted = [
+            "workingset_refault_file",
+            "pgscan",
+            "pgsteal",
+            "pgscan_direct",
+            "pgscan_kswapd",
+            "pgsteal_direct",
+            "pgsteal_kswapd",
+            "pgmajfault",
+        ];
         if wanted.contains(&name.as_str()) {
             counters.insert(name, value);
         }
@@ -150,11 +193,18 @@ fn counters(group: &Group) -> Counters {
 /// A task's failure, or what the cgroup answers.
 pub fn run(plan: &Plan, trace_dir: Option<&Path>) -> Result<ArmReport> {
     let Some(path) = &plan.cgroup else {
-        return Err(CliError::failed("a Linux arm without a cgroup", "`highwater run --world linux`"));
+        return Err(CliError::failed(
+            "a Linux arm without a cgroup",
+            "`highwater run --world linux`",
+        ));
     };
     let group = Group::existing(path);
     group.enter()?;
-    let files: Vec<PlainFile> = plan.files.iter().map(|f| PlainFile::open(f, 4096)).collect::<Result<_>>()?;
+    let files: Vec<PlainFile> = plan
+        .files
+        .iter()
+        .map(|f| PlainFile::open(f, 4096))
+        .collect::<Result<_>>()?;
     let idle = group.usage();
     // The budget is the page cache's; what this process itself needs comes on top, as it does for the other arms.
     let own = 4 << 20;
@@ -191,10 +241,16 @@ fn fill(report: &mut ArmReport, sums: Option<&TraceSums>) {
         report.stall_s.throttle = Some(sums.pause_ns as f64 / 1e9);
         report.stall_s.longest = Some(sums.longest_ns as f64 / 1e9);
         report.vmstat.insert("pgscan_direct".into(), sums.scanned);
-        report.vmstat.insert("pgsteal_direct".into(), sums.reclaimed);
+        report
+            .vmstat
+            .insert("pgsteal_direct".into(), sums.reclaimed);
         report.vmstat.insert("allocstall".into(), sums.reclaims);
-        report.vmstat.insert("allocstall_ns".into(), sums.reclaim_ns);
-        report.vmstat.insert("balance_dirty_pause_ns".into(), sums.pause_ns);
+        report
+            .vmstat
+            .insert("allocstall_ns".into(), sums.reclaim_ns);
+        report
+            .vmstat
+            .insert("balance_dirty_pause_ns".into(), sums.pause_ns);
         report.vmstat.insert("trace_events_lost".into(), sums.lost);
     }
 }

@@ -38,7 +38,9 @@ fn own(mounts: &str, cgroup: &str) -> Option<(PathBuf, Version)> {
             matches(controllers).then(|| path.trim_start_matches('/').to_string())
         })
     };
-    let v1 = mounted.iter().find(|f| f[2] == "cgroup" && f[3].split(',').any(|o| o == "memory"));
+    let v1 = mounted
+        .iter()
+        .find(|f| f[2] == "cgroup" && f[3].split(',').any(|o| o == "memory"));
     if let Some(mount) = v1 {
         let path = relative(&|c| c.split(',').any(|c| c == "memory"))?;
         return Some((Path::new(&mount[1]).join(path), Version::V1));
@@ -78,7 +80,10 @@ impl Group {
                     if group.limit_file().exists() {
                         return Ok((group, guard));
                     }
-                    why = format!("{}: the memory controller is not enabled there", parent.display());
+                    why = format!(
+                        "{}: the memory controller is not enabled there",
+                        parent.display()
+                    );
                 }
                 Err(e) => why = format!("{}: {e}", parent.display()),
             }
@@ -91,8 +96,15 @@ impl Group {
 
     /// The group in a folder that another process made.
     pub fn existing(path: &Path) -> Group {
-        let version = if path.join("memory.limit_in_bytes").exists() { Version::V1 } else { Version::V2 };
-        Group { path: path.to_path_buf(), version }
+        let version = if path.join("memory.limit_in_bytes").exists() {
+            Version::V1
+        } else {
+            Version::V2
+        };
+        Group {
+            path: path.to_path_buf(),
+            version,
+        }
     }
 
     fn limit_file(&self) -> PathBuf {
@@ -107,7 +119,10 @@ impl Group {
     /// # Errors
     /// Without the right to.
     pub fn enter(&self) -> Result<()> {
-        write(&self.path.join("cgroup.procs"), &std::process::id().to_string())
+        write(
+            &self.path.join("cgroup.procs"),
+            &std::process::id().to_string(),
+        )
     }
 
     /// Sets the hard limit in bytes.
@@ -120,7 +135,10 @@ impl Group {
 
     fn number(&self, v1: &str, v2: &str) -> u64 {
         let name = if self.version == Version::V1 { v1 } else { v2 };
-        read(&self.path.join(name)).ok().and_then(|t| t.parse().ok()).unwrap_or(0)
+        read(&self.path.join(name))
+            .ok()
+            .and_then(|t| t.parse().ok())
+            .unwrap_or(0)
     }
 
     /// Bytes charged now.
@@ -159,7 +177,10 @@ fn remove(path: &Path) {
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
     }
-    eprintln!("highwater: could not remove the cgroup {}; try: rmdir it", path.display());
+    eprintln!(
+        "highwater: could not remove the cgroup {}; try: rmdir it",
+        path.display()
+    );
 }
 
 #[cfg(test)]
@@ -172,9 +193,21 @@ mod tests {
             "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n",
             "4:memory:/a/b\n1:cpu:/\n0::/\n",
         );
-        assert_eq!(v1, Some((PathBuf::from("/sys/fs/cgroup/memory/a/b"), Version::V1)));
-        let v2 = own("cgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0\n", "0::/user.slice/x.scope\n");
-        assert_eq!(v2, Some((PathBuf::from("/sys/fs/cgroup/user.slice/x.scope"), Version::V2)));
+        assert_eq!(
+            v1,
+            Some((PathBuf::from("/sys/fs/cgroup/memory/a/b"), Version::V1))
+        );
+        let v2 = own(
+            "cgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0\n",
+            "0::/user.slice/x.scope\n",
+        );
+        assert_eq!(
+            v2,
+            Some((
+                PathBuf::from("/sys/fs/cgroup/user.slice/x.scope"),
+                Version::V2
+            ))
+        );
         assert_eq!(own("proc /proc proc rw 0 0\n", "0::/\n"), None);
     }
 

@@ -22,9 +22,19 @@ const TOLERANCE: f64 = 0.3;
 ///
 /// # Errors
 /// Why the arm cannot be run fairly.
-pub fn move_files(plan: &mut Plan, limit: DeviceLimit, group: &Group, notes: &mut Vec<String>) -> Result<Vec<Undo>> {
+pub fn move_files(
+    plan: &mut Plan,
+    limit: DeviceLimit,
+    group: &Group,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Undo>> {
     let mut guards = Vec::new();
-    let dir = plan.files.first().and_then(|f| f.path.parent()).unwrap_or(Path::new(".")).to_path_buf();
+    let dir = plan
+        .files
+        .first()
+        .and_then(|f| f.path.parent())
+        .unwrap_or(Path::new("."))
+        .to_path_buf();
     let image = dir.join("disk.img");
     let gone = image.clone();
     guards.push(undo(move || {
@@ -74,15 +84,22 @@ fn attach(image: &Path) -> Result<PathBuf> {
         .map_err(|e| CliError::os("losetup", e, remedy))?;
     if !out.status.success() {
         let why = String::from_utf8_lossy(&out.stderr).trim().to_string();
-        return Err(CliError::failed(format!("not run: no loop device: {why}"), remedy));
+        return Err(CliError::failed(
+            format!("not run: no loop device: {why}"),
+            remedy,
+        ));
     }
     Ok(PathBuf::from(String::from_utf8_lossy(&out.stdout).trim()))
 }
 
 /// Limits the device; the guard lifts the limit.
 fn throttle(device: &Path, limit: DeviceLimit, group: &Group) -> Result<Undo> {
-    let meta = std::fs::metadata(device).map_err(|e| CliError::os(device.display(), e, "run as root"))?;
-    let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+    let meta =
+        std::fs::metadata(device).map_err(|e| CliError::os(device.display(), e, "run as root"))?;
+    let (major, minor) = (
+        rustix::fs::major(meta.rdev()),
+        rustix::fs::minor(meta.rdev()),
+    );
     let name = format!("{major}:{minor}");
     if group.version == Version::V2 {
         let file = group.path.join("io.max");
@@ -93,7 +110,10 @@ fn throttle(device: &Path, limit: DeviceLimit, group: &Group) -> Result<Undo> {
         );
         write(&file, &text)?;
         return Ok(undo(move || {
-            let _ = std::fs::write(&file, format!("{name} rbps=max wbps=max riops=max wiops=max"));
+            let _ = std::fs::write(
+                &file,
+                format!("{name} rbps=max wbps=max riops=max wiops=max"),
+            );
         }));
     }
     let Some(root) = blkio_root() else {
@@ -102,8 +122,13 @@ fn throttle(device: &Path, limit: DeviceLimit, group: &Group) -> Result<Undo> {
             "mount it: `mount -t cgroup -o blkio none /sys/fs/cgroup/blkio`",
         ));
     };
-    let files = [("read_bps", limit.bytes_per_s), ("write_bps", limit.bytes_per_s), ("read_iops", limit.iops), ("write_iops", limit.iops)]
-        .map(|(what, n)| (root.join(format!("blkio.throttle.{what}_device")), n));
+    let files = [
+        ("read_bps", limit.bytes_per_s),
+        ("write_bps", limit.bytes_per_s),
+        ("read_iops", limit.iops),
+        ("write_iops", limit.iops),
+    ]
+    .map(|(what, n)| (root.join(format!("blkio.throttle.{what}_device")), n));
     let lift = files.clone().map(|(file, _)| file);
     let lifted = name.clone();
     let guard = undo(move || {
@@ -121,18 +146,28 @@ fn blkio_root() -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
     mounts.lines().find_map(|line| {
         let f: Vec<&str> = line.split(' ').collect();
-        (f.len() > 3 && f[2] == "cgroup" && f[3].split(',').any(|o| o == "blkio")).then(|| PathBuf::from(f[1]))
+        (f.len() > 3 && f[2] == "cgroup" && f[3].split(',').any(|o| o == "blkio"))
+            .then(|| PathBuf::from(f[1]))
     })
 }
 
 /// Raw random writes see the limit, or the arm is not run. Returns writes a second.
 fn verify(device: &Path, len: u64, limit: DeviceLimit) -> Result<f64> {
-    let job = Job { path: device.to_path_buf(), start: 0, len, io: 4096, depth: 64, duration: Duration::from_millis(1200) };
+    let job = Job {
+        path: device.to_path_buf(),
+        start: 0,
+        len,
+        io: 4096,
+        depth: 64,
+        duration: Duration::from_millis(1200),
+    };
     let seen = random(&job)?.ops_per_s();
     let want = (limit.iops as f64).min(limit.bytes_per_s as f64 / 4096.0);
     if (seen / want - 1.0).abs() > TOLERANCE {
         return Err(CliError::failed(
-            format!("not run: the device does not keep its limit: raw O_DIRECT sees {seen:.0} writes/s, not {want:.0}"),
+            format!(
+                "not run: the device does not keep its limit: raw O_DIRECT sees {seen:.0} writes/s, not {want:.0}"
+            ),
             "run in the root blkio group on a quiet machine; a disk slower than the limit cannot be compared",
         ));
     }

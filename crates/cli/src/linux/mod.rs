@@ -50,7 +50,9 @@ pub fn set_up(plan: &mut Plan) -> Result<Setup> {
             Some(dir)
         }
         Err(why) => {
-            notes.push(format!("no tracepoints ({why}): Linux's reclaim time is unknown and shown as -"));
+            notes.push(format!(
+                "no tracepoints ({why}): Linux's reclaim time is unknown and shown as -"
+            ));
             None
         }
     };
@@ -60,7 +62,12 @@ pub fn set_up(plan: &mut Plan) -> Result<Setup> {
     };
     // Newest first, as on a signal.
     undo.reverse();
-    Ok(Setup { world: world.to_string(), trace_dir, notes, _undo: undo })
+    Ok(Setup {
+        world: world.to_string(),
+        trace_dir,
+        notes,
+        _undo: undo,
+    })
 }
 
 /// Reads a small file of the kernel's, without its newline.
@@ -70,5 +77,11 @@ fn read(path: &std::path::Path) -> std::io::Result<String> {
 
 /// Writes a small file of the kernel's.
 fn write(path: &std::path::Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(|e| CliError::os(format!("write {text:?} to {}", path.display()), e, "run as root"))
+    std::fs::write(path, text).map_err(|e| {
+        CliError::os(
+            format!("write {text:?} to {}", path.display()),
+            e,
+            "run as root",
+        )
+    })
 }

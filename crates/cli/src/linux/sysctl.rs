@@ -12,7 +12,12 @@ use std::path::{Path, PathBuf};
 pub fn fair_dirty_limits(memory: u64) -> Result<Vec<Undo>> {
     let vm = Path::new("/proc/sys/vm");
     // The background limit first: the kernel keeps it below the other by itself, but not the other above it.
-    let background = set(vm, "dirty_background_bytes", "dirty_background_ratio", memory / 10)?;
+    let background = set(
+        vm,
+        "dirty_background_bytes",
+        "dirty_background_ratio",
+        memory / 10,
+    )?;
     let limit = set(vm, "dirty_bytes", "dirty_ratio", memory / 5)?;
     Ok(vec![background, limit])
 }
@@ -32,12 +37,20 @@ fn set(vm: &Path, name: &str, ratio: &str, bytes: u64) -> Result<Undo> {
 
 /// Writes back whichever of the pair was in force; the kernel clears the other.
 fn restore(bytes_file: PathBuf, old_bytes: String, ratio_file: PathBuf, old_ratio: String) {
-    let (file, value) = if old_bytes == "0" { (ratio_file, old_ratio) } else { (bytes_file, old_bytes) };
+    let (file, value) = if old_bytes == "0" {
+        (ratio_file, old_ratio)
+    } else {
+        (bytes_file, old_bytes)
+    };
     if read(&file).is_ok_and(|now| now == value) {
         return;
     }
     if let Err(e) = std::fs::write(&file, &value) {
-        eprintln!("highwater: could not restore {}: {e}; try: echo {value} > {}", file.display(), file.display());
+        eprintln!(
+            "highwater: could not restore {}: {e}; try: echo {value} > {}",
+            file.display(),
+            file.display()
+        );
     }
 }
 
@@ -57,7 +70,11 @@ mod tests {
             // As the kernel does.
             std::fs::write(file("dirty_ratio"), "0").unwrap();
             drop(guard);
-            let in_force = if bytes == "0" { ("dirty_ratio", ratio) } else { ("dirty_bytes", bytes) };
+            let in_force = if bytes == "0" {
+                ("dirty_ratio", ratio)
+            } else {
+                ("dirty_bytes", bytes)
+            };
             assert_eq!(read(&file(in_force.0)).unwrap(), in_force.1);
         }
     }

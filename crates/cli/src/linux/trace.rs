@@ -43,12 +43,21 @@ const EVENTS: [&str; 6] = [
 /// Makes an instance with the events enabled and tracing off; mounts tracefs if nobody has.
 pub fn create() -> std::result::Result<(PathBuf, Vec<Undo>), String> {
     let mut guards = Vec::new();
-    let root = match ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"].iter().find(|d| Path::new(d).join("events/vmscan").exists()) {
+    let root = match ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
+        .iter()
+        .find(|d| Path::new(d).join("events/vmscan").exists())
+    {
         Some(root) => PathBuf::from(root),
         None => {
             let root = PathBuf::from("/sys/kernel/tracing");
-            rustix::mount::mount("none", &root, "tracefs", rustix::mount::MountFlags::empty(), None)
-                .map_err(|e| format!("tracefs is not mounted and cannot be: {e}"))?;
+            rustix::mount::mount(
+                "none",
+                &root,
+                "tracefs",
+                rustix::mount::MountFlags::empty(),
+                None,
+            )
+            .map_err(|e| format!("tracefs is not mounted and cannot be: {e}"))?;
             let mounted = root.clone();
             guards.push(undo(move || {
                 let _ = rustix::mount::unmount(&mounted, rustix::mount::UnmountFlags::DETACH);
@@ -56,7 +65,9 @@ pub fn create() -> std::result::Result<(PathBuf, Vec<Undo>), String> {
             root
         }
     };
-    let dir = root.join("instances").join(format!("highwater-{}", std::process::id()));
+    let dir = root
+        .join("instances")
+        .join(format!("highwater-{}", std::process::id()));
     std::fs::create_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let gone = dir.clone();
     guards.push(undo(move || {
@@ -87,12 +98,17 @@ impl Trace {
     /// Without the right to.
     pub fn attach(dir: &Path) -> Result<Trace> {
         super::write(&dir.join("set_event_pid"), &std::process::id().to_string())?;
-        Ok(Trace { dir: dir.to_path_buf() })
+        Ok(Trace {
+            dir: dir.to_path_buf(),
+        })
     }
 
     fn switch(&self, on: &str) {
         if let Err(e) = std::fs::write(self.dir.join("tracing_on"), on) {
-            eprintln!("highwater: {}: {e}", CliError::os("tracing_on", &e, "run as root"));
+            eprintln!(
+                "highwater: {}: {e}",
+                CliError::os("tracing_on", &e, "run as root")
+            );
         }
     }
 
@@ -113,12 +129,19 @@ impl Trace {
     }
 
     fn lost(&self) -> u64 {
-        let Ok(cpus) = std::fs::read_dir(self.dir.join("per_cpu")) else { return 0 };
+        let Ok(cpus) = std::fs::read_dir(self.dir.join("per_cpu")) else {
+            return 0;
+        };
         let overrun = |text: String| -> u64 {
-            let line = text.lines().find_map(|l| l.strip_prefix("overrun:").map(str::to_string));
+            let line = text
+                .lines()
+                .find_map(|l| l.strip_prefix("overrun:").map(str::to_string));
             line.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
         };
-        cpus.flatten().filter_map(|cpu| read(&cpu.path().join("stats")).ok()).map(overrun).sum()
+        cpus.flatten()
+            .filter_map(|cpu| read(&cpu.path().join("stats")).ok())
+            .map(overrun)
+            .sum()
     }
 }
 
@@ -133,18 +156,30 @@ struct Line<'a> {
 fn parse(line: &str) -> Option<Line<'_>> {
     // A thread's name may hold anything; the first " [cpu] " after it ends the tid.
     let bracket = line.find(" [0")?;
-    let tid = line[..bracket].trim_end().rsplit('-').next()?.parse().ok()?;
+    let tid = line[..bracket]
+        .trim_end()
+        .rsplit('-')
+        .next()?
+        .parse()
+        .ok()?;
     let mut rest = line[bracket..].split_whitespace().skip(2);
     let at = rest.next()?.trim_end_matches(':');
     let (seconds, micros) = at.split_once('.')?;
     let at_ns = seconds.parse::<u64>().ok()? * 1_000_000_000 + micros.parse::<u64>().ok()? * 1_000;
     let event = rest.next()?.trim_end_matches(':');
     let fields = line.split_once(event)?.1;
-    Some(Line { tid, at_ns, event, fields })
+    Some(Line {
+        tid,
+        at_ns,
+        event,
+        fields,
+    })
 }
 
 fn field(fields: &str, name: &str) -> Option<i64> {
-    let word = fields.split_whitespace().find_map(|w| w.strip_prefix(name)?.strip_prefix('='))?;
+    let word = fields
+        .split_whitespace()
+        .find_map(|w| w.strip_prefix(name)?.strip_prefix('='))?;
     word.trim_end_matches(',').parse().ok()
 }
 

@@ -6,9 +6,18 @@ use crate::error::{CliError, Result, did_you_mean};
 /// Name and text of each, in the order of the list.
 pub const BUILTIN: [(&str, &str); 8] = [
     ("rfc", include_str!("../../scenarios/rfc.toml")),
-    ("random-write", include_str!("../../scenarios/random-write.toml")),
-    ("stream-write", include_str!("../../scenarios/stream-write.toml")),
-    ("stream-read", include_str!("../../scenarios/stream-read.toml")),
+    (
+        "random-write",
+        include_str!("../../scenarios/random-write.toml"),
+    ),
+    (
+        "stream-write",
+        include_str!("../../scenarios/stream-write.toml"),
+    ),
+    (
+        "stream-read",
+        include_str!("../../scenarios/stream-read.toml"),
+    ),
     ("zipf-mix", include_str!("../../scenarios/zipf-mix.toml")),
     ("hot-clean", include_str!("../../scenarios/hot-clean.toml")),
     ("slow-disk", include_str!("../../scenarios/slow-disk.toml")),
@@ -56,7 +65,10 @@ mod tests {
         for (name, text) in BUILTIN {
             let scenario = load(name, text).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!(scenario.name, name);
-            assert!(scenario.warm_up >= 2.0, "{name}: each side first writes 2 x memory");
+            assert!(
+                scenario.warm_up >= 2.0,
+                "{name}: each side first writes 2 x memory"
+            );
         }
     }
 

@@ -13,8 +13,9 @@ pub fn load(origin: &str, text: &str) -> Result<Scenario> {
     let scenario: Scenario = toml::from_str(text).map_err(|e| {
         let message = e.message().trim().replace('\n', "; ");
         let span = e.span().unwrap_or(0..0);
-        let hint = unknown_word(&message)
-            .and_then(|(word, known)| did_you_mean(&word, known.iter().map(String::as_str)).map(str::to_string));
+        let hint = unknown_word(&message).and_then(|(word, known)| {
+            did_you_mean(&word, known.iter().map(String::as_str)).map(str::to_string)
+        });
         at(origin, text, span, &message, hint.as_deref())
     })?;
     check(origin, text, &scenario)?;
@@ -39,10 +40,15 @@ fn at(origin: &str, text: &str, span: Range<usize>, message: &str, hint: Option<
     let column = text[line_start..start].chars().count() + 1;
     let line_text = text[line_start..].lines().next().unwrap_or("");
     let rest = line_text.chars().count().saturating_sub(column - 1).max(1);
-    let width = text.get(span).map_or(1, |s| s.chars().count()).clamp(1, rest);
+    let width = text
+        .get(span)
+        .map_or(1, |s| s.chars().count())
+        .clamp(1, rest);
     let number = line.to_string();
     let gutter = " ".repeat(number.len());
-    let mut out = format!("{origin}:{line}:{column}: {message}\n {gutter} |\n {number} | {line_text}\n {gutter} | ");
+    let mut out = format!(
+        "{origin}:{line}:{column}: {message}\n {gutter} |\n {number} | {line_text}\n {gutter} | "
+    );
     out.push_str(&" ".repeat(column - 1));
     out.push_str(&"^".repeat(width));
     if let Some(near) = hint {
@@ -70,23 +76,43 @@ fn check(origin: &str, text: &str, scenario: &Scenario) -> Result<()> {
     if scenario.duration.0.is_zero() {
         return whole("duration: expected more than no time");
     }
-    if scenario.device.is_some_and(|d| d.bytes_per_s == 0 || d.iops == 0) {
-        return whole("device: a device of 0 bytes or 0 requests a second never answers; expected more than 0");
+    if scenario
+        .device
+        .is_some_and(|d| d.bytes_per_s == 0 || d.iops == 0)
+    {
+        return whole(
+            "device: a device of 0 bytes or 0 requests a second never answers; expected more than 0",
+        );
     }
     let patches = std::iter::once(&scenario.policy).chain(scenario.arms.iter().map(|a| &a.policy));
     if let Some(problem) = patches.filter_map(|p| p.problem()).next() {
         return whole(problem);
     }
-    let presets = scenario.presets.iter().chain(scenario.arms.iter().map(|a| &a.preset));
+    let presets = scenario
+        .presets
+        .iter()
+        .chain(scenario.arms.iter().map(|a| &a.preset));
     for preset in presets {
         let name = preset.get_ref().as_str();
         if name != "all" && name.parse::<Preset>().is_err() {
             let names = Preset::ALL.map(Preset::name);
-            let message = format!("unknown preset {name:?}, expected one of {} or all", names.join(", "));
-            return Err(at(origin, text, preset.span(), &message, did_you_mean(name, names)));
+            let message = format!(
+                "unknown preset {name:?}, expected one of {} or all",
+                names.join(", ")
+            );
+            return Err(at(
+                origin,
+                text,
+                preset.span(),
+                &message,
+                did_you_mean(name, names),
+            ));
         }
     }
-    scenario.tasks.iter().try_for_each(|task| check_task(origin, text, scenario, task))
+    scenario
+        .tasks
+        .iter()
+        .try_for_each(|task| check_task(origin, text, scenario, task))
 }
 
 fn check_task(origin: &str, text: &str, scenario: &Scenario, task: &TaskSpec) -> Result<()> {
@@ -99,7 +125,13 @@ fn check_task(origin: &str, text: &str, scenario: &Scenario, task: &TaskSpec) ->
             task.name,
             names.join(", ")
         );
-        return Err(at(origin, text, task.file.span(), &message, did_you_mean(file, names)));
+        return Err(at(
+            origin,
+            text,
+            task.file.span(),
+            &message,
+            did_you_mean(file, names),
+        ));
     };
     let name = &task.name;
     if task.io.0 == 0 || task.io.0 > 16 << 20 {
@@ -109,25 +141,42 @@ fn check_task(origin: &str, text: &str, scenario: &Scenario, task: &TaskSpec) ->
         return here(format!("task {name:?}: threads: expected 1 to 1024"));
     }
     if task.rate.is_some_and(|r| !r.is_finite() || r <= 0.0) {
-        return here(format!("task {name:?}: rate: expected operations a second, more than 0"));
+        return here(format!(
+            "task {name:?}: rate: expected operations a second, more than 0"
+        ));
     }
     if task.fsync_every == Some(0) {
-        return here(format!("task {name:?}: fsync_every: expected a number of operations, at least 1"));
+        return here(format!(
+            "task {name:?}: fsync_every: expected a number of operations, at least 1"
+        ));
     }
     if task.write_share.is_some_and(|s| !(0.0..=1.0).contains(&s)) {
-        return here(format!("task {name:?}: write_share: expected a share from 0.0 to 1.0"));
+        return here(format!(
+            "task {name:?}: write_share: expected a share from 0.0 to 1.0"
+        ));
     }
-    if task.exponent.is_some_and(|s| !s.is_finite() || s <= 0.0 || s > 10.0) {
-        return here(format!("task {name:?}: exponent: expected more than 0 and at most 10"));
+    if task
+        .exponent
+        .is_some_and(|s| !s.is_finite() || s <= 0.0 || s > 10.0)
+    {
+        return here(format!(
+            "task {name:?}: exponent: expected more than 0 and at most 10"
+        ));
     }
     if task.kind != Kind::Zipf && (task.write_share.is_some() || task.exponent.is_some()) {
-        return here(format!("task {name:?}: write_share and exponent belong to kind = \"zipf\""));
+        return here(format!(
+            "task {name:?}: write_share and exponent belong to kind = \"zipf\""
+        ));
     }
     if task.kind == Kind::FreshPage && !spec.sparse {
-        return here(format!("task {name:?}: kind = \"fresh-page\" needs a file with sparse = true"));
+        return here(format!(
+            "task {name:?}: kind = \"fresh-page\" needs a file with sparse = true"
+        ));
     }
     if task.kind.writes() && spec.sparse {
-        return here(format!("task {name:?} writes to a sparse file; expected a file without sparse = true"));
+        return here(format!(
+            "task {name:?} writes to a sparse file; expected a file without sparse = true"
+        ));
     }
     Ok(())
 }
@@ -160,7 +209,10 @@ file = "data"
     #[test]
     fn a_typo_in_a_field_names_line_column_and_the_word_meant() {
         let e = error(&GOOD.replace("kind =", "knid ="));
-        assert!(e.message.starts_with("t.toml:7:1: unknown field `knid`"), "{e}");
+        assert!(
+            e.message.starts_with("t.toml:7:1: unknown field `knid`"),
+            "{e}"
+        );
         assert!(e.message.contains("did you mean `kind`?"), "{e}");
         assert!(e.message.contains("expected one of"), "{e}");
     }
@@ -194,14 +246,42 @@ file = "data"
     #[test]
     fn nonsense_that_parses_is_refused() {
         for (from, to, expect) in [
-            ("kind = \"random-write\"", "kind = \"random-write\"\nthreads = 0", "threads"),
-            ("kind = \"random-write\"", "kind = \"random-write\"\nrate = -1.0", "rate"),
-            ("kind = \"random-write\"", "kind = \"random-write\"\nwrite_share = 0.5", "zipf"),
+            (
+                "kind = \"random-write\"",
+                "kind = \"random-write\"\nthreads = 0",
+                "threads",
+            ),
+            (
+                "kind = \"random-write\"",
+                "kind = \"random-write\"\nrate = -1.0",
+                "rate",
+            ),
+            (
+                "kind = \"random-write\"",
+                "kind = \"random-write\"\nwrite_share = 0.5",
+                "zipf",
+            ),
             ("kind = \"random-write\"", "kind = \"fresh-page\"", "sparse"),
-            ("about = \"a test\"", "about = \"a test\"\nframe_size = \"5000\"", "frame_size"),
-            ("about = \"a test\"", "about = \"a test\"\npresets = [\"6.61\"]", "did you mean `6.16`"),
-            ("about = \"a test\"", "about = \"a test\"\npolicy.limit_percent = 0", "limit_percent"),
-            ("about = \"a test\"", "about = \"a test\"\ndevice = { bytes_per_s = \"50MB\", iops = 0 }", "0 requests"),
+            (
+                "about = \"a test\"",
+                "about = \"a test\"\nframe_size = \"5000\"",
+                "frame_size",
+            ),
+            (
+                "about = \"a test\"",
+                "about = \"a test\"\npresets = [\"6.61\"]",
+                "did you mean `6.16`",
+            ),
+            (
+                "about = \"a test\"",
+                "about = \"a test\"\npolicy.limit_percent = 0",
+                "limit_percent",
+            ),
+            (
+                "about = \"a test\"",
+                "about = \"a test\"\ndevice = { bytes_per_s = \"50MB\", iops = 0 }",
+                "0 requests",
+            ),
         ] {
             let e = error(&GOOD.replace(from, to));
             assert!(e.message.contains(expect), "{to}: {e}");

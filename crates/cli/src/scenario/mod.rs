@@ -7,9 +7,9 @@ mod builtin;
 mod load;
 mod policy;
 
-pub use builtin::{BUILTIN, find};
+pub use builtin::{BUILTIN, find, text};
 pub use load::load;
-pub use policy::{OnDirtyName, PolicyPatch, ThrottleName, WaitName, WriteUnitName, WritebackFromName};
+pub use policy::{PolicyPatch, ThrottleName, WritebackFromName};
 
 use crate::units::{Bytes, Size, Span};
 use serde::{Deserialize, Serialize};

@@ -119,7 +119,9 @@ impl PolicyPatch {
             return Some("limit_percent is a share of memory: expected 1 to 95");
         }
         if self.limit_percent.is_some() && background > limit {
-            return Some("background_percent is above limit_percent: expected the flusher to start first");
+            return Some(
+                "background_percent is above limit_percent: expected the flusher to start first",
+            );
         }
         None
     }
@@ -145,7 +147,10 @@ mod tests {
         assert_eq!(got.throttle, Throttle::Off);
         assert_eq!(got.limit_percent, 40);
         assert_eq!(got.wait, base.wait);
-        let twice = patch.then(PolicyPatch { limit_percent: Some(50), ..Default::default() });
+        let twice = patch.then(PolicyPatch {
+            limit_percent: Some(50),
+            ..Default::default()
+        });
         assert_eq!(twice.limit_percent, Some(50));
         assert_eq!(twice.throttle, Some(ThrottleName::Off));
     }
