@@ -1,2 +1,199 @@
-//! The command `highwater`.
-fn main() {}
+//! The command `highwater`: one scenario in three worlds, as a table.
+//!
+//! A parent process owns what must be cleaned up (files, cgroup, loop device, sysctls); each arm runs in a child of its
+//! own (`run-arm`), so that peaks of memory and failures do not leak from one arm into the next.
+
+mod args;
+mod child;
+mod cleanup;
+mod columns;
+mod engine_arm;
+mod error;
+mod linux;
+mod matrix;
+mod measure;
+mod parent;
+mod place;
+mod plan;
+mod raw;
+mod report;
+mod rng;
+mod scenario;
+mod sentences;
+mod table;
+mod target;
+mod tasks;
+mod units;
+mod world_lab;
+mod world_linux;
+mod world_os;
+
+use args::{Cli, Command, Common, RunArgs, ScenarioCommand};
+use clap::Parser;
+use error::{CliError, Result};
+use plan::WorldName;
+use report::Report;
+use std::io::Write;
+use std::process::ExitCode;
+use units::{Bytes, Span, show_bytes};
+
+/// No line of a table is longer.
+const WIDTH: usize = 160;
+/// No budget is smaller: the engine's metadata and watermarks need some frames.
+const MEMORY_MIN: u64 = 1 << 20;
+/// No budget is larger.
+const MEMORY_MAX: u64 = 1 << 40;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        None => run(&RunArgs::default()),
+        Some(Command::Run(args)) => run(&args),
+        Some(Command::Matrix(args)) => matrix::run(&args),
+        Some(Command::Scenarios) => list(),
+        Some(Command::Scenario {
+            what: ScenarioCommand::Show { name },
+        }) => show(&name),
+        Some(Command::RunArm) => child::main(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("highwater: {e}");
+            ExitCode::from(e.exit as u8)
+        }
+    }
+}
+
+/// Prints to standard output; a reader that went away (`| head`) is no error.
+fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+fn list() -> Result<()> {
+    let mut out = String::new();
+    for (name, text) in scenario::BUILTIN {
+        let scenario = scenario::load(name, text)?;
+        out.push_str(&format!("{name:<14}{}\n", scenario.about));
+    }
+    out.push_str(
+        "\n`highwater run NAME` runs one; `highwater scenario show NAME` prints its TOML.\n",
+    );
+    print(&out);
+    Ok(())
+}
+
+fn show(name: &str) -> Result<()> {
+    let (_, text) = scenario::text(name)?;
+    print(&text);
+    Ok(())
+}
+
+/// A scenario with the command line's memory and duration.
+fn adjusted(
+    name: &str,
+    memory: Option<u64>,
+    duration: Option<std::time::Duration>,
+) -> Result<scenario::Scenario> {
+    let mut scenario = scenario::find(name)?;
+    if let Some(memory) = memory {
+        scenario.memory = Bytes(memory);
+    }
+    if let Some(duration) = duration {
+        scenario.duration = Span(duration);
+    }
+    let memory = scenario.memory.0;
+    if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory) {
+        return Err(CliError::usage(
+            format!(
+                "a budget of {} makes no sense: expected {} to {}",
+                show_bytes(memory),
+                show_bytes(MEMORY_MIN),
+                show_bytes(MEMORY_MAX)
+            ),
+            "--memory 64MiB",
+        ));
+    }
+    if scenario.duration.0.is_zero() {
+        return Err(CliError::usage(
+            "a duration of nothing measures nothing",
+            "--duration 5s",
+        ));
+    }
+    Ok(scenario)
+}
+
+fn run(args: &RunArgs) -> Result<()> {
+    let scenario = adjusted(&args.scenario, args.memory, args.duration)?;
+    let worlds = WorldName::parse_list(&args.world)?;
+    let presets = match &args.preset {
+        Some(list) => plan::presets(list.split(',').map(str::trim))?,
+        None => plan::presets(scenario.presets.iter().map(|p| p.get_ref().as_str()))?,
+    };
+    if args.raw && !scenario.tasks.iter().any(|t| t.kind.writes()) {
+        return Err(CliError::usage(
+            format!(
+                "--raw writes at random, and {} has no writer",
+                scenario.name
+            ),
+            "highwater run random-write --raw",
+        ));
+    }
+    let arms = plan::arms(
+        &scenario,
+        &worlds,
+        &presets,
+        args.preset.is_none(),
+        args.raw,
+    );
+    if arms.is_empty() {
+        return Err(CliError::usage("there is nothing to run", "--preset all"));
+    }
+    cleanup::watch_signals();
+    eprintln!("{}: {}", scenario.name, scenario.about);
+    let options = parent::Options {
+        dir: args.common.dir.clone(),
+        seed: args.common.seed,
+    };
+    let report = parent::run(scenario, &arms, &options)?;
+    publish(
+        &report,
+        &args.common,
+        &columns::table(&report).render(WIDTH),
+    )
+}
+
+/// The table, the sentences, the next command; JSON where asked for.
+fn publish(report: &Report, common: &Common, table: &str) -> Result<()> {
+    let mut text = format!(
+        "\n{}, memory {}\n\n{table}\n",
+        report.scenario,
+        show_bytes(report.memory_bytes)
+    );
+    for sentence in sentences::sentences(report) {
+        text.push_str(&sentence);
+        text.push('\n');
+    }
+    text.push_str(&format!("\nNext: {}\n", sentences::next_command(report)));
+    let Some(path) = &common.json else {
+        print(&text);
+        return Ok(());
+    };
+    let json = serde_json::to_string_pretty(report)
+        .map_err(|e| CliError::failed(e.to_string(), "report this as a bug"))?;
+    if path.as_os_str() == "-" {
+        // JSON alone on standard output, so that it can be piped.
+        eprint!("{text}");
+        print(&json);
+        print("\n");
+        return Ok(());
+    }
+    print(&text);
+    std::fs::write(path, json + "\n").map_err(|e| {
+        CliError::os(
+            path.display(),
+            e,
+            "--json with a file that you may write to",
+        )
+    })
+}

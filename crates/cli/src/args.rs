@@ -1,0 +1,172 @@
+//! The command line.
+
+use crate::units::{parse_bytes, parse_duration};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const LONG: &str = "\
+Highwater is a page cache you embed: one byte budget, real files, and every policy of Linux's page reclaim as a setting.
+This command runs a scenario - files larger than memory, and tasks that read and write them - on real files through that
+cache, once for each preset of policies, and prints what each cost: operations/s, latencies, and who stood still, for how
+long, because somebody had to write pages.
+
+Presets (--preset), oldest first:
+  2.6.35     reclaim writes the dirty pages it finds, and so does whoever dirties too many
+  rfc-2010   direct reclaim no longer writes; kswapd does (the proposal of June 2010)
+  3.2        kswapd writes late; writers pause instead of writing
+  6.16       only the flusher writes file pages
+  highwater  as 6.16, with short pauses and a larger share of dirty memory: the default of the library
+
+Worlds (--world):
+  os     the engine on threads, io_uring and O_DIRECT, on real files
+  lab    the same engine on coroutines in virtual time, on a modelled disk: repeatable by --seed
+  linux  the same tasks by pread and pwrite on Linux's own page cache, in a memory cgroup of the same size (needs root,
+         or a delegated cgroup)";
+
+const EXAMPLES: &str = "\
+Examples:
+  highwater                                   run `rfc` with all presets
+  highwater run slow-disk --preset 2.6.35,highwater
+  highwater run random-write --raw            with the device's own bound in the table
+  sudo highwater run zipf-mix --world os,linux
+  highwater run rfc --world lab --duration 1s --seed 7
+  highwater scenario show rfc > mine.toml     then: highwater run mine.toml
+  highwater run rfc --json - | jq '.arms[] | {preset, stall_s}'
+
+Data goes to temporary files that are removed at the end and on Ctrl-C.
+Exit codes: 0 all arms ran, 1 a run failed, 2 the command line or the scenario makes no sense.";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "highwater", version, about = "Who pays for writing dirty pages? Run a scenario and see.", long_about = LONG, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do; `run rfc` when nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The sub-commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a scenario and print one table, arms as rows
+    #[command(after_help = EXAMPLES)]
+    Run(RunArgs),
+    /// Run `rfc` for each who-writes x throttle, everything else as the preset `highwater` has it
+    Matrix(MatrixArgs),
+    /// List the built-in scenarios
+    Scenarios,
+    /// Look at a scenario
+    Scenario {
+        /// What to do with it
+        #[command(subcommand)]
+        what: ScenarioCommand,
+    },
+    /// Internal: one arm, its plan on standard input
+    #[command(hide = true)]
+    RunArm,
+}
+
+/// What to do with a scenario.
+#[derive(Debug, Subcommand)]
+pub enum ScenarioCommand {
+    /// Print its TOML, to start one of your own from
+    Show {
+        /// A built-in scenario's name, or the path of a TOML file
+        name: String,
+    },
+}
+
+/// Arguments of `run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// A built-in scenario's name (`highwater scenarios` lists them), or the path of a TOML file
+    #[arg(default_value = "rfc")]
+    pub scenario: String,
+    /// Where it runs: os, lab, linux, with commas between
+    #[arg(long, default_value = "os")]
+    pub world: String,
+    /// Presets with commas between, or all [default: the scenario's own]
+    #[arg(long)]
+    pub preset: Option<String>,
+    /// The budget of each arm, such as 64MiB [default: the scenario's own]; files given as multiples grow with it
+    #[arg(long, value_parser = parse_bytes)]
+    pub memory: Option<u64>,
+    /// How long each arm is measured, such as 5s [default: the scenario's own]
+    #[arg(long, value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Add rows of raw random O_DIRECT writes at queue depths 32, 128 and 256
+    #[arg(long)]
+    pub raw: bool,
+    /// Everything shared with `matrix`
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `matrix`.
+#[derive(Clone, Debug, Args)]
+pub struct MatrixArgs {
+    /// Where it runs: os or lab
+    #[arg(long, default_value = "os")]
+    pub world: String,
+    /// The budget of each arm, such as 64MiB
+    #[arg(long, value_parser = parse_bytes)]
+    pub memory: Option<u64>,
+    /// How long each arm is measured
+    #[arg(long, value_parser = parse_duration, default_value = "3s")]
+    pub duration: Duration,
+    /// Everything shared with `run`
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// What `run` and `matrix` share.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// Where the data goes [default: the system's directory for temporary files, or a real disk if that is in memory]
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// Write the numbers as JSON to a file, or to standard output with -
+    #[arg(long, value_name = "FILE|-")]
+    pub json: Option<PathBuf>,
+    /// The seed of the tasks' random numbers, and of the lab
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+impl Default for RunArgs {
+    fn default() -> RunArgs {
+        RunArgs {
+            scenario: "rfc".into(),
+            world: "os".into(),
+            preset: None,
+            memory: None,
+            duration: None,
+            raw: false,
+            common: Common {
+                dir: None,
+                json: None,
+                seed: 1,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn nothing_said_is_the_same_as_run() {
+        let Some(Command::Run(args)) = Cli::parse_from(["highwater", "run"]).command else {
+            panic!("run")
+        };
+        assert_eq!(format!("{args:?}"), format!("{:?}", RunArgs::default()));
+    }
+}

@@ -1,0 +1,105 @@
+//! What must be undone however the command ends: files, cgroups, loop devices, sysctls, children.
+//!
+//! An [`Undo`] runs its action once: when it is dropped (return, error, panic), or when SIGINT, SIGTERM or SIGHUP
+//! arrives, newest first. `kill -9` cannot be caught; the next run's message about left-over directories is for that.
+//!
+//! **State.** `ACTIONS`: a mutex; held only to take an action out, never while it runs.
+
+use std::sync::{Mutex, OnceLock};
+
+type Action = Box<dyn FnOnce() + Send>;
+
+static ACTIONS: Mutex<Vec<(u64, Action)>> = Mutex::new(Vec::new());
+static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+/// Held while the signal's actions run, so that the main thread does not exit in their midst.
+static ENDING: Mutex<()> = Mutex::new(());
+static WATCHING: OnceLock<()> = OnceLock::new();
+
+/// An action that will run. Dropping it runs it now.
+#[must_use]
+pub struct Undo(u64);
+
+/// Registers `action`.
+pub fn undo(action: impl FnOnce() + Send + 'static) -> Undo {
+    // Relaxed: only uniqueness matters.
+    let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    lock(&ACTIONS).push((id, Box::new(action)));
+    Undo(id)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        let action = {
+            let mut actions = lock(&ACTIONS);
+            let at = actions.iter().position(|(id, _)| *id == self.0);
+            at.map(|at| actions.remove(at))
+        };
+        match action {
+            Some((_, action)) => action(),
+            // A signal took it: wait until its actions are done.
+            None => drop(lock(&ENDING)),
+        }
+    }
+}
+
+/// Runs every action, newest first.
+pub fn run_all() {
+    let _ending = lock(&ENDING);
+    loop {
+        let action = lock(&ACTIONS).pop();
+        match action {
+            Some((_, action)) => action(),
+            None => return,
+        }
+    }
+}
+
+/// Starts the thread that ends the process cleanly on a signal; the exit code is 128 + the signal's number.
+pub fn watch_signals() {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    WATCHING.get_or_init(|| {
+        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
+            eprintln!("highwater: cannot catch signals: on Ctrl-C its temporary files stay");
+            return;
+        };
+        let _ = std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                if let Some(signal) = signals.forever().next() {
+                    run_all();
+                    std::process::exit(128 + signal);
+                }
+            });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn an_action_runs_once_on_drop_and_on_panic() {
+        let count = Arc::new(AtomicU32::new(0));
+        let add = |n: u32| {
+            let count = count.clone();
+            undo(move || {
+                count.fetch_add(n, Ordering::SeqCst);
+            })
+        };
+        drop(add(1));
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+        let guard = add(10);
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _guard = guard;
+            std::panic::resume_unwind(Box::new(()));
+        }));
+        assert!(unwound.is_err());
+        assert_eq!(count.load(Ordering::SeqCst), 11);
+    }
+}

@@ -1,0 +1,182 @@
+//! From reports to the one table: arms as rows.
+
+use crate::report::{ArmReport, Report};
+use crate::table::{Group, Table};
+use crate::units::{show_bytes, show_count, show_us};
+
+/// A column: its name and the cell of an arm.
+type Column = (&'static str, fn(&ArmReport) -> String);
+
+fn seconds(s: Option<f64>) -> String {
+    s.map_or("-".into(), |s| format!("{s:.2}"))
+}
+
+fn count(n: Option<u64>) -> String {
+    n.map_or("-".into(), show_count)
+}
+
+/// The groups that every arm has.
+const GROUPS: [(&str, &[Column]); 5] = [
+    (
+        "throughput",
+        &[
+            ("ops/s", |a| show_count(a.ops_per_s as u64)),
+            ("with sync", |a| show_count(a.ops_per_s_with_sync as u64)),
+            ("hit %", |a| {
+                a.hit_ratio
+                    .map_or("-".into(), |r| format!("{:.1}", r * 100.0))
+            }),
+            ("refaults", |a| count(a.refaults)),
+        ],
+    ),
+    (
+        "stalled, s",
+        &[
+            ("alloc", |a| seconds(a.stall_s.alloc)),
+            ("throttle", |a| seconds(a.stall_s.throttle)),
+            ("longest wait", |a| {
+                a.stall_s.longest.map_or("-".into(), |s| show_us(s * 1e6))
+            }),
+        ],
+    ),
+    (
+        "pages scanned → reclaimed",
+        &[
+            ("kswapd", |a| scanned(a, "kswapd")),
+            ("direct", |a| scanned(a, "direct")),
+        ],
+    ),
+    (
+        "pages written by",
+        &[
+            ("direct", |a| count(a.written_pages.direct)),
+            ("kswapd", |a| count(a.written_pages.kswapd)),
+            ("flusher", |a| count(a.written_pages.flusher)),
+            ("writer", |a| count(a.written_pages.writer)),
+            ("sync", |a| count(a.written_pages.sync)),
+            ("mean KiB", |a| {
+                a.write_kib_mean.map_or("-".into(), |k| format!("{k:.0}"))
+            }),
+        ],
+    ),
+    (
+        "memory",
+        &[
+            ("refused", |a| show_count(a.refused)),
+            ("peak", |a| bytes(a.peak_rss_bytes)),
+            ("idle", |a| bytes(a.idle_rss_bytes)),
+        ],
+    ),
+];
+
+fn bytes(n: u64) -> String {
+    if n == 0 { "-".into() } else { show_bytes(n) }
+}
+
+fn scanned(arm: &ArmReport, who: &str) -> String {
+    let scan = arm.count(&format!("pgscan_{who}"));
+    let steal = arm.count(&format!("pgsteal_{who}"));
+    match (scan, steal) {
+        (Some(scan), Some(steal)) => format!("{} → {}", show_count(scan), show_count(steal)),
+        _ => "-".into(),
+    }
+}
+
+/// The table of a run.
+pub fn table(report: &Report) -> Table {
+    let mut table = Table {
+        corner: "arm".into(),
+        labels: report.arms.iter().map(ArmReport::title).collect(),
+        cells: vec![Vec::new(); report.arms.len()],
+        groups: Vec::new(),
+    };
+    for (title, columns) in GROUPS {
+        table.groups.push(Group {
+            title: title.into(),
+            columns: columns
+                .iter()
+                .map(|(name, _)| (*name).to_string())
+                .collect(),
+        });
+        for (_, cell) in columns {
+            for (row, arm) in table.cells.iter_mut().zip(&report.arms) {
+                row.push(cell(arm));
+            }
+        }
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for task in report.arms.iter().flat_map(|a| &a.tasks) {
+        if !names.contains(&task.name.as_str()) {
+            names.push(&task.name);
+        }
+    }
+    for name in names {
+        add_task(&mut table, report, name);
+    }
+    table
+}
+
+fn add_task(table: &mut Table, report: &Report, name: &str) {
+    table.groups.push(Group {
+        title: format!("task {name}"),
+        columns: ["ops/s", "p50", "p99", "p99.9", "p99.99", "max"]
+            .map(String::from)
+            .to_vec(),
+    });
+    for (row, arm) in table.cells.iter_mut().zip(&report.arms) {
+        match arm.tasks.iter().find(|t| t.name == name) {
+            Some(task) => {
+                let l = task.latency_us;
+                row.push(show_count(task.ops_per_s as u64));
+                row.extend([l.p50, l.p99, l.p999, l.p9999, l.max].map(show_us));
+            }
+            None => row.extend(std::iter::repeat_n("-".to_string(), 6)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Stall, TaskReport};
+
+    #[test]
+    fn every_arm_and_every_task_has_its_cells_within_160_columns() {
+        let task = |name: &str| TaskReport {
+            name: name.into(),
+            ops_per_s: 123_456.0,
+            ..TaskReport::default()
+        };
+        let arm = |preset: &str| ArmReport {
+            world: "linux (cgroup v1)".into(),
+            preset: preset.into(),
+            tasks: ["write_at", "page_mut", "stream", "probe"]
+                .map(task)
+                .to_vec(),
+            stall_s: Stall {
+                alloc: Some(12.5),
+                throttle: None,
+                longest: Some(0.25),
+            },
+            ..ArmReport::default()
+        };
+        let report = Report {
+            scenario: "rfc".into(),
+            memory_bytes: 1 << 26,
+            arms: vec![arm("2.6.35"), arm("page cache")],
+        };
+        let text = table(&report).render(160);
+        assert!(text.lines().all(|l| l.chars().count() <= 160), "{text}");
+        for word in [
+            "12.50",
+            "250.0 ms",
+            "task probe",
+            "p99.99",
+            "123,456",
+            "mean KiB",
+            "refused",
+        ] {
+            assert!(text.contains(word), "{word}:\n{text}");
+        }
+    }
+}

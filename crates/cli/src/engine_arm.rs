@@ -1,0 +1,137 @@
+//! What the OS arm and the lab arm have in common: an engine, its counters, and the report made from them.
+
+use crate::error::{CliError, Result};
+use crate::measure::{Counters, measure};
+use crate::plan::Plan;
+use crate::report::{ArmReport, Stall, Written};
+use crate::target::WorldHost;
+use highwater_engine::backing::{PlainBacking, RefusingBacking};
+use highwater_engine::world::{Device, Nanos};
+use highwater_engine::{Backing, Config, Engine, Error, Event, File, FileId, FileOptions, World};
+use std::sync::Arc;
+
+/// An engine's error as the command's.
+pub fn failed(plan: &Plan, what: &str, e: &Error) -> CliError {
+    let remedy = match e {
+        Error::Config(_) => "a larger --memory, or other knobs in the scenario",
+        Error::OutOfMemory(_) | Error::AllPinned { .. } => {
+            "a larger --memory, or fewer threads in the scenario"
+        }
+        _ => "check the disk under --dir, or run the scenario with --world lab",
+    };
+    CliError::failed(format!("{}: {what}: {e}", plan.arm.title()), remedy)
+}
+
+/// The engine's settings for an arm.
+pub fn config(plan: &Plan) -> Result<Config> {
+    Ok(Config {
+        frame_size: plan.frame_size,
+        policy: plan.arm.policy()?,
+        ..Config::new(plan.memory)
+    })
+}
+
+/// A backing over `device`, as the arm wants it.
+pub fn backing(plan: &Plan, device: Arc<dyn Device>) -> Arc<dyn Backing> {
+    let plain = PlainBacking::new(device);
+    if plan.arm.refuse {
+        Arc::new(RefusingBacking::new(plain))
+    } else {
+        Arc::new(plain)
+    }
+}
+
+/// Runs the plan on an engine of `world`; `backings` in the plan's order of files. Called from a task of the world.
+///
+/// # Errors
+/// What the engine answers, and the first failure of a task.
+pub fn run<W: World>(
+    plan: &Plan,
+    world: &Arc<W>,
+    backings: Vec<(FileId, Arc<dyn Backing>)>,
+) -> Result<ArmReport> {
+    let engine = Engine::new(world.clone(), config(plan)?)
+        .map_err(|e| failed(plan, "build the cache", &e))?;
+    let files: Vec<File<W>> = backings
+        .into_iter()
+        .map(|(id, backing)| engine.open(id, backing, FileOptions { write: true }))
+        .collect::<std::result::Result<_, Error>>()
+        .map_err(|e| failed(plan, "open", &e))?;
+    let host = Arc::new(WorldHost(world.clone()));
+    let counters = || -> Counters {
+        let stats = engine.stats();
+        stats
+            .events
+            .iter()
+            .map(|(name, v)| ((*name).to_string(), *v))
+            .collect()
+    };
+    let mut report = measure(plan, &host, &files, counters)?;
+    fill(&mut report);
+    drop(files);
+    engine.close().map_err(|e| failed(plan, "close", &e))?;
+    Ok(report)
+}
+
+/// The report's fields that come from counters.
+fn fill(report: &mut ArmReport) {
+    let get = |event: Event| report.count(event.name()).unwrap_or(0);
+    let seconds = |event: Event| Some(Nanos(get(event)).as_secs_f64());
+    let looked_up = get(Event::Hits) + get(Event::Misses);
+    let hit_ratio = (looked_up > 0).then(|| get(Event::Hits) as f64 / looked_up as f64);
+    let requests = get(Event::WriteRequests);
+    let mean = (requests > 0).then(|| get(Event::WriteBytes) as f64 / 1024.0 / requests as f64);
+    let stall = Stall {
+        alloc: seconds(Event::AllocStallNs),
+        throttle: seconds(Event::ThrottleNs),
+        longest: report.stall_s.longest,
+    };
+    let written = Written {
+        direct: Some(get(Event::WrittenDirect)),
+        kswapd: Some(get(Event::WrittenKswapd)),
+        flusher: Some(get(Event::WrittenFlusher)),
+        writer: Some(get(Event::WrittenWriter)),
+        sync: Some(get(Event::WrittenSync)),
+    };
+    let refaults = Some(get(Event::WorkingsetRefaultFile));
+    (report.hit_ratio, report.write_kib_mean, report.refaults) = (hit_ratio, mean, refaults);
+    (report.stall_s, report.written_pages) = (stall, written);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_become_the_report_s_fields() {
+        let mut report = ArmReport::default();
+        for (event, n) in [
+            (Event::Hits, 75),
+            (Event::Misses, 25),
+            (Event::WriteRequests, 4),
+            (Event::WriteBytes, 64 << 10),
+            (Event::AllocStallNs, 1_500_000_000),
+            (Event::WrittenKswapd, 7),
+            (Event::WorkingsetRefaultFile, 3),
+        ] {
+            report.vmstat.insert(event.name().to_string(), n);
+        }
+        report.stall_s.longest = Some(0.5);
+        fill(&mut report);
+        assert_eq!(report.hit_ratio, Some(0.75));
+        assert_eq!(report.write_kib_mean, Some(16.0));
+        assert_eq!(
+            report.stall_s,
+            Stall {
+                alloc: Some(1.5),
+                throttle: Some(0.0),
+                longest: Some(0.5)
+            }
+        );
+        assert_eq!(
+            (report.written_pages.kswapd, report.written_pages.direct),
+            (Some(7), Some(0))
+        );
+        assert_eq!(report.refaults, Some(3));
+    }
+}

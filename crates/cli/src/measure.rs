@@ -1,0 +1,208 @@
+//! One arm from warm-up to final sync: starts the tasks, takes the snapshots, adds up the tallies.
+//!
+//! **Context.** Runs on a task of the world it measures. `Snapshot` is what differs between worlds: the counters.
+
+use crate::error::{CliError, Result};
+use crate::plan::{Plan, PlanTask};
+use crate::report::{ArmReport, Latency, Stall, TaskReport};
+use crate::target::{Handle, Host, OpError};
+use crate::tasks::{Tally, Window, run, warm_up};
+use highwater_engine::world::Nanos;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// Counters at one time, by name.
+pub type Counters = BTreeMap<String, u64>;
+
+/// How long after the window's end a task may still be inside an operation.
+const JOIN_GRACE: Nanos = Nanos::from_secs(60);
+
+/// Runs `plan` on `host` over `files` (in the plan's order); `counters` reads the world's counters.
+///
+/// # Errors
+/// The first failure of a task, or a task that did not end.
+pub fn measure<H: Host, F: Handle>(
+    plan: &Plan,
+    host: &Arc<H>,
+    files: &[F],
+    mut counters: impl FnMut() -> Counters,
+) -> Result<ArmReport> {
+    let failed = |what: &str, e: OpError| match e {
+        OpError::Refused => CliError::failed(
+            format!("{}: {what}: no memory", plan.arm.title()),
+            "a larger --memory; the report above says who held it",
+        ),
+        OpError::Failed(why) => CliError::failed(
+            format!("{}: {what}: {why}", plan.arm.title()),
+            "check the disk under --dir, or run the scenario with --world lab",
+        ),
+    };
+    warm_up(&warm_files(plan, files), plan.warm_up_bytes).map_err(|e| failed("warm-up", e))?;
+
+    let begin = host.now();
+    let start = begin.plus(Nanos(plan.settle_ns));
+    let window = Window {
+        start,
+        end: start.plus(Nanos(plan.duration_ns)),
+    };
+    let (tallies, ids) = spawn_all(plan, host, files, window)?;
+
+    host.sleep_until(window.start);
+    let before = counters();
+    for id in ids {
+        if !host.join(id, window.end.plus(JOIN_GRACE)) {
+            return Err(CliError::failed(
+                format!(
+                    "{}: a task did not end within 60 s of its time",
+                    plan.arm.title()
+                ),
+                "this is a bug or a hung disk: check `dmesg`, then report it with the scenario",
+            ));
+        }
+    }
+    let after = counters();
+    let ended = host.now();
+    for (index, file) in files.iter().enumerate() {
+        if plan
+            .tasks
+            .iter()
+            .any(|t| t.file == index && t.kind.writes())
+        {
+            file.sync().map_err(|e| failed("final sync", e))?;
+        }
+    }
+    let sync_s = host.now().since(ended).as_secs_f64();
+    let tallies = tallies.lock().unwrap_or_else(|e| e.into_inner());
+    if let Some(why) = tallies.iter().find_map(|t| t.failed.clone()) {
+        return Err(failed("run", OpError::Failed(why)));
+    }
+    let vmstat = difference(&before, &after);
+    Ok(summary(
+        plan,
+        &tallies,
+        ended.since(window.start).as_secs_f64(),
+        sync_s,
+        vmstat,
+    ))
+}
+
+/// Starts every thread of every task; their tallies arrive in the shared list, one place per task.
+#[allow(clippy::type_complexity)]
+fn spawn_all<H: Host, F: Handle>(
+    plan: &Plan,
+    host: &Arc<H>,
+    files: &[F],
+    window: Window,
+) -> Result<(Arc<Mutex<Vec<Tally>>>, Vec<H::Id>)> {
+    let tallies: Vec<Tally> = plan.tasks.iter().map(|_| Tally::new()).collect();
+    let tallies = Arc::new(Mutex::new(tallies));
+    let mut ids = Vec::new();
+    for (index, task) in plan.tasks.iter().enumerate() {
+        for thread in 0..task.threads {
+            let (host2, file, task2) = (host.clone(), files[task.file].clone(), task.clone());
+            let sink = tallies.clone();
+            let seed = plan.seed.wrapping_add(index as u64 * 1_000_003);
+            let body = move || {
+                let tally = run(&*host2, &file, &task2, seed, thread, window);
+                sink.lock().unwrap_or_else(|e| e.into_inner())[index].add(&tally);
+            };
+            ids.push(host.spawn(&thread_name(task, thread), Box::new(body))?);
+        }
+    }
+    Ok((tallies, ids))
+}
+
+fn thread_name(task: &PlanTask, thread: u32) -> String {
+    match task.threads {
+        1 => task.name.clone(),
+        _ => format!("{}-{thread}", task.name),
+    }
+}
+
+/// The files that the warm-up writes: those that tasks write, or else the first with blocks.
+fn warm_files<'a, F: Handle>(plan: &Plan, files: &'a [F]) -> Vec<&'a F> {
+    let written = |i: usize| plan.tasks.iter().any(|t| t.file == i && t.kind.writes());
+    let some: Vec<&F> = files
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| written(*i))
+        .map(|(_, f)| f)
+        .collect();
+    if !some.is_empty() {
+        return some;
+    }
+    let first = plan.files.iter().position(|f| !f.sparse);
+    first.map(|i| &files[i]).into_iter().collect()
+}
+
+/// What happened between two snapshots.
+pub fn difference(before: &Counters, after: &Counters) -> Counters {
+    after
+        .iter()
+        .map(|(name, v)| {
+            (
+                name.clone(),
+                v.saturating_sub(before.get(name).copied().unwrap_or(0)),
+            )
+        })
+        .collect()
+}
+
+/// Percentiles in microseconds.
+fn latency(tally: &Tally) -> Latency {
+    let at = |q: f64| tally.latency.value_at_quantile(q) as f64 / 1e3;
+    if tally.latency.is_empty() {
+        return Latency::default();
+    }
+    Latency {
+        p50: at(0.5),
+        p99: at(0.99),
+        p999: at(0.999),
+        p9999: at(0.9999),
+        max: tally.latency.max() as f64 / 1e3,
+    }
+}
+
+/// The tasks' part of the report; the world fills in the rest.
+fn summary(
+    plan: &Plan,
+    tallies: &[Tally],
+    seconds: f64,
+    sync_s: f64,
+    vmstat: Counters,
+) -> ArmReport {
+    let seconds = seconds.max(1e-9);
+    let tasks: Vec<TaskReport> = plan
+        .tasks
+        .iter()
+        .zip(tallies)
+        .map(|(task, tally)| TaskReport {
+            name: task.name.clone(),
+            ops: tally.ops,
+            ops_per_s: tally.ops as f64 / seconds,
+            bytes_per_s: tally.bytes as f64 / seconds,
+            latency_us: latency(tally),
+        })
+        .collect();
+    let ops: u64 = tallies.iter().map(|t| t.ops).sum();
+    let longest = tallies.iter().map(|t| t.longest_ns).max().unwrap_or(0);
+    ArmReport {
+        world: plan.arm.world.name().to_string(),
+        preset: plan.arm.label.clone(),
+        tasks,
+        ops_per_s: ops as f64 / seconds,
+        ops_per_s_with_sync: ops as f64 / (seconds + sync_s),
+        stall_s: Stall {
+            alloc: None,
+            throttle: None,
+            longest: Some(longest as f64 / 1e9),
+        },
+        refused: tallies.iter().map(|t| t.refused).sum(),
+        vmstat,
+        ..ArmReport::default()
+    }
+}
+
+#[cfg(test)]
+#[path = "measure_tests.rs"]
+mod tests;

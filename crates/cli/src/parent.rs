@@ -1,0 +1,288 @@
+//! A run: lays the files out, starts a child for each arm, shows progress, gathers the reports.
+
+use crate::child::Order;
+use crate::cleanup::{Undo, undo};
+use crate::error::{CliError, Result};
+use crate::linux;
+use crate::place::{self, Place};
+use crate::plan::{Arm, Plan, WorldName};
+use crate::report::{ArmReport, Report};
+use crate::scenario::Scenario;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{IsTerminal, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long after its plan's time a child is given up.
+const CHILD_GRACE: Duration = Duration::from_secs(240);
+
+/// What a run needs to know beside its scenario.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where the files go.
+    pub dir: Option<std::path::PathBuf>,
+    /// The seed of the tasks' random numbers.
+    pub seed: u64,
+}
+
+/// Runs `arms` one after the other.
+///
+/// # Errors
+/// The first arm that fails; a Linux arm that cannot be set up is left out with its reason, unless it is the only one.
+pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Report> {
+    let on_disk = arms.iter().any(|a| a.world != WorldName::Lab);
+    let place = if on_disk {
+        Some(prepare(&mut scenario, options.dir.as_deref())?)
+    } else {
+        None
+    };
+    let dir = place.as_ref().map_or(Path::new("."), |p| &p.dir);
+    let mut report = Report {
+        scenario: scenario.name.clone(),
+        memory_bytes: scenario.memory.0,
+        arms: Vec::new(),
+    };
+    let mut skipped = None;
+    for (index, arm) in arms.iter().enumerate() {
+        let mut plan = Plan::new(&scenario, arm.clone(), dir);
+        plan.seed = options.seed;
+        let progress = Progress::new(index, arms.len(), arm, &plan);
+        let result = run_arm(plan, &progress);
+        match result {
+            Ok(done) => {
+                progress.finish(&done);
+                report.arms.push(done);
+            }
+            Err(e) if arm.world == WorldName::Linux && arms.len() > 1 => {
+                progress.give_up();
+                eprintln!("{}: not run\n{e}", arm.title());
+                skipped = Some(e);
+            }
+            Err(e) => {
+                progress.give_up();
+                return Err(e);
+            }
+        }
+    }
+    match (report.arms.is_empty(), skipped) {
+        (true, Some(e)) => Err(e),
+        _ => Ok(report),
+    }
+}
+
+/// Makes the directory and the files.
+fn prepare(scenario: &mut Scenario, dir: Option<&Path>) -> Result<Place> {
+    let place = place::make(dir)?;
+    for note in &place.notes {
+        eprintln!("note: {note}");
+    }
+    if let Some(note) = place::fit(scenario, &place.dir)? {
+        eprintln!("note: {note}");
+    }
+    for (name, file) in &scenario.files {
+        let path = place.dir.join(format!("{name}.data"));
+        place::lay_out(&path, file.size.bytes(scenario.memory.0), file.sparse)?;
+    }
+    Ok(place)
+}
+
+fn run_arm(mut plan: Plan, progress: &Progress) -> Result<ArmReport> {
+    let setup = match plan.arm.world {
+        WorldName::Linux => Some(linux::set_up(&mut plan)?),
+        _ => None,
+    };
+    if let Some(setup) = &setup {
+        for note in &setup.notes {
+            progress.note(note);
+        }
+    }
+    let trace_dir = setup.as_ref().and_then(|s| s.trace_dir.clone());
+    let limit = Duration::from_nanos(plan.settle_ns + plan.duration_ns) + CHILD_GRACE;
+    let order = Order { plan, trace_dir };
+    let mut report = run_child(&order, limit, progress)?;
+    if let Some(setup) = &setup {
+        report.world.clone_from(&setup.world);
+    }
+    Ok(report)
+}
+
+/// A child with its end ensured: killed when the command ends before it does.
+struct Running {
+    child: Arc<Mutex<Child>>,
+    _undo: Undo,
+}
+
+fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl Running {
+    fn new(child: Child) -> Running {
+        let child = Arc::new(Mutex::new(child));
+        let doomed = child.clone();
+        let undo = undo(move || {
+            let mut child = lock(&doomed);
+            let _ = child.kill();
+            let _ = child.wait();
+        });
+        Running { child, _undo: undo }
+    }
+}
+
+fn run_child(order: &Order, limit: Duration, progress: &Progress) -> Result<ArmReport> {
+    let remedy = "report this as a bug, with the scenario";
+    let title = order.plan.arm.title();
+    let fail = |e: &dyn std::fmt::Display| CliError::failed(format!("{title}: {e}"), remedy);
+    let exe = std::env::current_exe().map_err(|e| fail(&e))?;
+    let mut child = Command::new(exe)
+        .arg("run-arm")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| fail(&e))?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let running = Running::new(child);
+    if let Some(mut stdin) = stdin {
+        let text = serde_json::to_vec(order).map_err(|e| fail(&e))?;
+        // A child that died before it read says why on its standard error.
+        let _ = stdin.write_all(&text);
+    }
+    let collect = |stream: Option<Box<dyn Read + Send>>| {
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            if let Some(mut stream) = stream {
+                let _ = stream.read_to_end(&mut text);
+            }
+            String::from_utf8_lossy(&text).into_owned()
+        })
+    };
+    let out = collect(stdout.map(|s| Box::new(s) as Box<dyn Read + Send>));
+    let err = collect(stderr.map(|s| Box::new(s) as Box<dyn Read + Send>));
+    let begin = Instant::now();
+    let status = loop {
+        if let Some(status) = lock(&running.child).try_wait().map_err(|e| fail(&e))? {
+            break status;
+        }
+        if begin.elapsed() > limit {
+            return Err(CliError::failed(
+                format!("{title}: no result after {} s", limit.as_secs()),
+                "check the disk (`dmesg`); on a slow disk use a smaller --memory",
+            ));
+        }
+        progress.tick();
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let (out, err) = (
+        out.join().unwrap_or_default(),
+        err.join().unwrap_or_default(),
+    );
+    if status.success() {
+        for line in err.lines() {
+            progress.note(line);
+        }
+        return serde_json::from_str(out.trim()).map_err(|e| fail(&e));
+    }
+    Err(child_error(&title, &status.to_string(), &err))
+}
+
+/// A child's last words, with its own remedy if it had one.
+fn child_error(title: &str, status: &str, err: &str) -> CliError {
+    let err = err.trim();
+    match err.rsplit_once("\n  try: ") {
+        Some((message, remedy)) => CliError::failed(
+            message.trim_start_matches("highwater: ").to_string(),
+            remedy.to_string(),
+        ),
+        None => CliError::failed(
+            format!("{title}: the process of this arm ended with {status}\n{err}"),
+            "report this as a bug, with the scenario; `--preset` runs the other arms meanwhile",
+        ),
+    }
+}
+
+/// A bar on a terminal, else a line for each arm.
+struct Progress {
+    bar: Option<ProgressBar>,
+    label: String,
+    begin: Instant,
+    plan_ms: u64,
+}
+
+impl Progress {
+    fn new(index: usize, of: usize, arm: &Arm, plan: &Plan) -> Progress {
+        let label = format!("{}/{of} {}", index + 1, arm.title());
+        let plan_ms = (plan.settle_ns + plan.duration_ns) / 1_000_000;
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(plan_ms);
+            if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {elapsed}") {
+                bar.set_style(style);
+            }
+            bar.set_message(label.clone());
+            bar
+        });
+        Progress {
+            bar,
+            label,
+            begin: Instant::now(),
+            plan_ms,
+        }
+    }
+
+    fn tick(&self) {
+        if let Some(bar) = &self.bar {
+            let ms = self.begin.elapsed().as_millis() as u64;
+            bar.set_position(ms.min(self.plan_ms));
+            bar.tick();
+        }
+    }
+
+    fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("note: {text}")),
+            None => eprintln!("note: {text}"),
+        }
+    }
+
+    fn finish(&self, report: &ArmReport) {
+        self.give_up();
+        eprintln!(
+            "{}: {} ops/s, longest wait {}  ({:.1} s)",
+            self.label,
+            crate::units::show_count(report.ops_per_s as u64),
+            report
+                .stall_s
+                .longest
+                .map_or("-".into(), |s| crate::units::show_us(s * 1e6)),
+            self.begin.elapsed().as_secs_f64(),
+        );
+    }
+
+    fn give_up(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_s_remedy_is_passed_on() {
+        let e = child_error(
+            "os 3.2",
+            "exit status: 1",
+            "highwater: os 3.2: disk gone\n  try: another disk\n",
+        );
+        assert_eq!(
+            (e.message.as_str(), e.remedy.as_str()),
+            ("os 3.2: disk gone", "another disk")
+        );
+        let e = child_error("os 3.2", "signal: 6", "thread main panicked");
+        assert!(e.message.contains("signal: 6") && e.message.contains("panicked"));
+    }
+}

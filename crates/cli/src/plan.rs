@@ -1,0 +1,338 @@
+//! A run, resolved: what the parent hands to the child that runs one arm, and how scenarios become arms.
+
+use crate::error::{CliError, Result, did_you_mean};
+use crate::scenario::{DeviceLimit, Kind, PolicyPatch, Scenario};
+use highwater_engine::{Policy, Preset};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Where an arm runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorldName {
+    /// The engine on threads, io_uring and real files.
+    Os,
+    /// The engine on coroutines, in virtual time, on a modelled device.
+    Lab,
+    /// Linux's own page cache in a memory cgroup.
+    Linux,
+    /// No cache: `O_DIRECT` at a queue depth.
+    Raw,
+}
+
+impl WorldName {
+    /// Those that `--world` takes.
+    pub const CHOICES: [(&'static str, WorldName); 3] = [
+        ("os", WorldName::Os),
+        ("lab", WorldName::Lab),
+        ("linux", WorldName::Linux),
+    ];
+
+    /// As in the table and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            WorldName::Os => "os",
+            WorldName::Lab => "lab",
+            WorldName::Linux => "linux",
+            WorldName::Raw => "raw",
+        }
+    }
+
+    /// From the command line: `os,linux`.
+    pub fn parse_list(list: &str) -> Result<Vec<WorldName>> {
+        let names = Self::CHOICES.map(|(n, _)| n);
+        let mut worlds = Vec::new();
+        for word in list.split(',').map(str::trim).filter(|w| !w.is_empty()) {
+            let Some((_, world)) = Self::CHOICES.iter().find(|(n, _)| *n == word) else {
+                let hint = did_you_mean(word, names)
+                    .map_or(String::new(), |w| format!("; did you mean {w}?"));
+                return Err(CliError::usage(
+                    format!("unknown world {word:?}{hint}"),
+                    format!("--world with one or more of {}", names.join(",")),
+                ));
+            };
+            if !worlds.contains(world) {
+                worlds.push(*world);
+            }
+        }
+        if worlds.is_empty() {
+            return Err(CliError::usage("--world names no world", "--world os"));
+        }
+        Ok(worlds)
+    }
+}
+
+/// A row of the table before it ran.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Arm {
+    /// Where.
+    pub world: WorldName,
+    /// The label: the preset's name, or the arm's.
+    pub label: String,
+    /// The preset it starts from.
+    pub preset: String,
+    /// What it changes.
+    pub patch: PolicyPatch,
+    /// The backing refuses writes from reclaim.
+    pub refuse: bool,
+    /// Requests in flight (`raw` only).
+    pub depth: u32,
+}
+
+impl Arm {
+    /// The engine's knobs.
+    pub fn policy(&self) -> Result<Policy> {
+        let preset: Preset = self
+            .preset
+            .parse()
+            .map_err(|e: String| CliError::usage(e, "--preset all"))?;
+        Ok(self.patch.apply(preset.policy()))
+    }
+
+    /// As people read it: `os 6.16`.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.world.name(), self.label)
+    }
+}
+
+/// A file, with its place.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PlanFile {
+    /// The scenario's name for it.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// The first byte within `path` (a block device holds several).
+    pub start: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// No blocks.
+    pub sparse: bool,
+}
+
+/// A task, with its file as an index.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PlanTask {
+    /// The name in the table.
+    pub name: String,
+    /// What it does.
+    pub kind: Kind,
+    /// Which of the plan's files.
+    pub file: usize,
+    /// How many do it.
+    pub threads: u32,
+    /// Bytes of one operation.
+    pub io: u64,
+    /// Operations a second and thread, at most.
+    pub rate: Option<f64>,
+    /// Nanoseconds between two operations.
+    pub think_ns: u64,
+    /// The share of writes (`zipf`).
+    pub write_share: f64,
+    /// The exponent (`zipf`).
+    pub exponent: f64,
+    /// `sync_data` after so many operations.
+    pub fsync_every: Option<u64>,
+}
+
+/// Everything that a child needs to run one arm.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The row.
+    pub arm: Arm,
+    /// The budget in bytes.
+    pub memory: u64,
+    /// Bytes per frame.
+    pub frame_size: usize,
+    /// Bytes written through the cache before anything is measured.
+    pub warm_up_bytes: u64,
+    /// Nanoseconds that tasks run unmeasured.
+    pub settle_ns: u64,
+    /// Nanoseconds that they are measured.
+    pub duration_ns: u64,
+    /// The device's limit.
+    pub limit: Option<DeviceLimit>,
+    /// Files.
+    pub files: Vec<PlanFile>,
+    /// Tasks.
+    pub tasks: Vec<PlanTask>,
+    /// For the random numbers.
+    pub seed: u64,
+    /// The memory cgroup of a Linux arm.
+    pub cgroup: Option<PathBuf>,
+}
+
+impl Plan {
+    /// The plan of `arm`, with files of the scenario's sizes under `dir`.
+    pub fn new(scenario: &Scenario, arm: Arm, dir: &std::path::Path) -> Plan {
+        let memory = scenario.memory.0;
+        let files: Vec<PlanFile> = scenario
+            .files
+            .iter()
+            .map(|(name, spec)| PlanFile {
+                name: name.clone(),
+                path: dir.join(format!("{name}.data")),
+                start: 0,
+                len: spec.size.bytes(memory),
+                sparse: spec.sparse,
+            })
+            .collect();
+        let tasks = scenario
+            .tasks
+            .iter()
+            .map(|t| PlanTask {
+                name: t.name.clone(),
+                kind: t.kind,
+                // SCEN-1: the file is declared.
+                file: files
+                    .iter()
+                    .position(|f| f.name == *t.file.get_ref())
+                    .expect("SCEN-1"),
+                threads: t.threads,
+                io: t.io.0,
+                rate: t.rate,
+                think_ns: t.think.map_or(0, |s| s.0.as_nanos() as u64),
+                write_share: t.write_share.unwrap_or(0.3),
+                exponent: t.exponent.unwrap_or(0.99),
+                fsync_every: t.fsync_every,
+            })
+            .collect();
+        Plan {
+            arm,
+            memory,
+            frame_size: scenario.frame_size.0 as usize,
+            warm_up_bytes: (scenario.warm_up * memory as f64) as u64,
+            settle_ns: scenario.settle.0.as_nanos() as u64,
+            duration_ns: scenario.duration.0.as_nanos() as u64,
+            limit: scenario.device,
+            files,
+            tasks,
+            seed: 1,
+            cgroup: None,
+        }
+    }
+}
+
+/// The presets that `list` (of `--preset`, or of the scenario) names.
+pub fn presets<'a>(list: impl IntoIterator<Item = &'a str>) -> Result<Vec<Preset>> {
+    let mut presets = Vec::new();
+    for name in list {
+        let some: Vec<Preset> = match name {
+            "all" => Preset::ALL.to_vec(),
+            _ => vec![name.parse().map_err(|e: String| {
+                let near = did_you_mean(name, Preset::ALL.map(Preset::name));
+                let hint = near.map_or(String::new(), |w| format!("; did you mean {w}?"));
+                CliError::usage(
+                    format!("{e}{hint}"),
+                    "--preset all, or names with commas between",
+                )
+            })?],
+        };
+        for preset in some {
+            if !presets.contains(&preset) {
+                presets.push(preset);
+            }
+        }
+    }
+    Ok(presets)
+}
+
+/// The rows of a run: each world's, in the order given.
+pub fn arms(
+    scenario: &Scenario,
+    worlds: &[WorldName],
+    presets: &[Preset],
+    extra: bool,
+    raw: bool,
+) -> Vec<Arm> {
+    let base = |world, label: &str, preset: &str| Arm {
+        world,
+        label: label.to_string(),
+        preset: preset.to_string(),
+        patch: scenario.policy,
+        refuse: false,
+        depth: 0,
+    };
+    let mut arms = Vec::new();
+    for &world in worlds {
+        if world == WorldName::Linux {
+            arms.push(base(world, "page cache", "highwater"));
+            continue;
+        }
+        arms.extend(presets.iter().map(|p| base(world, p.name(), p.name())));
+        if extra {
+            arms.extend(scenario.arms.iter().map(|a| Arm {
+                patch: scenario.policy.then(a.policy),
+                refuse: a.refuse,
+                ..base(world, &a.name, a.preset.get_ref())
+            }));
+        }
+    }
+    if raw {
+        arms.extend([32, 128, 256].map(|depth| Arm {
+            depth,
+            ..base(WorldName::Raw, &format!("O_DIRECT qd{depth}"), "highwater")
+        }));
+    }
+    arms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::find;
+
+    #[test]
+    fn worlds_and_presets_are_lists_without_doubles() {
+        assert_eq!(
+            WorldName::parse_list("os, linux,os").unwrap(),
+            [WorldName::Os, WorldName::Linux]
+        );
+        assert!(
+            WorldName::parse_list("linus")
+                .unwrap_err()
+                .message
+                .contains("did you mean linux?")
+        );
+        assert!(WorldName::parse_list(",").is_err());
+        assert_eq!(presets(["all", "3.2"]).unwrap(), Preset::ALL);
+        assert!(
+            presets(["hihgwater"])
+                .unwrap_err()
+                .message
+                .contains("did you mean highwater?")
+        );
+    }
+
+    #[test]
+    fn a_plan_survives_the_way_to_the_child() {
+        let mut scenario = find("slow-disk").unwrap();
+        scenario.policy.pause_max = Some(crate::units::Span(std::time::Duration::from_millis(7)));
+        let arm = arms(&scenario, &[WorldName::Os], &[Preset::V3_2], true, false).remove(0);
+        let plan = Plan::new(&scenario, arm, std::path::Path::new("/d"));
+        let text = serde_json::to_string(&plan).unwrap();
+        let back: Plan = serde_json::from_str(&text).unwrap();
+        assert_eq!(plan, back);
+        assert_eq!(
+            back.arm.policy().unwrap().pause_max,
+            highwater_engine::world::Nanos::from_millis(7)
+        );
+        assert_eq!(back.tasks[0].io, 4096);
+    }
+
+    #[test]
+    fn arms_are_rows_world_by_world() {
+        let scenario = find("rfc").unwrap();
+        let rows = arms(
+            &scenario,
+            &[WorldName::Os, WorldName::Linux],
+            &Preset::ALL,
+            true,
+            true,
+        );
+        let titles: Vec<String> = rows.iter().map(Arm::title).collect();
+        assert_eq!(titles[0], "os 2.6.35");
+        assert_eq!(titles[5], "linux page cache");
+        assert_eq!(titles[8], "raw O_DIRECT qd256");
+    }
+}

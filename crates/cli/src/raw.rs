@@ -1,0 +1,259 @@
+//! The device's own bound: random `O_DIRECT` writes at a queue depth, by io_uring, or by a thread for each request where
+//! io_uring is forbidden.
+#![allow(unsafe_code)]
+
+use crate::error::{CliError, Result};
+use crate::plan::Plan;
+use crate::report::{ArmReport, Latency, TaskReport};
+use crate::rng::Rng;
+use hdrhistogram::Histogram;
+use io_uring::{IoUring, opcode, types};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What to write.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// A file or block device.
+    pub path: PathBuf,
+    /// The first byte.
+    pub start: u64,
+    /// Bytes from there.
+    pub len: u64,
+    /// Bytes of one write, a multiple of 4 KiB.
+    pub io: u64,
+    /// Writes in flight.
+    pub depth: u32,
+    /// For how long.
+    pub duration: Duration,
+}
+
+/// What was written.
+pub struct Done {
+    /// Latency in nanoseconds.
+    pub latency: Histogram<u64>,
+    /// Seconds, the last completion included.
+    pub seconds: f64,
+    /// Seconds of the flush at the end.
+    pub sync_s: f64,
+}
+
+impl Done {
+    /// Writes a second.
+    pub fn ops_per_s(&self) -> f64 {
+        self.latency.len() as f64 / self.seconds.max(1e-9)
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("bounds of a histogram")
+}
+
+/// Runs the job.
+///
+/// # Errors
+/// When `O_DIRECT` is refused, or a write fails.
+pub fn random(job: &Job) -> Result<Done> {
+    let remedy = "--dir with a disk whose file system has O_DIRECT (not tmpfs)";
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(&job.path)
+        .map_err(|e| CliError::os(format!("O_DIRECT {}", job.path.display()), e, remedy))?;
+    let begin = Instant::now();
+    let latency = match IoUring::new(job.depth.next_power_of_two()) {
+        Ok(ring) => by_ring(job, &file, ring),
+        Err(_) => by_threads(job, &file),
+    }
+    .map_err(|e| {
+        CliError::os(
+            format!("O_DIRECT write of {}", job.path.display()),
+            e,
+            remedy,
+        )
+    })?;
+    let seconds = begin.elapsed().as_secs_f64();
+    let synced = Instant::now();
+    file.sync_data()
+        .map_err(|e| CliError::os(format!("fdatasync {}", job.path.display()), e, remedy))?;
+    Ok(Done {
+        latency,
+        seconds,
+        sync_s: synced.elapsed().as_secs_f64(),
+    })
+}
+
+fn by_ring(job: &Job, file: &File, mut ring: IoUring) -> std::io::Result<Histogram<u64>> {
+    let mut latency = histogram();
+    let mut space = vec![0xC3u8; job.io as usize + 4096];
+    let buf = crate::place::aligned(&mut space, job.io as usize).as_ptr();
+    let mut rng = Rng::new(u64::from(job.depth), 3);
+    let places = (job.len / job.io).max(1);
+    let begin = Instant::now();
+    let mut started = vec![begin; job.depth as usize];
+    let mut idle: Vec<u32> = (0..job.depth).collect();
+    let mut in_flight = 0;
+    let mut failed = None;
+    loop {
+        let open = begin.elapsed() < job.duration && failed.is_none();
+        while open && let Some(slot) = idle.pop() {
+            started[slot as usize] = Instant::now();
+            let offset = job.start + rng.below(places) * job.io;
+            let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), buf, job.io as u32)
+                .offset(offset)
+                .build()
+                .user_data(u64::from(slot));
+            // SAFETY: `space` and `file` outlive every request: the loop ends only when none is in flight, and nobody
+            // writes to the buffer meanwhile. The ring has room for `depth` entries.
+            unsafe { ring.submission().push(&entry) }.expect("a ring of at least `depth` entries");
+            in_flight += 1;
+        }
+        if in_flight == 0 {
+            break;
+        }
+        match ring.submit_and_wait(1) {
+            Ok(_) => {}
+            Err(e)
+                if matches!(
+                    e.raw_os_error(),
+                    Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)
+                ) => {}
+            // Requests may be in flight, and their buffer must outlive them: nothing after this line may free it.
+            Err(e) => {
+                std::mem::forget(space);
+                return Err(e);
+            }
+        }
+        let now = Instant::now();
+        for done in ring.completion() {
+            in_flight -= 1;
+            let slot = done.user_data() as u32;
+            idle.push(slot);
+            if done.result() < 0 {
+                failed = Some(std::io::Error::from_raw_os_error(-done.result()));
+            } else {
+                latency.saturating_record((now - started[slot as usize]).as_nanos() as u64);
+            }
+        }
+    }
+    failed.map_or(Ok(latency), Err)
+}
+
+fn by_threads(job: &Job, file: &File) -> std::io::Result<Histogram<u64>> {
+    let begin = Instant::now();
+    let one = |thread: u32| -> std::io::Result<Histogram<u64>> {
+        let mut latency = histogram();
+        let mut rng = Rng::new(u64::from(thread), 4);
+        let mut space = vec![0xC3u8; job.io as usize + 4096];
+        let buf = crate::place::aligned(&mut space, job.io as usize);
+        while begin.elapsed() < job.duration {
+            let at = Instant::now();
+            file.write_all_at(
+                buf,
+                job.start + rng.below((job.len / job.io).max(1)) * job.io,
+            )?;
+            latency.saturating_record(at.elapsed().as_nanos() as u64);
+        }
+        Ok(latency)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..job.depth)
+            .map(|t| scope.spawn(move || one(t)))
+            .collect();
+        let mut all = histogram();
+        for thread in threads {
+            let part = thread
+                .join()
+                .map_err(|_| std::io::Error::other("a writing thread panicked"))??;
+            all.add(&part).expect("histograms of the same bounds");
+        }
+        Ok(all)
+    })
+}
+
+/// Runs a `raw` arm: the plan's first written file, at the arm's depth.
+///
+/// # Errors
+/// As [`random`].
+pub fn run(plan: &Plan) -> Result<ArmReport> {
+    let task = plan.tasks.iter().find(|t| t.kind.writes());
+    let Some(task) = task else {
+        return Err(CliError::usage(
+            "--raw needs a scenario with a writer",
+            "highwater run random-write --raw",
+        ));
+    };
+    let file = &plan.files[task.file];
+    let job = Job {
+        path: file.path.clone(),
+        start: file.start,
+        len: file.len,
+        io: task.io.next_multiple_of(4096),
+        depth: plan.arm.depth,
+        duration: Duration::from_nanos(plan.duration_ns),
+    };
+    let done = random(&job)?;
+    let us = |q: f64| done.latency.value_at_quantile(q) as f64 / 1e3;
+    let ops = done.latency.len();
+    let ops_per_s = done.ops_per_s();
+    Ok(ArmReport {
+        world: "raw".into(),
+        preset: plan.arm.label.clone(),
+        tasks: vec![TaskReport {
+            name: task.name.clone(),
+            ops,
+            ops_per_s,
+            bytes_per_s: ops_per_s * job.io as f64,
+            latency_us: Latency {
+                p50: us(0.5),
+                p99: us(0.99),
+                p999: us(0.999),
+                p9999: us(0.9999),
+                max: done.latency.max() as f64 / 1e3,
+            },
+        }],
+        ops_per_s,
+        ops_per_s_with_sync: ops as f64 / (done.seconds + done.sync_s),
+        write_kib_mean: Some(job.io as f64 / 1024.0),
+        ..ArmReport::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ring_and_threads_write_within_the_range() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let path = dir.path().join("f");
+        crate::place::lay_out(&path, 1 << 20, false).unwrap();
+        let job = Job {
+            path: path.clone(),
+            start: 0,
+            len: 1 << 20,
+            io: 4096,
+            depth: 4,
+            duration: Duration::from_millis(50),
+        };
+        let done = match random(&job) {
+            Ok(done) => done,
+            Err(e) => {
+                eprintln!("skipped: {e}");
+                return;
+            }
+        };
+        assert!(done.latency.len() > 0);
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(&path)
+            .unwrap();
+        assert!(by_threads(&job, &file).unwrap().len() > 0);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
+    }
+}

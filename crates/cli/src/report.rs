@@ -1,0 +1,202 @@
+//! What a run found out, in the shape of `--json`.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The whole of `--json`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The budget.
+    pub memory_bytes: u64,
+    /// The arms that ran.
+    pub arms: Vec<ArmReport>,
+}
+
+/// One arm: a row of the table.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct ArmReport {
+    /// `os`, `lab`, `linux (cgroup v1)`, `raw`.
+    pub world: String,
+    /// The preset, or the arm's label.
+    pub preset: String,
+    /// The tasks.
+    pub tasks: Vec<TaskReport>,
+    /// Operations a second, all tasks.
+    pub ops_per_s: f64,
+    /// The same, with the time of the final sync counted.
+    pub ops_per_s_with_sync: f64,
+    /// Seconds that tasks stood still, summed over tasks.
+    pub stall_s: Stall,
+    /// Hits over look-ups; null where it cannot be known.
+    pub hit_ratio: Option<f64>,
+    /// Refaults; null where they cannot be known.
+    pub refaults: Option<u64>,
+    /// Who wrote how many pages.
+    pub written_pages: Written,
+    /// Mean size of a write request; null without writes or where it cannot be known.
+    pub write_kib_mean: Option<f64>,
+    /// Counters of the measured time, by name.
+    pub vmstat: BTreeMap<String, u64>,
+    /// Allocations that failed.
+    pub refused: u64,
+    /// Highest memory of the process (VmHWM); of the cgroup for Linux.
+    pub peak_rss_bytes: u64,
+    /// The same before the cache was built.
+    pub idle_rss_bytes: u64,
+}
+
+/// One task's numbers.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// Its name.
+    pub name: String,
+    /// Operations.
+    pub ops: u64,
+    /// Operations a second, all its threads.
+    pub ops_per_s: f64,
+    /// Bytes a second.
+    pub bytes_per_s: f64,
+    /// Latency in microseconds.
+    pub latency_us: Latency,
+}
+
+/// Latency of one operation in microseconds.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Latency {
+    /// Median.
+    pub p50: f64,
+    /// 99 %.
+    pub p99: f64,
+    /// 99.9 %.
+    pub p999: f64,
+    /// 99.99 %.
+    pub p9999: f64,
+    /// The longest.
+    pub max: f64,
+}
+
+/// Seconds of standing still. Null where it cannot be known.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Stall {
+    /// Waiting for memory, direct reclaim included.
+    pub alloc: Option<f64>,
+    /// Paused, or made to write, by the throttle.
+    pub throttle: Option<f64>,
+    /// The longest single wait of either kind.
+    pub longest: Option<f64>,
+}
+
+/// Pages written, by who wrote them. Null where it cannot be known.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Written {
+    /// Direct reclaim: a thread that needed a page.
+    pub direct: Option<u64>,
+    /// kswapd.
+    pub kswapd: Option<u64>,
+    /// The flusher.
+    pub flusher: Option<u64>,
+    /// A throttled writer.
+    pub writer: Option<u64>,
+    /// Sync.
+    pub sync: Option<u64>,
+}
+
+impl ArmReport {
+    /// As people read it.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.world, self.preset)
+    }
+
+    /// A counter, if the arm has it.
+    pub fn count(&self, name: &str) -> Option<u64> {
+        self.vmstat.get(name).copied()
+    }
+
+    /// The highest p99.9 of its tasks, with the task's name.
+    pub fn worst_p999(&self) -> Option<(&str, f64)> {
+        self.tasks
+            .iter()
+            .map(|t| (t.name.as_str(), t.latency_us.p999))
+            .max_by(|a, b| a.1.total_cmp(&b.1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn keys(v: &Value) -> Vec<&str> {
+        v.as_object()
+            .expect("an object")
+            .keys()
+            .map(String::as_str)
+            .collect()
+    }
+
+    /// The names that users parse; a change here breaks them.
+    #[test]
+    fn json_has_exactly_the_names_of_its_contract() {
+        let arm = ArmReport {
+            tasks: vec![TaskReport::default()],
+            ..ArmReport::default()
+        };
+        let report = Report {
+            scenario: "rfc".into(),
+            memory_bytes: 1,
+            arms: vec![arm],
+        };
+        let v = serde_json::to_value(&report).unwrap();
+        let sorted = |mut names: Vec<&'static str>| {
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(keys(&v), sorted(vec!["scenario", "memory_bytes", "arms"]));
+        let arm = &v["arms"][0];
+        assert_eq!(
+            keys(arm),
+            sorted(vec![
+                "world",
+                "preset",
+                "tasks",
+                "ops_per_s",
+                "ops_per_s_with_sync",
+                "stall_s",
+                "hit_ratio",
+                "refaults",
+                "written_pages",
+                "write_kib_mean",
+                "vmstat",
+                "refused",
+                "peak_rss_bytes",
+                "idle_rss_bytes",
+            ])
+        );
+        assert_eq!(
+            keys(&arm["tasks"][0]),
+            sorted(vec![
+                "name",
+                "ops",
+                "ops_per_s",
+                "bytes_per_s",
+                "latency_us"
+            ])
+        );
+        assert_eq!(
+            keys(&arm["tasks"][0]["latency_us"]),
+            sorted(vec!["p50", "p99", "p999", "p9999", "max"])
+        );
+        assert_eq!(
+            keys(&arm["stall_s"]),
+            sorted(vec!["alloc", "throttle", "longest"])
+        );
+        assert_eq!(
+            keys(&arm["written_pages"]),
+            sorted(vec!["direct", "kswapd", "flusher", "writer", "sync"])
+        );
+        let back: Report = serde_json::from_value(v).unwrap();
+        assert_eq!(back, report);
+    }
+}

@@ -1,0 +1,298 @@
+//! From text to a scenario, or to an error that names the line, the column and what was expected.
+
+use super::{Kind, Scenario, TaskSpec};
+use crate::error::{CliError, Result, did_you_mean};
+use highwater_engine::Preset;
+use std::ops::Range;
+
+/// Reads the scenario `text`, which came from `origin`.
+///
+/// # Errors
+/// With line, column, the line itself, what was expected, and the nearest known word.
+pub fn load(origin: &str, text: &str) -> Result<Scenario> {
+    let scenario: Scenario = toml::from_str(text).map_err(|e| {
+        let message = e.message().trim().replace('\n', "; ");
+        let span = e.span().unwrap_or(0..0);
+        let hint = unknown_word(&message).and_then(|(word, known)| {
+            did_you_mean(&word, known.iter().map(String::as_str)).map(str::to_string)
+        });
+        at(origin, text, span, &message, hint.as_deref())
+    })?;
+    check(origin, text, &scenario)?;
+    Ok(scenario)
+}
+
+/// From serde's ``unknown field `a`, expected one of `b`, `c` ``: the word and the known ones.
+fn unknown_word(message: &str) -> Option<(String, Vec<String>)> {
+    if !message.contains("unknown field") && !message.contains("unknown variant") {
+        return None;
+    }
+    let mut words = message.split('`').skip(1).step_by(2).map(str::to_string);
+    Some((words.next()?, words.collect()))
+}
+
+/// An error at a place of the text.
+fn at(origin: &str, text: &str, span: Range<usize>, message: &str, hint: Option<&str>) -> CliError {
+    let start = span.start.min(text.len());
+    let before = &text[..start];
+    let line = before.matches('\n').count() + 1;
+    let line_start = before.rfind('\n').map_or(0, |i| i + 1);
+    let column = text[line_start..start].chars().count() + 1;
+    let line_text = text[line_start..].lines().next().unwrap_or("");
+    let rest = line_text.chars().count().saturating_sub(column - 1).max(1);
+    let width = text
+        .get(span)
+        .map_or(1, |s| s.chars().count())
+        .clamp(1, rest);
+    let number = line.to_string();
+    let gutter = " ".repeat(number.len());
+    let mut out = format!(
+        "{origin}:{line}:{column}: {message}\n {gutter} |\n {number} | {line_text}\n {gutter} | "
+    );
+    out.push_str(&" ".repeat(column - 1));
+    out.push_str(&"^".repeat(width));
+    if let Some(near) = hint {
+        out.push_str(&format!(" did you mean `{near}`?"));
+    }
+    CliError::usage(
+        out,
+        "`highwater scenario show rfc` prints a complete scenario with each field explained",
+    )
+}
+
+/// SCEN-1.
+fn check(origin: &str, text: &str, scenario: &Scenario) -> Result<()> {
+    let whole = |message: &str| Err(at(origin, text, 0..0, message, None));
+    if scenario.tasks.is_empty() {
+        return whole("a scenario without tasks does nothing; expected at least one [[tasks]]");
+    }
+    let frame = scenario.frame_size.0;
+    if !frame.is_power_of_two() || !(4096..=65536).contains(&frame) {
+        return whole("frame_size: expected a power of two from 4KiB to 64KiB");
+    }
+    if !(0.0..=100.0).contains(&scenario.warm_up) {
+        return whole("warm_up: expected a multiple of memory from 0 to 100");
+    }
+    if scenario.duration.0.is_zero() {
+        return whole("duration: expected more than no time");
+    }
+    if scenario
+        .device
+        .is_some_and(|d| d.bytes_per_s == 0 || d.iops == 0)
+    {
+        return whole(
+            "device: a device of 0 bytes or 0 requests a second never answers; expected more than 0",
+        );
+    }
+    let patches = std::iter::once(&scenario.policy).chain(scenario.arms.iter().map(|a| &a.policy));
+    if let Some(problem) = patches.filter_map(|p| p.problem()).next() {
+        return whole(problem);
+    }
+    let presets = scenario
+        .presets
+        .iter()
+        .chain(scenario.arms.iter().map(|a| &a.preset));
+    for preset in presets {
+        let name = preset.get_ref().as_str();
+        if name != "all" && name.parse::<Preset>().is_err() {
+            let names = Preset::ALL.map(Preset::name);
+            let message = format!(
+                "unknown preset {name:?}, expected one of {} or all",
+                names.join(", ")
+            );
+            return Err(at(
+                origin,
+                text,
+                preset.span(),
+                &message,
+                did_you_mean(name, names),
+            ));
+        }
+    }
+    scenario
+        .tasks
+        .iter()
+        .try_for_each(|task| check_task(origin, text, scenario, task))
+}
+
+fn check_task(origin: &str, text: &str, scenario: &Scenario, task: &TaskSpec) -> Result<()> {
+    let file = task.file.get_ref().as_str();
+    let here = |message: String| Err(at(origin, text, task.file.span(), &message, None));
+    let Some(spec) = scenario.files.get(file) else {
+        let names: Vec<&str> = scenario.files.keys().map(String::as_str).collect();
+        let message = format!(
+            "task {:?} uses the file {file:?}, which is not declared; expected one of: {}",
+            task.name,
+            names.join(", ")
+        );
+        return Err(at(
+            origin,
+            text,
+            task.file.span(),
+            &message,
+            did_you_mean(file, names),
+        ));
+    };
+    let name = &task.name;
+    if task.io.0 == 0 || task.io.0 > 16 << 20 {
+        return here(format!("task {name:?}: io: expected 1 byte to 16MiB"));
+    }
+    if task.threads == 0 || task.threads > 1024 {
+        return here(format!("task {name:?}: threads: expected 1 to 1024"));
+    }
+    if task.rate.is_some_and(|r| !r.is_finite() || r <= 0.0) {
+        return here(format!(
+            "task {name:?}: rate: expected operations a second, more than 0"
+        ));
+    }
+    if task.fsync_every == Some(0) {
+        return here(format!(
+            "task {name:?}: fsync_every: expected a number of operations, at least 1"
+        ));
+    }
+    if task.write_share.is_some_and(|s| !(0.0..=1.0).contains(&s)) {
+        return here(format!(
+            "task {name:?}: write_share: expected a share from 0.0 to 1.0"
+        ));
+    }
+    if task
+        .exponent
+        .is_some_and(|s| !s.is_finite() || s <= 0.0 || s > 10.0)
+    {
+        return here(format!(
+            "task {name:?}: exponent: expected more than 0 and at most 10"
+        ));
+    }
+    if task.kind != Kind::Zipf && (task.write_share.is_some() || task.exponent.is_some()) {
+        return here(format!(
+            "task {name:?}: write_share and exponent belong to kind = \"zipf\""
+        ));
+    }
+    if task.kind == Kind::FreshPage && !spec.sparse {
+        return here(format!(
+            "task {name:?}: kind = \"fresh-page\" needs a file with sparse = true"
+        ));
+    }
+    if task.kind.writes() && spec.sparse {
+        return here(format!(
+            "task {name:?} writes to a sparse file; expected a file without sparse = true"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"name = "t"
+about = "a test"
+[files.data]
+size = "4x"
+[[tasks]]
+name = "w"
+kind = "random-write"
+file = "data"
+"#;
+
+    fn error(text: &str) -> CliError {
+        load("t.toml", text).expect_err("must not load")
+    }
+
+    #[test]
+    fn defaults_fill_what_is_not_said() {
+        let s = load("t.toml", GOOD).unwrap();
+        assert_eq!(s.memory.0, 64 << 20);
+        assert_eq!(s.tasks[0].threads, 1);
+    }
+
+    #[test]
+    fn a_typo_in_a_field_names_line_column_and_the_word_meant() {
+        let e = error(&GOOD.replace("kind =", "knid ="));
+        assert!(
+            e.message.starts_with("t.toml:7:1: unknown field `knid`"),
+            "{e}"
+        );
+        assert!(e.message.contains("did you mean `kind`?"), "{e}");
+        assert!(e.message.contains("expected one of"), "{e}");
+    }
+
+    #[test]
+    fn a_typo_in_a_value_names_line_column_and_the_word_meant() {
+        let e = error(&GOOD.replace("random-write", "random-wirte"));
+        assert!(e.message.starts_with("t.toml:7:8: unknown variant"), "{e}");
+        assert!(e.message.contains("did you mean `random-write`?"), "{e}");
+        let e = error(&GOOD.replace("file = \"data\"", "file = \"dta\""));
+        assert!(e.message.starts_with("t.toml:8:8:"), "{e}");
+        assert!(e.message.contains("did you mean `data`?"), "{e}");
+    }
+
+    #[test]
+    fn a_bad_size_says_what_was_expected() {
+        let e = error(&GOOD.replace("\"4x\"", "\"4 elephants\""));
+        assert!(e.message.starts_with("t.toml:4:8:"), "{e}");
+        assert!(e.message.contains("64MiB"), "{e}");
+        let e = error(&GOOD.replace("\"4x\"", "4"));
+        assert!(e.message.contains("expected a size in quotes"), "{e}");
+    }
+
+    #[test]
+    fn a_missing_field_is_named() {
+        let e = error(&GOOD.replace("kind = \"random-write\"\n", ""));
+        assert!(e.message.contains("missing field `kind`"), "{e}");
+        assert!(e.message.starts_with("t.toml:5:1:"), "{e}");
+    }
+
+    #[test]
+    fn nonsense_that_parses_is_refused() {
+        for (from, to, expect) in [
+            (
+                "kind = \"random-write\"",
+                "kind = \"random-write\"\nthreads = 0",
+                "threads",
+            ),
+            (
+                "kind = \"random-write\"",
+                "kind = \"random-write\"\nrate = -1.0",
+                "rate",
+            ),
+            (
+                "kind = \"random-write\"",
+                "kind = \"random-write\"\nwrite_share = 0.5",
+                "zipf",
+            ),
+            ("kind = \"random-write\"", "kind = \"fresh-page\"", "sparse"),
+            (
+                "about = \"a test\"",
+                "about = \"a test\"\nframe_size = \"5000\"",
+                "frame_size",
+            ),
+            (
+                "about = \"a test\"",
+                "about = \"a test\"\npresets = [\"6.61\"]",
+                "did you mean `6.16`",
+            ),
+            (
+                "about = \"a test\"",
+                "about = \"a test\"\npolicy.limit_percent = 0",
+                "limit_percent",
+            ),
+            (
+                "about = \"a test\"",
+                "about = \"a test\"\ndevice = { bytes_per_s = \"50MB\", iops = 0 }",
+                "0 requests",
+            ),
+        ] {
+            let e = error(&GOOD.replace(from, to));
+            assert!(e.message.contains(expect), "{to}: {e}");
+            assert!(e.message.starts_with("t.toml:"), "{e}");
+        }
+    }
+
+    #[test]
+    fn no_text_makes_it_panic() {
+        for cut in 0..GOOD.len() {
+            let _ = load("t.toml", &GOOD[..cut]);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A scenario: memory, a device's limits, files, tasks and the arms to compare, as a TOML file says it.
+//!
+//! **Invariants.** SCEN-1: a `Scenario` that `load` returned is runnable: each task names a file that exists, each rate,
+//! size and share is within its bounds, and there is at least one task.
+
+mod builtin;
+mod load;
+mod policy;
+
+pub use builtin::{BUILTIN, find, text};
+pub use load::load;
+pub use policy::{PolicyPatch, ThrottleName, WritebackFromName};
+
+use crate::units::{Bytes, Size, Span};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use toml::Spanned;
+
+/// One scenario file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// The name, as `highwater run NAME` has it.
+    pub name: String,
+    /// One sentence: what it shows.
+    pub about: String,
+    /// The budget.
+    #[serde(default = "default_memory")]
+    pub memory: Bytes,
+    /// Bytes per frame.
+    #[serde(default = "default_frame")]
+    pub frame_size: Bytes,
+    /// How many times memory is written through the cache before anything is measured.
+    #[serde(default = "default_warm_up")]
+    pub warm_up: f64,
+    /// How long the tasks run before they are measured.
+    #[serde(default = "default_settle")]
+    pub settle: Span,
+    /// How long they are measured.
+    #[serde(default = "default_duration")]
+    pub duration: Span,
+    /// The presets to compare; `all` stands for each of them.
+    #[serde(default = "default_presets")]
+    pub presets: Vec<Spanned<String>>,
+    /// What every arm changes in its preset.
+    #[serde(default)]
+    pub policy: PolicyPatch,
+    /// A limit on the device under the files.
+    #[serde(default)]
+    pub device: Option<DeviceLimit>,
+    /// The files, by name.
+    pub files: BTreeMap<String, FileSpec>,
+    /// The tasks.
+    pub tasks: Vec<TaskSpec>,
+    /// Further arms: a preset with changes of its own.
+    #[serde(default)]
+    pub arms: Vec<ArmSpec>,
+}
+
+/// The most a device serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceLimit {
+    /// Bytes a second.
+    #[serde(deserialize_with = "bytes_per_second")]
+    pub bytes_per_s: u64,
+    /// Requests a second.
+    pub iops: u64,
+}
+
+/// A file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSpec {
+    /// Its length.
+    pub size: Size,
+    /// True of a file without blocks: its pages are zeroes and reading them costs next to no device time.
+    #[serde(default)]
+    pub sparse: bool,
+}
+
+/// What a task does, over and over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// `write_at` at random places.
+    RandomWrite,
+    /// `page_mut` of random pages, 64 bytes changed in each. On Linux: `pwrite` of the 64 bytes.
+    PageMutWrite,
+    /// `read_at` at random places.
+    RandomRead,
+    /// `page` of random pages, 8 bytes read. On Linux: `pread` of the 8 bytes.
+    PageRead,
+    /// `read_at` from the start to the end, again and again.
+    StreamRead,
+    /// `write_at` from the start to the end, again and again.
+    StreamWrite,
+    /// Reads and writes of pages by Zipf's law.
+    Zipf,
+    /// Pages of a sparse file, one after the other: each needs a page of memory and nothing else.
+    FreshPage,
+}
+
+impl Kind {
+    /// True when the task dirties pages.
+    pub fn writes(self) -> bool {
+        matches!(
+            self,
+            Kind::RandomWrite | Kind::PageMutWrite | Kind::StreamWrite | Kind::Zipf
+        )
+    }
+}
+
+/// A task: one or more threads that do the same.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSpec {
+    /// The name in the table.
+    pub name: String,
+    /// What it does.
+    pub kind: Kind,
+    /// The file it does it to.
+    pub file: Spanned<String>,
+    /// How many do it.
+    #[serde(default = "one")]
+    pub threads: u32,
+    /// Bytes of one operation (whole pages for `page` and `page_mut`).
+    #[serde(default = "default_io")]
+    pub io: Bytes,
+    /// Operations a second and thread, at most.
+    #[serde(default)]
+    pub rate: Option<f64>,
+    /// Time between two operations.
+    #[serde(default)]
+    pub think: Option<Span>,
+    /// The share of writes (`zipf` only).
+    #[serde(default)]
+    pub write_share: Option<f64>,
+    /// The exponent (`zipf` only).
+    #[serde(default)]
+    pub exponent: Option<f64>,
+    /// `sync_data` after so many operations.
+    #[serde(default)]
+    pub fsync_every: Option<u64>,
+}
+
+/// A further arm.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArmSpec {
+    /// The name in the table.
+    pub name: String,
+    /// The preset it starts from.
+    pub preset: Spanned<String>,
+    /// What it changes.
+    #[serde(default)]
+    pub policy: PolicyPatch,
+    /// The files' backing refuses writes from reclaim, as XFS and btrfs did.
+    #[serde(default)]
+    pub refuse: bool,
+}
+
+fn bytes_per_second<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    Bytes::deserialize(d).map(|b| b.0)
+}
+fn default_memory() -> Bytes {
+    Bytes(64 << 20)
+}
+fn default_frame() -> Bytes {
+    Bytes(4096)
+}
+fn default_io() -> Bytes {
+    Bytes(4096)
+}
+fn default_warm_up() -> f64 {
+    2.0
+}
+fn default_settle() -> Span {
+    Span(std::time::Duration::from_millis(500))
+}
+fn default_duration() -> Span {
+    Span(std::time::Duration::from_secs(5))
+}
+fn default_presets() -> Vec<Spanned<String>> {
+    vec![Spanned::new(0..0, "highwater".to_string())]
+}
+fn one() -> u32 {
+    1
+}

@@ -1,0 +1,157 @@
+//! The knobs of the policy table under the names that a scenario file has for them.
+
+use crate::units::Span;
+use highwater_engine::policy::{OnDirty, Policy, ReclaimWait, Throttle, WriteUnit, WritebackFrom};
+use serde::{Deserialize, Serialize};
+
+macro_rules! knob {
+    ($(#[$doc:meta])* $name:ident => $engine:ident { $($variant:ident),* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        #[allow(missing_docs)]
+        pub enum $name { $($variant),* }
+
+        impl $name {
+            /// All values, in the order of the table.
+            #[allow(dead_code)]
+            pub const ALL: &'static [$name] = &[$($name::$variant),*];
+            /// The engine's value.
+            pub const fn engine(self) -> $engine {
+                match self { $($name::$variant => $engine::$variant),* }
+            }
+        }
+    };
+}
+
+knob!(
+    /// Who writes a dirty page at the LRU's tail.
+    WritebackFromName => WritebackFrom { Direct, Kswapd, KswapdLate, Flusher }
+);
+knob!(
+    /// How much one such write writes.
+    WriteUnitName => WriteUnit { Page, Range }
+);
+knob!(
+    /// What else reclaim does about it.
+    OnDirtyName => OnDirty { Skip, Kick, KickAndWait }
+);
+knob!(
+    /// How reclaim waits.
+    WaitName => ReclaimWait { Congestion, IfCongested, Progress }
+);
+knob!(
+    /// How writers are slowed.
+    ThrottleName => Throttle { Off, DirtierWrites, IoLess }
+);
+
+/// Changes to a preset: what is not named stays as the preset has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyPatch {
+    /// Who writes a dirty page at the LRU's tail.
+    pub writeback_from: Option<WritebackFromName>,
+    /// How much one such write writes.
+    pub write_unit: Option<WriteUnitName>,
+    /// What else reclaim does about it.
+    pub on_dirty: Option<OnDirtyName>,
+    /// How reclaim waits.
+    pub wait: Option<WaitName>,
+    /// How writers are slowed.
+    pub throttle: Option<ThrottleName>,
+    /// The flusher starts above this share of memory, in percent.
+    pub background_percent: Option<u8>,
+    /// Dirty memory is kept below this share, in percent.
+    pub limit_percent: Option<u8>,
+    /// The longest pause of a writer on a healthy device.
+    pub pause_max: Option<Span>,
+}
+
+impl PolicyPatch {
+    /// `policy` with these changes.
+    pub fn apply(&self, mut policy: Policy) -> Policy {
+        if let Some(v) = self.writeback_from {
+            policy.writeback_from = v.engine();
+        }
+        if let Some(v) = self.write_unit {
+            policy.write_unit = v.engine();
+        }
+        if let Some(v) = self.on_dirty {
+            policy.on_dirty = v.engine();
+        }
+        if let Some(v) = self.wait {
+            policy.wait = v.engine();
+        }
+        if let Some(v) = self.throttle {
+            policy.throttle = v.engine();
+        }
+        if let Some(v) = self.background_percent {
+            policy.background_percent = v;
+        }
+        if let Some(v) = self.limit_percent {
+            policy.limit_percent = v;
+        }
+        if let Some(v) = self.pause_max {
+            policy.pause_max = v.0.into();
+        }
+        policy
+    }
+
+    /// What these changes leave, with `other`'s on top.
+    pub fn then(self, other: PolicyPatch) -> PolicyPatch {
+        PolicyPatch {
+            writeback_from: other.writeback_from.or(self.writeback_from),
+            write_unit: other.write_unit.or(self.write_unit),
+            on_dirty: other.on_dirty.or(self.on_dirty),
+            wait: other.wait.or(self.wait),
+            throttle: other.throttle.or(self.throttle),
+            background_percent: other.background_percent.or(self.background_percent),
+            limit_percent: other.limit_percent.or(self.limit_percent),
+            pause_max: other.pause_max.or(self.pause_max),
+        }
+    }
+
+    /// Why the shares make no sense, if they do not.
+    pub fn problem(&self) -> Option<&'static str> {
+        let limit = self.limit_percent.unwrap_or(60);
+        let background = self.background_percent.unwrap_or(0);
+        if limit == 0 || limit > 95 {
+            return Some("limit_percent is a share of memory: expected 1 to 95");
+        }
+        if self.limit_percent.is_some() && background > limit {
+            return Some(
+                "background_percent is above limit_percent: expected the flusher to start first",
+            );
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use highwater_engine::Preset;
+
+    #[test]
+    fn a_patch_changes_what_it_names_and_nothing_else() {
+        let base = Preset::Highwater.policy();
+        assert_eq!(PolicyPatch::default().apply(base), base);
+        let patch = PolicyPatch {
+            writeback_from: Some(WritebackFromName::Direct),
+            throttle: Some(ThrottleName::Off),
+            limit_percent: Some(40),
+            ..PolicyPatch::default()
+        };
+        let got = patch.apply(base);
+        assert_eq!(got.writeback_from, WritebackFrom::Direct);
+        assert_eq!(got.throttle, Throttle::Off);
+        assert_eq!(got.limit_percent, 40);
+        assert_eq!(got.wait, base.wait);
+        let twice = patch.then(PolicyPatch {
+            limit_percent: Some(50),
+            ..Default::default()
+        });
+        assert_eq!(twice.limit_percent, Some(50));
+        assert_eq!(twice.throttle, Some(ThrottleName::Off));
+    }
+}

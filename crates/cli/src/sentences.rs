@@ -1,0 +1,269 @@
+//! What the numbers say, in three plain sentences, and the next command to try. Each sentence is a function of the report.
+
+use crate::report::{ArmReport, Report};
+use crate::units::{show_count, show_us};
+
+/// The three sentences.
+pub fn sentences(report: &Report) -> Vec<String> {
+    vec![waits(report), writers(report), cost(report)]
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 * 100.0 / whole as f64
+    }
+}
+
+/// Who waited longest, and who least.
+pub fn waits(report: &Report) -> String {
+    let known = report
+        .arms
+        .iter()
+        .filter_map(|a| Some((a, a.stall_s.longest?)));
+    let mut arms: Vec<(&ArmReport, f64)> = known.collect();
+    arms.sort_by(|a, b| a.1.total_cmp(&b.1));
+    match arms.as_slice() {
+        [] => worst_latency(report),
+        [(arm, s)] => format!(
+            "The longest wait for memory or by the throttle in {} was {}.",
+            arm.title(),
+            show_us(s * 1e6)
+        ),
+        [.., (_, last)] if *last == 0.0 => "No arm ever waited for memory or was throttled.".into(),
+        [(best, least), .., (worst, most)] => format!(
+            "{} had the shortest longest wait, {}; {} had the longest, {}{}.",
+            best.title(),
+            show_us(least * 1e6),
+            worst.title(),
+            show_us(most * 1e6),
+            times(*most, *least),
+        ),
+    }
+}
+
+fn times(most: f64, least: f64) -> String {
+    if least > 0.0 && most / least >= 1.15 {
+        format!(" ({:.1} times that)", most / least)
+    } else {
+        String::new()
+    }
+}
+
+fn worst_latency(report: &Report) -> String {
+    match report
+        .arms
+        .iter()
+        .filter_map(|a| Some((a, a.worst_p999()?)))
+        .max_by(|a, b| a.1.1.total_cmp(&b.1.1))
+    {
+        Some((arm, (task, us))) => format!(
+            "The highest p99.9 was {} in task {task} of {}.",
+            show_us(us),
+            arm.title()
+        ),
+        None => "No arm ran.".into(),
+    }
+}
+
+/// Who wrote pages: the thread that needed one, or the flusher.
+pub fn writers(report: &Report) -> String {
+    let mut paid: Vec<(&ArmReport, u64, u64)> = Vec::new();
+    let mut free: Vec<String> = Vec::new();
+    for arm in report.arms.iter().filter(|a| a.world != "raw") {
+        let w = arm.written_pages;
+        let foreground = w.direct.unwrap_or(0) + w.writer.unwrap_or(0);
+        let all = foreground + w.kswapd.unwrap_or(0) + w.flusher.unwrap_or(0) + w.sync.unwrap_or(0);
+        if foreground > 0 {
+            paid.push((arm, foreground, all));
+        } else if all > 0 {
+            free.push(arm.title());
+        }
+    }
+    paid.sort_by_key(|(_, n, _)| std::cmp::Reverse(*n));
+    let list = free.join(", ");
+    match (paid.first(), free.is_empty()) {
+        (None, true) => "No pages were written while it was measured.".into(),
+        (None, false) => "In every arm the threads that needed memory wrote no page: the flusher or kswapd wrote them all.".into(),
+        (Some((arm, n, all)), empty) => {
+            let rest = if empty {
+                "in no arm were they spared".to_string()
+            } else {
+                format!("none in {list}")
+            };
+            format!(
+                "Threads that needed memory or were throttled wrote {} pages themselves in {} ({:.0} % of its writes); {rest}.",
+                show_count(*n),
+                arm.title(),
+                share(*n, *all),
+            )
+        }
+    }
+}
+
+/// What the shortest waits cost in throughput.
+pub fn cost(report: &Report) -> String {
+    let arms: Vec<&ArmReport> = report.arms.iter().filter(|a| a.world != "raw").collect();
+    let fastest = arms
+        .iter()
+        .max_by(|a, b| a.ops_per_s_with_sync.total_cmp(&b.ops_per_s_with_sync));
+    let calmest = arms
+        .iter()
+        .filter(|a| a.worst_p999().is_some())
+        .min_by(|a, b| p999(a).total_cmp(&p999(b)));
+    let (Some(fastest), Some(calmest)) = (fastest, calmest) else {
+        return "There is no throughput to compare.".into();
+    };
+    let ops = show_count(fastest.ops_per_s_with_sync as u64);
+    if arms.len() == 1 {
+        return format!(
+            "{} did {ops} operations/s, the final sync included.",
+            fastest.title()
+        );
+    }
+    if std::ptr::eq(*fastest, *calmest) {
+        return format!(
+            "{} had both the most operations/s with the final sync included ({ops}) and the lowest worst p99.9 ({}).",
+            fastest.title(),
+            show_us(p999(fastest)),
+        );
+    }
+    let loss = 100.0 - calmest.ops_per_s_with_sync * 100.0 / fastest.ops_per_s_with_sync.max(1e-9);
+    format!(
+        "{} did the most operations/s with the final sync included ({ops}); {} had the lowest worst p99.9, {} against {}, at {loss:.0} % less throughput.",
+        fastest.title(),
+        calmest.title(),
+        show_us(p999(calmest)),
+        show_us(p999(fastest)),
+    )
+}
+
+fn p999(arm: &ArmReport) -> f64 {
+    arm.worst_p999().map_or(0.0, |(_, us)| us)
+}
+
+/// A command worth trying after this run.
+pub fn next_command(report: &Report) -> String {
+    let has = |world: &str| report.arms.iter().any(|a| a.world.starts_with(world));
+    let name = &report.scenario;
+    if !has("linux") {
+        return format!(
+            "sudo highwater run {name} --world os,linux    # beside Linux's own page cache"
+        );
+    }
+    match name.as_str() {
+        "rfc" => "highwater run slow-disk    # the same work on a disk of 50 MB/s".into(),
+        "slow-disk" => "highwater matrix    # who writes x how writers are slowed".into(),
+        _ => "highwater run rfc --preset all    # the main job".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Latency, Stall, TaskReport, Written};
+
+    fn arm(
+        preset: &str,
+        longest: f64,
+        direct: u64,
+        flusher: u64,
+        ops: f64,
+        p999: f64,
+    ) -> ArmReport {
+        ArmReport {
+            world: "os".into(),
+            preset: preset.into(),
+            stall_s: Stall {
+                longest: Some(longest),
+                ..Stall::default()
+            },
+            written_pages: Written {
+                direct: Some(direct),
+                flusher: Some(flusher),
+                ..Written::default()
+            },
+            ops_per_s_with_sync: ops,
+            tasks: vec![TaskReport {
+                name: "w".into(),
+                latency_us: Latency {
+                    p999,
+                    ..Latency::default()
+                },
+                ..TaskReport::default()
+            }],
+            ..ArmReport::default()
+        }
+    }
+
+    fn report(arms: Vec<ArmReport>) -> Report {
+        Report {
+            scenario: "rfc".into(),
+            memory_bytes: 1,
+            arms,
+        }
+    }
+
+    #[test]
+    fn the_waits_name_best_and_worst() {
+        let r = report(vec![
+            arm("2.6.35", 0.2, 1, 1, 1.0, 1.0),
+            arm("highwater", 0.001, 0, 1, 1.0, 1.0),
+        ]);
+        assert_eq!(
+            waits(&r),
+            "os highwater had the shortest longest wait, 1.00 ms; os 2.6.35 had the longest, 200.0 ms (200.0 times that)."
+        );
+        assert!(
+            waits(&report(vec![
+                arm("a", 0.0, 0, 0, 1.0, 1.0),
+                arm("b", 0.0, 0, 0, 1.0, 1.0)
+            ]))
+            .starts_with("No arm")
+        );
+        assert_eq!(waits(&report(vec![])), "No arm ran.");
+    }
+
+    #[test]
+    fn the_writers_name_who_paid_and_who_did_not() {
+        let r = report(vec![
+            arm("2.6.35", 0.2, 750, 250, 1.0, 1.0),
+            arm("highwater", 0.001, 0, 9, 1.0, 1.0),
+        ]);
+        assert_eq!(
+            writers(&r),
+            "Threads that needed memory or were throttled wrote 750 pages themselves in os 2.6.35 (75 % of its writes); none in os highwater."
+        );
+        assert!(
+            writers(&report(vec![arm("a", 0.0, 0, 5, 1.0, 1.0)]))
+                .contains("the flusher or kswapd wrote them all")
+        );
+        assert!(writers(&report(vec![arm("a", 0.0, 0, 0, 1.0, 1.0)])).contains("No pages"));
+    }
+
+    #[test]
+    fn the_cost_is_said_even_where_it_is_ours() {
+        let r = report(vec![
+            arm("2.6.35", 0.2, 1, 1, 200.0, 9000.0),
+            arm("highwater", 0.001, 0, 1, 150.0, 90.0),
+        ]);
+        assert_eq!(
+            cost(&r),
+            "os 2.6.35 did the most operations/s with the final sync included (200); os highwater had the lowest worst p99.9, 90 µs against 9.00 ms, at 25 % less throughput."
+        );
+        let r = report(vec![
+            arm("a", 0.2, 1, 1, 100.0, 9.0),
+            arm("b", 0.001, 0, 1, 250.0, 1.0),
+        ]);
+        assert!(cost(&r).starts_with("os b had both"), "{}", cost(&r));
+    }
+
+    #[test]
+    fn the_next_command_is_another_one() {
+        let mut r = report(vec![arm("a", 0.0, 0, 0, 1.0, 1.0)]);
+        assert!(next_command(&r).contains("--world os,linux"));
+        r.arms[0].world = "linux (cgroup v1)".into();
+        assert!(next_command(&r).contains("slow-disk"));
+    }
+}

@@ -1,0 +1,116 @@
+//! The lab arm: the engine on coroutines, in virtual time, on a modelled disk. The same seed gives the same numbers.
+
+use crate::engine_arm::{self, backing};
+use crate::error::{CliError, Result};
+use crate::plan::Plan;
+use crate::report::ArmReport;
+use highwater_engine::world::Device;
+use highwater_engine::{Backing, FileId, Nanos};
+use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
+use std::sync::Arc;
+
+/// Runs the arm in this process.
+///
+/// # Errors
+/// What the engine answers.
+pub fn run(plan: &Plan) -> Result<ArmReport> {
+    let options = LabOptions {
+        steps_max: u64::MAX,
+        time_max: Nanos::from_secs(24 * 3_600),
+        ..LabOptions::calm(plan.seed)
+    };
+    let world = LabWorld::new(options);
+    let queue = LabQueue::new(&world, disk(plan));
+    let devices: Vec<Arc<RamDevice>> = plan
+        .files
+        .iter()
+        .map(|f| {
+            RamDevice::new(
+                &queue,
+                RamOptions {
+                    len: f.len,
+                    ..RamOptions::default()
+                },
+            )
+        })
+        .collect();
+    let (inner, plan2) = (world.clone(), plan.clone());
+    let run = world.run(move || {
+        let open = |(i, device): (usize, &Arc<RamDevice>)| -> (FileId, Arc<dyn Backing>) {
+            let device: Arc<dyn Device> = device.clone();
+            (
+                FileId {
+                    dev: 1,
+                    ino: i as u64 + 1,
+                },
+                backing(&plan2, device),
+            )
+        };
+        engine_arm::run(
+            &plan2,
+            &inner,
+            devices.iter().enumerate().map(open).collect(),
+        )
+    });
+    let report = run.value?;
+    if !run.leaked.is_empty() {
+        return Err(CliError::failed(
+            format!(
+                "{}: tasks were left running: {}",
+                plan.arm.title(),
+                run.leaked.join(", ")
+            ),
+            format!(
+                "report this as a bug, with the scenario and --seed {}",
+                plan.seed
+            ),
+        ));
+    }
+    Ok(report)
+}
+
+/// The modelled disk: a quick flash disk, or one that keeps the plan's limit.
+fn disk(plan: &Plan) -> QueueOptions {
+    let quick = QueueOptions::default();
+    let Some(limit) = plan.limit else {
+        return quick;
+    };
+    // One request after the other: each takes a share of a second, and its bytes take their time on the bus.
+    let each = Nanos(1_000_000_000 / limit.iops.max(1));
+    QueueOptions {
+        depth: 1,
+        read: each,
+        write: each,
+        ns_per_kib: 1_000_000_000 * 1024 / limit.bytes_per_s.max(1),
+        jitter_percent: 0,
+        ..quick
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{WorldName, arms};
+    use crate::scenario::find;
+
+    #[test]
+    fn a_limited_disk_is_as_slow_as_its_limit() {
+        let scenario = find("slow-disk").unwrap();
+        let arm = arms(
+            &scenario,
+            &[WorldName::Lab],
+            &[highwater_engine::Preset::V3_2],
+            false,
+            false,
+        )
+        .remove(0);
+        let plan = Plan::new(&scenario, arm, std::path::Path::new("."));
+        let disk = disk(&plan);
+        assert_eq!(
+            disk.write,
+            Nanos::from_micros(200),
+            "5,000 requests a second"
+        );
+        assert_eq!(disk.ns_per_kib, 20_480, "50 MB a second");
+    }
+}
