@@ -1,6 +1,7 @@
 //! Invariants that more than one room keeps, checked while no task is inside.
 
 use crate::engine::Engine;
+use crate::frame::DirtyLinks;
 use crate::frame::state::{
     DIRTY, EXCL, FREE, HASHED, HOLDERS, ISOLATED, LOADING, LRU, ORPHAN, UPTODATE, WRITEBACK,
 };
@@ -68,12 +69,13 @@ fn dirty<W: World>(e: &Engine<W>) {
     let mut listed = 0;
     for m in &all {
         let list = m.dirty.lock(&*e.world);
-        for frame in list.iter(&e.frames) {
+        let links = DirtyLinks(&e.frames);
+        list.check(&links);
+        for frame in list.iter(&links) {
             let f = e.frames.get(frame);
             assert!(f.state.peek() & DIRTY != 0, "MAP-2: listed and clean");
             assert_eq!(f.mapping(), m.id, "MAP-2: listed by another mapping");
         }
-        assert_eq!(list.iter(&e.frames).count() as u64, list.len(), "MAP-2");
         assert_eq!(list.len(), m.nr_dirty(), "MAP-2: mirror");
         listed += list.len();
     }
@@ -93,6 +95,7 @@ fn free<W: World>(e: &Engine<W>) {
         .iter()
         .filter(|(_, f)| f.state.peek() & FREE != 0)
         .count() as u64;
+    e.zone.check_invariants(&*e.world);
     let known = e.zone.nr_free() + e.zone.nr_cached(&*e.world) + e.zone.nr_unpopulated();
     assert_eq!(flagged, known, "ZONE-1: free frames");
 }

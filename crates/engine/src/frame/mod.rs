@@ -26,4 +26,4 @@ pub(crate) mod state;
 mod table;
 
 pub(crate) use data::Memory;
-pub(crate) use table::{DirtyLinks, Frame, FrameTable, LruLinks, NONE};
+pub(crate) use table::{DirtyLinks, Frame, FrameTable, LruLinks};

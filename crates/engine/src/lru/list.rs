@@ -57,12 +57,8 @@ impl List {
         self.len
     }
 
-    /// True when no frame is on the list.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// The frame added last.
+    #[cfg(test)]
     pub fn head(&self) -> Option<u32> {
         some(self.head)
     }
@@ -135,25 +131,6 @@ impl List {
         let frame = self.tail()?;
         self.remove(links, frame);
         Some(frame)
-    }
-
-    /// Moves the frame at the tail to the head: it gets another round. Returns it.
-    pub fn rotate(&mut self, links: &impl Links) -> Option<u32> {
-        let frame = self.tail()?;
-        self.move_to_head(links, frame);
-        Some(frame)
-    }
-
-    /// Moves `frame`, which is on this list, to the head.
-    pub fn move_to_head(&mut self, links: &impl Links, frame: u32) {
-        self.remove(links, frame);
-        self.push_head(links, frame);
-    }
-
-    /// Moves `frame`, which is on this list, to the tail, to be reclaimed next (`rotate_reclaimable_page`).
-    pub fn move_to_tail(&mut self, links: &impl Links, frame: u32) {
-        self.remove(links, frame);
-        self.push_tail(links, frame);
     }
 
     /// The frames from tail to head: in the order of reclaim.
@@ -230,7 +207,7 @@ mod tests {
 
         /// Two lists over one table of links, so that frames move between them.
         #[test]
-        fn same_as_a_deque(ops in prop::collection::vec((0u8..7, any::<bool>(), 0u32..24), 0..300)) {
+        fn same_as_a_deque(ops in prop::collection::vec((0u8..6, any::<bool>(), 0u32..24), 0..300)) {
             let links = Table::new(24);
             let mut lists = [List::new(), List::default()];
             let mut models = [VecDeque::new(), VecDeque::new()];
@@ -248,23 +225,19 @@ mod tests {
                         model.push_back(frame);
                     }
                     (2, _) => prop_assert_eq!(list.pop_tail(&links), model.pop_back()),
-                    (3, _) => {
-                        prop_assert_eq!(list.rotate(&links), model.back().copied());
-                        if !model.is_empty() {
-                            model.rotate_right(1);
-                        }
-                    }
-                    (4..=6, Some(at)) => {
+                    (3..=5, Some(at)) => {
                         let (list, model) = (&mut lists[at], &mut models[at]);
                         model.retain(|&f| f != frame);
                         match op {
-                            4 => list.remove(&links, frame),
-                            5 => {
-                                list.move_to_head(&links, frame);
+                            3 => list.remove(&links, frame),
+                            4 => {
+                                list.remove(&links, frame);
+                                list.push_head(&links, frame);
                                 model.push_front(frame);
                             }
                             _ => {
-                                list.move_to_tail(&links, frame);
+                                list.remove(&links, frame);
+                                list.push_tail(&links, frame);
                                 model.push_back(frame);
                             }
                         }
@@ -274,7 +247,6 @@ mod tests {
                 for (list, model) in lists.iter().zip(&models) {
                     list.check_invariants(&links);
                     prop_assert_eq!(list.len(), model.len());
-                    prop_assert_eq!(list.is_empty(), model.is_empty());
                     prop_assert_eq!((list.head(), list.tail()), (model.front().copied(), model.back().copied()));
                     prop_assert!(list.iter_from_tail(&links).eq(model.iter().rev().copied()));
                 }

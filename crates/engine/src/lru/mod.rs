@@ -256,15 +256,14 @@ impl Lru {
         let links = LruLinks(frames);
         let mut on = vec![0u8; frames.len()];
         for (list, mark) in [(&lists.inactive, 1), (&lists.active, 2)] {
-            let mut n = 0;
-            let mut at = list.head().unwrap_or(crate::frame::NONE);
-            while at != crate::frame::NONE {
-                assert_eq!(on[at as usize], 0, "LRU-1: frame {at} is on two lists");
-                on[at as usize] = mark;
-                n += 1;
-                at = list::Links::next(&links, at);
+            list.check_invariants(&links);
+            for frame in list.iter_from_tail(&links) {
+                assert_eq!(
+                    on[frame as usize], 0,
+                    "LRU-1: frame {frame} is on two lists"
+                );
+                on[frame as usize] = mark;
             }
-            assert_eq!(n, list.len(), "LRU-1: length");
         }
         for (i, f) in frames.iter() {
             let s = f.state.peek();

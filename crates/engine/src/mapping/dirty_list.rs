@@ -1,7 +1,7 @@
 //! A mapping's dirty pages, oldest first. Guarded by the mapping's dirty lock.
 
-use crate::frame::{DirtyLinks, FrameTable, NONE};
-use crate::lru::list::{Links, List};
+use crate::frame::{DirtyLinks, FrameTable};
+use crate::lru::list::List;
 use std::collections::BTreeMap;
 
 /// The list. Its links are in the frames.
@@ -24,7 +24,7 @@ impl DirtyList {
     }
 
     pub(crate) fn push(&mut self, frames: &FrameTable, frame: u32) {
-        self.list.push_tail(&DirtyLinks(frames), frame);
+        self.list.push_head(&DirtyLinks(frames), frame);
     }
 
     pub(crate) fn remove(&mut self, frames: &FrameTable, frame: u32) {
@@ -50,17 +50,13 @@ impl DirtyList {
         self.superseded.get(&page).copied()
     }
 
+    /// Panics where the links are broken.
+    pub(crate) fn check(&self, links: &DirtyLinks<'_>) {
+        self.list.check_invariants(links);
+    }
+
     /// Oldest first.
-    pub(crate) fn iter<'a>(&'a self, frames: &'a FrameTable) -> impl Iterator<Item = u32> + 'a {
-        let links = DirtyLinks(frames);
-        let mut at = self.list.head().unwrap_or(NONE);
-        std::iter::from_fn(move || {
-            if at == NONE {
-                return None;
-            }
-            let f = at;
-            at = links.next(f);
-            Some(f)
-        })
+    pub(crate) fn iter<'a>(&self, links: &'a DirtyLinks<'a>) -> impl Iterator<Item = u32> + 'a {
+        self.list.iter_from_tail(links)
     }
 }

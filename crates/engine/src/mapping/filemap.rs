@@ -23,7 +23,6 @@ use crate::lru::workingset::belongs_to_the_working_set;
 use crate::trace::Event;
 use crate::wait::Waited;
 use crate::world::{Nanos, Work, World};
-use crate::zone::Context;
 
 /// What a locked look-up found.
 enum Found {
@@ -255,7 +254,7 @@ impl<W: World> Engine<W> {
             mapping: m.id,
             page,
         };
-        let frame = self.alloc_page(Context::Normal)?;
+        let frame = self.alloc_page()?;
         if let Err(e) = self.invalidate_shared(m) {
             self.free_page(frame);
             return Err(e);
@@ -420,7 +419,7 @@ impl<W: World> Engine<W> {
         if writeback && spare.is_none() {
             // The copy's frame is allocated without the latch.
             self.release(frame, EXCL, 0);
-            *spare = Some(self.alloc_page(Context::Normal)?);
+            *spare = Some(self.alloc_page()?);
             return Ok(None);
         }
         if !m.invalidate.try_shared() {
@@ -481,7 +480,7 @@ impl<W: World> Engine<W> {
     ) -> Result<Option<Exclusive>, Error> {
         let frame = match spare.take() {
             Some(frame) => frame,
-            None => self.alloc_page(Context::Normal)?,
+            None => self.alloc_page()?,
         };
         *spare = Some(frame);
         self.invalidate_shared(m)?;

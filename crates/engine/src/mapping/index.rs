@@ -27,8 +27,6 @@
 //!
 //! **Tests.** Here: a `HashMap` as the model, forced collisions, spread of sequential keys, readers beside a writer.
 
-#![allow(unsafe_code)]
-
 use crate::sync::{AtomicU64, Lock, LockGuard, Ordering, Rank};
 use crate::world::Task;
 
@@ -130,18 +128,6 @@ impl Index {
             return found;
         }
         self.find_beyond(home, tag(hash), accept)
-    }
-
-    /// Starts to bring the home bucket of `hash` into the CPU's cache.
-    #[inline(always)]
-    pub fn prefetch(&self, hash: u64) {
-        let bucket: *const Bucket = &self.buckets[self.bucket_of(hash)];
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch reads nothing a program can see; the pointer is of a live bucket.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(bucket.cast());
-        }
-        let _ = bucket;
     }
 
     /// Locks the region of `hash` for the calling task.

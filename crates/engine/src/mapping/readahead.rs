@@ -140,7 +140,31 @@ impl Readahead {
     }
 }
 
+/// Frames for a window: from a block while there are any, so that neighbours in the file are neighbours in memory.
+#[derive(Default)]
+struct Supply {
+    block: std::ops::Range<u32>,
+    /// No block was free; single frames from here on.
+    single: bool,
+}
+
+/// Streams take blocks of this order.
+const BLOCK_ORDER: u32 = 4;
+
 impl<W: World> Engine<W> {
+    fn supply(&self, supply: &mut Supply) -> Option<u32> {
+        if supply.block.is_empty() && !supply.single {
+            match self.alloc_block(BLOCK_ORDER) {
+                Some(first) => supply.block = first..first + (1 << BLOCK_ORDER),
+                None => supply.single = true,
+            }
+        }
+        match supply.block.next() {
+            Some(frame) => Some(self.claim_free(frame)),
+            None => self.alloc_nowait(),
+        }
+    }
+
     fn readahead_limits(&self) -> Limits {
         let size = self.memory.frame_size();
         let pages = (self.config().readahead_max / 2 / size).max(1) as u64;
@@ -198,8 +222,9 @@ impl<W: World> Engine<W> {
         let mut batch: Vec<Request> = Vec::new();
         let mut submitted = 0;
         let mut last = u32::MAX - 1;
+        let mut supply = Supply::default();
         for page in w.start..end {
-            let Some(frame) = self.install_loading(m, page, page == w.mark) else {
+            let Some(frame) = self.install_loading(m, page, page == w.mark, &mut supply) else {
                 if self.is_resident(m.id, page) {
                     continue;
                 }
@@ -226,6 +251,7 @@ impl<W: World> Engine<W> {
             r.frames.push(frame);
             last = frame;
         }
+        self.free_unclaimed(supply.block);
         if submitted > 0 {
             self.submit_reads(m, batch, submitted);
         }
@@ -244,11 +270,17 @@ impl<W: World> Engine<W> {
         m.backing.read_pages(Lane::Shared, &mut batch);
     }
 
-    fn install_loading(&self, m: &Mapping, page: u64, mark: bool) -> Option<u32> {
+    fn install_loading(
+        &self,
+        m: &Mapping,
+        page: u64,
+        mark: bool,
+        supply: &mut Supply,
+    ) -> Option<u32> {
         if self.is_resident(m.id, page) {
             return None;
         }
-        let frame = self.alloc_nowait()?;
+        let frame = self.supply(supply)?;
         let key = Key {
             mapping: m.id,
             page,

@@ -13,6 +13,7 @@ use crate::policy::ReclaimWait;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::trace::Event;
 use crate::world::{Nanos, Task, TaskId, World};
+use crate::zone::Mark;
 
 /// kswapd's door bell.
 pub(crate) struct Kswapd {
@@ -80,7 +81,7 @@ impl<W: World> Engine<W> {
     }
 
     fn high_ok(&self) -> bool {
-        self.zone.nr_free() >= self.zone.watermarks().high as u64 || self.zone.nr_unpopulated() > 0
+        !self.zone.below(Mark::High) || self.zone.nr_unpopulated() > 0
     }
 
     /// Reclaims until the high watermark is met, or a whole run of priorities got nothing.
@@ -96,7 +97,7 @@ impl<W: World> Engine<W> {
             sc.met = Met::default();
             for priority in (0..=DEF_PRIORITY).rev() {
                 sc.priority = priority;
-                let high = self.zone.watermarks().high as u64;
+                let high = self.zone.watermarks().at(Mark::High) as u64;
                 sc.target = sc.met.reclaimed + high.saturating_sub(self.zone.nr_free()).max(1);
                 self.shrink_zone(&mut sc);
                 if self.high_ok() || self.stopping() {

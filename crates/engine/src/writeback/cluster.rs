@@ -1,7 +1,7 @@
 //! Clustering: which dirty pages go out in one request.
 //!
-//! [`gather`] widens a batch by the dirty neighbours that a probe finds; [`runs`] cuts it into runs of consecutive pages
-//! that fit one request. A run costs one seek; a request costs the device one command for up to its limits.
+//! [`gather`] widens a batch by the dirty neighbours that a probe finds; [`run_len`] cuts it into runs of consecutive
+//! pages that fit one request. A run costs one seek; a request costs the device one command for up to its limits.
 //!
 //! **State.** None. **Context.** The flusher, or who writes a range; allocates only by growing the caller's vector.
 //!
@@ -31,23 +31,6 @@ impl RunLimits {
             pages_max: (request_bytes_max / frame_size).max(1),
             segments_max: segments_max.max(1),
         }
-    }
-}
-
-/// Sorts `batch`, pairs of page and frame, and hands its runs to `out` in ascending order.
-///
-/// Frames f and f + 1 are neighbours in memory: pages in them share a segment.
-pub(crate) fn runs(
-    batch: &mut [(u64, u32)],
-    limits: RunLimits,
-    mut out: impl FnMut(&[(u64, u32)]),
-) {
-    batch.sort_unstable();
-    let mut rest: &[(u64, u32)] = batch;
-    while !rest.is_empty() {
-        let (run, after) = rest.split_at(run_len(rest, limits));
-        out(run);
-        rest = after;
     }
 }
 
@@ -93,8 +76,9 @@ pub(crate) fn gather(
     batch.sort_unstable();
 }
 
-/// How many of the first pages of `sorted` make one run.
-fn run_len(sorted: &[(u64, u32)], limits: RunLimits) -> usize {
+/// How many of the first pages of `sorted`, pairs of page and frame, make one run: consecutive pages within the limits.
+/// Frames f and f + 1 are neighbours in memory: pages in them share a segment.
+pub(crate) fn run_len(sorted: &[(u64, u32)], limits: RunLimits) -> usize {
     let mut segments = 1;
     for (i, pair) in sorted.windows(2).enumerate() {
         let ((page, frame), (next_page, next_frame)) = (pair[0], pair[1]);
@@ -120,6 +104,17 @@ mod tests {
         RunLimits {
             pages_max,
             segments_max,
+        }
+    }
+
+    /// Cuts a whole batch into runs.
+    fn runs(batch: &mut [(u64, u32)], limits: RunLimits, mut out: impl FnMut(&[(u64, u32)])) {
+        batch.sort_unstable();
+        let mut rest: &[(u64, u32)] = batch;
+        while !rest.is_empty() {
+            let (run, after) = rest.split_at(run_len(rest, limits));
+            out(run);
+            rest = after;
         }
     }
 

@@ -16,6 +16,7 @@ use crate::sync::Ordering;
 use crate::trace::Event;
 use crate::wait::Channel;
 use crate::world::{Work, World};
+use crate::zone::Mark;
 
 /// What a request carries for its completion: mapping (32 bits) · context (8) · parity (1).
 #[derive(Clone, Copy)]
@@ -153,7 +154,7 @@ impl<W: World> Engine<W> {
         self.waits.wake(&*self.world, Channel::Progress);
         self.waits.wake(&*self.world, Channel::Dirty);
         self.unpark_flusher_if_asleep(&m.dev);
-        if self.zone.nr_free() < self.zone.watermarks().low as u64 {
+        if self.zone.below(Mark::Low) {
             self.wake_kswapd();
         }
     }

@@ -4,10 +4,11 @@
 //! try, while it submits; never waits for a latch. Allocates only request records.
 
 use super::Cookie;
-use super::cluster::{RunLimits, gather};
+use super::cluster::{RunLimits, gather, run_len};
 use super::dirty::NotStarted;
 use crate::backing::WriteContext;
 use crate::engine::Engine;
+use crate::frame::DirtyLinks;
 use crate::frame::state::{DIRTY, WRITEBACK};
 use crate::io::{IoOp, Request};
 use crate::mapping::Mapping;
@@ -67,7 +68,8 @@ impl<W: World> Engine<W> {
         out.clear();
         {
             let dirty = m.dirty.lock(&*self.world);
-            let wanted = dirty.iter(&self.frames).filter(|f| want(*f));
+            let links = DirtyLinks(&self.frames);
+            let wanted = dirty.iter(&links).filter(|f| want(*f));
             out.extend(
                 wanted
                     .take(pages_max)
@@ -143,7 +145,7 @@ impl<W: World> Engine<W> {
         debug_assert!(ready.is_empty(), "a backing takes every request");
     }
 
-    /// The first request of `batch`: a run of consecutive pages whose writeback starts here.
+    /// The first request of `batch`: of its first run, the pages up to one that is busy. Their writeback starts here.
     fn build_request(
         &self,
         m: &Arc<Mapping>,
@@ -152,63 +154,57 @@ impl<W: World> Engine<W> {
         context: WriteContext,
         done: &mut Submitted,
     ) -> (Option<Request>, usize) {
-        let size = self.memory.frame_size();
         // Counted before the first page stops being dirty, so that a sync finds it in one place or the other.
         let parity = m.begin_writeback();
         let mut request: Option<Request> = None;
         let mut taken = 0;
-        let mut last_frame = 0;
-        for (page, frame) in batch {
-            if let Some(r) = &request {
-                let next = r.offset / size as u64 + r.frames.len() as u64;
-                let same_segment = *frame == last_frame + 1;
-                if *page != next
-                    || r.frames.len() >= limits.pages_max
-                    || (!same_segment && r.bufs.len() >= limits.segments_max)
-                {
+        for (page, frame) in &batch[..run_len(batch, limits)] {
+            let start = *page << self.page_shift;
+            let size = self.memory.frame_size() as u64;
+            let len = m.len().saturating_sub(start).min(size) as usize;
+            let started = match len {
+                // Being truncated: a page beyond the end is not written.
+                0 => Err(NotStarted::Clean),
+                _ => self.start_writeback(m, *page, *frame),
+            };
+            if let Err(e) = started {
+                // A run ends at a page that cannot be written now.
+                if request.is_some() {
                     break;
                 }
-            }
-            let start = *page * size as u64;
-            let len = m.len().saturating_sub(start).min(size as u64) as usize;
-            taken += 1;
-            if len == 0 {
+                done.busy += u64::from(e != NotStarted::Clean);
+                taken += 1;
                 continue;
             }
-            match self.start_writeback(m, *page, *frame) {
-                Ok(()) => {}
-                Err(e) => {
-                    done.busy += u64::from(e != NotStarted::Clean);
-                    if request.is_some() {
-                        break;
-                    }
-                    continue;
-                }
-            }
-            #[allow(unsafe_code)]
-            // SAFETY: FRAME-1: the frame is under WRITEBACK, so its bytes do not change (FRAME-4).
-            m.backing
-                .before_write(*page, unsafe { self.memory.bytes(*frame) });
+            taken += 1;
+            done.pages += 1;
             let r = request.get_or_insert_with(|| {
                 let mut r = Request::new(IoOp::Write, start, self.sink());
                 r.cookie = Cookie::write(m.id, parity, context).0;
                 r
             });
-            match r.bufs.last_mut() {
-                // Neighbours in memory are one segment.
-                Some(buf) if *frame == last_frame + 1 => buf.len += len,
-                _ => r.bufs.push(self.memory.io_buf(*frame, len)),
-            }
-            r.frames.push(*frame);
-            last_frame = *frame;
-            done.pages += 1;
+            self.add_page(m, r, *page, *frame, len);
         }
-        if request.is_none() {
-            self.end_writeback_turn(m, parity);
-        } else if let Some(r) = &request {
-            self.count_submitted(r, context);
+        match &request {
+            None => self.end_writeback_turn(m, parity),
+            Some(r) => self.count_submitted(r, context),
         }
         (request, taken)
+    }
+
+    /// Appends a page under writeback to a request.
+    fn add_page(&self, m: &Mapping, r: &mut Request, page: u64, frame: u32, len: usize) {
+        #[allow(unsafe_code)]
+        // SAFETY: FRAME-1: the frame is under WRITEBACK, so its bytes do not change (FRAME-4).
+        m.backing
+            .before_write(page, unsafe { self.memory.bytes(frame) });
+        let follows = r.frames.last().is_some_and(|f| f + 1 == frame);
+        match r.bufs.last_mut() {
+            // Neighbours in memory are one segment.
+            Some(buf) if follows => buf.len += len,
+            _ => r.bufs.push(self.memory.io_buf(frame, len)),
+        }
+        r.frames.push(frame);
     }
 
     fn count_submitted(&self, r: &Request, context: WriteContext) {

@@ -8,7 +8,7 @@
 //!
 //! **Kernel.** __alloc_pages_slowpath, should_reclaim_retry, out_of_memory.
 
-use super::{Context, Ticket};
+use super::{Mark, Ticket};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::frame::state::{FREE, State};
@@ -25,30 +25,54 @@ impl<W: World> Engine<W> {
     /// A frame for a page: owned by the caller alone, on no list, in no index. Its bytes are anything.
     ///
     /// # Errors
-    /// `OutOfMemory`, `AllPinned`. `Normal` may sleep.
-    pub(crate) fn alloc_page(&self, context: Context) -> Result<u32, Error> {
-        let marks = *self.zone.watermarks();
-        if let Some(frame) = self.zone.alloc_above(&*self.world, marks.min as u64) {
-            if self.zone.nr_free() < marks.low as u64 {
+    /// `OutOfMemory`, `AllPinned`. May sleep.
+    pub(crate) fn alloc_page(&self) -> Result<u32, Error> {
+        if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Min) {
+            if self.zone.below(Mark::Low) {
                 self.wake_kswapd();
             }
             return Ok(self.claim_free(frame));
         }
-        self.alloc_slow(context)
+        let task = self.world.task();
+        task.assert_no_locks();
+        if task.has(Task::MEMALLOC) {
+            return self.alloc_reserve();
+        }
+        self.alloc_slow(task)
     }
 
-    /// A frame above the low watermark, without waiting and without waking anybody: for readahead.
+    /// A frame above the low watermark, without waiting: for readahead.
     pub(crate) fn alloc_nowait(&self) -> Option<u32> {
-        let low = self.zone.watermarks().low as u64;
-        match self.zone.alloc_above(&*self.world, low) {
-            Some(frame) => Some(self.claim_free(frame)),
-            None => {
-                if self.populate_step() {
-                    return self.alloc_nowait();
-                }
-                self.wake_kswapd();
-                None
+        loop {
+            if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Low) {
+                return Some(self.claim_free(frame));
             }
+            if !self.populate_step() {
+                self.wake_kswapd();
+                return None;
+            }
+        }
+    }
+
+    /// A block of 2^order frames above the low watermark, without waiting: for streams, so that a run has few segments.
+    /// Its frames are still free for `claim_free` or `free_unclaimed`.
+    pub(crate) fn alloc_block(&self, order: u32) -> Option<u32> {
+        self.zone.alloc_block(&*self.world, order)
+    }
+
+    /// Gives back frames of a block that were not claimed.
+    pub(crate) fn free_unclaimed(&self, frames: std::ops::Range<u32>) {
+        if !frames.is_empty() {
+            self.zone
+                .free_range(&*self.world, frames.start as usize, frames.len());
+        }
+    }
+
+    /// A frame from the reserve: for a task that must make progress with no free memory (PF_MEMALLOC).
+    fn alloc_reserve(&self) -> Result<u32, Error> {
+        match self.zone.alloc_reserve(&*self.world) {
+            Some(frame) => Ok(self.claim_free(frame)),
+            None => Err(self.out_of_memory(self.world.now())),
         }
     }
 
@@ -81,31 +105,22 @@ impl<W: World> Engine<W> {
     }
 
     #[cold]
-    fn alloc_slow(&self, context: Context) -> Result<u32, Error> {
-        let task = self.world.task();
-        task.assert_no_locks();
-        let min = self.zone.watermarks().min as u64;
-        if context == Context::Reserve || task.has(Task::MEMALLOC) {
-            return match self.zone.alloc_reserve(&*self.world) {
-                Some(frame) => Ok(self.claim_free(frame)),
-                None => Err(self.out_of_memory(self.world.now())),
-            };
-        }
+    fn alloc_slow(&self, task: &Task) -> Result<u32, Error> {
         while self.populate_step() {
             self.count(Event::PopulateDirect, 1);
-            if let Some(frame) = self.zone.alloc_above(&*self.world, min) {
+            if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Min) {
                 return Ok(self.claim_free(frame));
             }
         }
         let start = self.world.now();
-        let result = self.alloc_reclaiming(task, start, min);
+        let result = self.alloc_reclaiming(task, start);
         let stalled = self.world.now().since(start);
         self.count(Event::AllocStallNs, stalled.0);
         note_stall(task, &task.stall_alloc_ns, stalled);
         result
     }
 
-    fn alloc_reclaiming(&self, task: &Task, start: Nanos, min: u64) -> Result<u32, Error> {
+    fn alloc_reclaiming(&self, task: &Task, start: Nanos) -> Result<u32, Error> {
         self.count(Event::Allocstall, 1);
         let mut progress = self.progress();
         let mut progress_at = start;
@@ -113,7 +128,7 @@ impl<W: World> Engine<W> {
             self.world.charge(Work::AllocSlow, 1);
             self.wake_kswapd();
             self.direct_reclaim();
-            if let Some(frame) = self.zone.alloc_above(&*self.world, min) {
+            if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Min) {
                 return Ok(self.claim_free(frame));
             }
             self.zone.drain(&*self.world);

@@ -6,7 +6,7 @@
 //! **State.** All of it by `&mut self`: the zone keeps it under its lock. 9 bytes a frame (two links, one state byte),
 //! allocated once by `new`.
 //!
-//! **Context.** Anyone with the zone's lock. Never sleeps or allocates; `alloc_batch` pushes to the caller's vector.
+//! **Context.** Anyone with the zone's lock. Never sleeps or allocates.
 //!
 //! **Invariants.**
 //! - BUDDY-1: a frame is free or allocated, and only an allocated one is freed (else two owners would share it).
@@ -75,17 +75,13 @@ impl Buddy {
         self.free_frames
     }
 
-    /// Free blocks of `order`.
-    pub fn nr_free(&self, order: u32) -> u32 {
-        self.nr_free[order as usize]
-    }
-
     /// Free blocks of each order, 0 first.
     pub fn nr_free_all(&self) -> &[u32] {
         &self.nr_free
     }
 
     /// True when `frame` lies in a free block.
+    #[cfg(test)]
     pub fn is_free(&self, frame: u32) -> bool {
         self.free_block_of(frame).is_some()
     }
@@ -104,22 +100,6 @@ impl Buddy {
             self.push(frame + (1 << at), at);
         }
         Some(frame)
-    }
-
-    /// Takes up to `n` single frames, small blocks first, and pushes them to `out`; returns how many.
-    ///
-    /// Frames of one block come in ascending order. `out` grows unless it has room for `n`.
-    pub fn alloc_batch(&mut self, out: &mut Vec<u32>, n: usize) -> usize {
-        let mut left = n;
-        while left > 0 && self.orders != 0 {
-            let order = self.orders.trailing_zeros();
-            let (frame, size) = (self.pop(order), 1usize << order);
-            let taken = size.min(left);
-            out.extend(frame..frame + taken as u32);
-            self.free_range(frame + taken as u32, size - taken);
-            left -= taken;
-        }
-        n - left
     }
 
     /// Gives back the block of 2^`order` frames at `frame`, merging it with its free buddies.
@@ -290,7 +270,6 @@ mod tests {
         Alloc(u32),
         Free(usize),
         FreeInPieces(usize),
-        Batch(usize),
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -298,7 +277,6 @@ mod tests {
             3 => (0u32..5).prop_map(Op::Alloc),
             3 => any::<usize>().prop_map(Op::Free),
             1 => any::<usize>().prop_map(Op::FreeInPieces),
-            1 => (0usize..20).prop_map(Op::Batch),
         ]
     }
 
@@ -338,16 +316,6 @@ mod tests {
                         buddy.free_batch(&frames);
                         model.set(frame, 1 << order, true);
                     }
-                    Op::Batch(n) => {
-                        let mut out = Vec::new();
-                        let free = buddy.free_frames();
-                        prop_assert_eq!(buddy.alloc_batch(&mut out, n), n.min(free));
-                        prop_assert_eq!(out.len(), n.min(free));
-                        for frame in out {
-                            model.set(frame, 1, false);
-                            held.push((frame, 0));
-                        }
-                    }
                     Op::Free(_) | Op::FreeInPieces(_) => {}
                 }
                 buddy.check_invariants();
@@ -360,7 +328,7 @@ mod tests {
             }
             buddy.check_invariants();
             prop_assert_eq!(buddy.free_frames(), frames);
-            prop_assert_eq!(buddy.nr_free(max) as usize, frames >> max);
+            prop_assert_eq!(buddy.nr_free_all()[max as usize] as usize, frames >> max);
         }
     }
 

@@ -1,5 +1,8 @@
 //! Free frames: the buddy allocator, the caches per CPU, the watermarks, and who gets a frame when there are few.
 //!
+//! Three contexts allocate: `alloc_page` may wait and reclaim; `alloc_nowait` takes what is above low, or nothing; a task
+//! that carries MEMALLOC (a reclaimer, the I/O path) may go below min.
+//!
 //! A task takes a frame from its CPU's cache, which refills from the buddy in batches. Below *low* kswapd is woken;
 //! below *min* only reclaimers and the I/O path may take (the reserve). A task that finds nothing queues here, and frames
 //! that are freed are handed to the queue's head in batches, under the one lock that also queues: a frame is in the
@@ -34,17 +37,7 @@ use watermark::Watermarks;
 
 pub(crate) use alloc::note_stall;
 pub(crate) use waiters::Ticket;
-
-/// What an allocation may use, and whether it may wait.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Context {
-    /// May wait and reclaim.
-    Normal,
-    /// Takes what is there above min, or nothing. Readahead.
-    NoWait,
-    /// May go below min: reclaimers and the I/O path (`PF_MEMALLOC`).
-    Reserve,
-}
+pub(crate) use watermark::Mark;
 
 /// A waiter older than this is served before any newcomer (ZONE-3).
 const PASSING_MAX: Nanos = Nanos::from_millis(1);
@@ -97,6 +90,11 @@ impl Zone {
         &self.watermarks
     }
 
+    /// Are there fewer free frames than a mark? A hint.
+    pub(crate) fn below(&self, mark: Mark) -> bool {
+        self.nr_free() < self.watermarks.at(mark) as u64
+    }
+
     /// Free frames in the buddy. A hint.
     pub(crate) fn nr_free(&self) -> u64 {
         // Relaxed: a hint; decisions are repeated under the lock.
@@ -135,7 +133,7 @@ impl Zone {
     }
 
     /// Takes a frame without waiting, while more than `mark` frames are free.
-    pub(crate) fn alloc_above<W: World>(&self, world: &W, mark: u64) -> Option<u32> {
+    pub(crate) fn alloc_above<W: World>(&self, world: &W, mark: Mark) -> Option<u32> {
         if !self.may_pass(world) {
             return None;
         }
@@ -145,7 +143,7 @@ impl Zone {
         }
         let mut batch = [0; frame_cache::BATCH];
         let want = cache.refill_batch();
-        let n = self.take(world, mark, &mut batch[..want]);
+        let n = self.take(world, self.watermarks.at(mark), &mut batch[..want]);
         let (first, rest) = batch[..n].split_first()?;
         let mut over = rest.len();
         while over > 0 {
@@ -164,10 +162,10 @@ impl Zone {
     }
 
     /// Takes up to `out.len()` frames while more than `mark` are free.
-    fn take<W: World>(&self, world: &W, mark: u64, out: &mut [u32]) -> usize {
+    fn take<W: World>(&self, world: &W, mark: usize, out: &mut [u32]) -> usize {
         let mut inner = self.inner.lock(world);
         let mut n = 0;
-        while n < out.len() && inner.buddy.free_frames() as u64 > mark {
+        while n < out.len() && inner.buddy.free_frames() > mark {
             let Some(frame) = inner.buddy.alloc(0) else {
                 break;
             };
@@ -193,7 +191,9 @@ impl Zone {
             return None;
         }
         let mut inner = self.inner.lock(world);
-        if (inner.buddy.free_frames() as u64) < (self.watermarks.low + (1 << order)) as u64 {
+        let buddy = &inner.buddy;
+        let low = self.watermarks.at(Mark::Low);
+        if !watermark::ok(order, buddy.free_frames(), buddy.nr_free_all(), low) {
             return None;
         }
         let frame = inner.buddy.alloc(order);
@@ -262,7 +262,7 @@ impl Zone {
         let mut n = 0;
         while n < woken.len()
             && !inner.waiters.is_empty()
-            && inner.buddy.free_frames() as u64 > self.watermarks.min as u64 / 2
+            && inner.buddy.free_frames() > self.watermarks.at(Mark::MinNoWait)
         {
             let Some(frame) = inner.buddy.alloc(0) else {
                 break;
@@ -311,8 +311,14 @@ impl Zone {
         self.inner.lock(world).waiters.len()
     }
 
-    /// Free blocks of each order.
-    pub(crate) fn nr_free_by_order<W: World>(&self, world: &W, order: u32) -> u64 {
-        self.inner.lock(world).buddy.nr_free(order) as u64
+    /// BUDDY-1 and the mirror. No other task is inside.
+    pub(crate) fn check_invariants<W: World>(&self, world: &W) {
+        let inner = self.inner.lock(world);
+        inner.buddy.check_invariants();
+        assert_eq!(
+            inner.buddy.free_frames() as u64,
+            self.nr_free(),
+            "ZONE-1: mirror"
+        );
     }
 }
