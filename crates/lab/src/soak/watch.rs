@@ -171,13 +171,9 @@ fn finish(soak: &Soak) {
     soak.engine.check_invariants();
     let lost = soak.subjects.iter().any(|s| s.lost.get());
     if let Err(e) = soak.engine.close() {
-        // An error that nobody saw before; the cache is closed all the same, or it says so again.
+        // After lost durability the cache never closes cleanly: its user gives it up.
         assert!(lost || soak.options.trouble.may_fail(), "close failed: {e}");
-        let again = soak.engine.close();
-        assert!(lost || again.is_ok(), "close failed twice: {again:?}");
-        if again.is_err() {
-            return;
-        }
+        soak.engine.abandon();
     }
     for s in &soak.subjects {
         assert!(
