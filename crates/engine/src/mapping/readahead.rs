@@ -168,10 +168,11 @@ impl<W: World> Engine<W> {
     fn readahead_limits(&self) -> Limits {
         let size = self.memory.frame_size();
         let pages = (self.config().readahead_max / 2 / size).max(1) as u64;
+        // All streams together must not turn memory over.
+        let max = pages.min(self.frames.len() as u64 / 16).max(2);
         Limits {
-            first: (FIRST_WINDOW / size).max(2) as u64,
-            // All streams together must not turn memory over.
-            max: pages.min(self.frames.len() as u64 / 16).max(2),
+            first: (FIRST_WINDOW / size).clamp(2, max as usize) as u64,
+            max,
         }
     }
 

@@ -117,8 +117,11 @@ impl<W: World> Engine<W> {
         // SeqCst: see `unpark_flusher_if_asleep`.
         dev.asleep.store(true, Ordering::SeqCst);
         crate::sync::fence(Ordering::SeqCst);
-        if !self.flusher_wanted(dev) && !self.stopping() {
-            self.world.park(until);
+        if !self.stopping() {
+            // Wanted although the last look found nothing to write: its pages are latched. Another look soon, no spin.
+            let soon = self.world.now().plus(LOOK).min(until);
+            let wanted = self.flusher_wanted(dev);
+            self.world.park(if wanted { soon } else { until });
         }
         dev.asleep.store(false, Ordering::SeqCst);
     }
