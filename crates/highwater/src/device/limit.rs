@@ -95,8 +95,14 @@ impl Limiter {
             IoOp::Read => state.reads.extend(jobs),
             IoOp::Write => state.writes.extend(jobs),
         }
+        let stopped = state.stop;
         drop(state);
-        self.shared.work.notify_one();
+        if stopped {
+            // No thread: nothing is limited any more.
+            self.shared.serve_all();
+        } else {
+            self.shared.work.notify_one();
+        }
     }
 
     /// Waits for a turn of `bytes` on the calling thread.
@@ -215,9 +221,8 @@ impl Shared {
 
     fn serve_all(&self) {
         loop {
-            let Some(job) = self.state.lock().next() else {
-                return;
-            };
+            let next = self.state.lock().next();
+            let Some(job) = next else { return };
             job.serve();
         }
     }
