@@ -114,11 +114,14 @@ impl Inner {
     fn run(&self) {
         own_thread();
         tasks::task().set_flag(Task::MEMALLOC);
-        // Acquire: pairs with the Release in `stop`.
-        while !self.stop.load(Ordering::Acquire) {
+        loop {
             let mut finished = Finished::new();
             self.ring.take(&mut finished);
             if finished.is_empty() {
+                // After `take`, which may have consumed the nudge. Acquire: pairs with the Release in `stop`.
+                if self.stop.load(Ordering::Acquire) {
+                    return;
+                }
                 let timeout = if self.ring.stuck() {
                     Nanos::from_millis(1)
                 } else {
