@@ -24,6 +24,19 @@ const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
 
 /// An open file or block device.
+///
+/// ```
+/// use highwater::{DirectIo, FileDevice, IoEngine, OsWorld};
+/// use highwater::engine::world::Device;
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, [1; 100]).unwrap();
+/// let world = OsWorld::new(IoEngine::Auto)?;
+/// let file = std::fs::File::open(&path).unwrap();
+/// let device = FileDevice::new(&world, &path, file.into(), false, DirectIo::Auto)?;
+/// assert_eq!(device.len(), Ok(100));
+/// # Ok::<(), highwater::Error>(())
+/// ```
 pub struct FileDevice {
     target: Arc<Slot>,
     queue: Arc<OsQueue>,
