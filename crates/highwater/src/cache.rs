@@ -85,11 +85,10 @@ impl Cache {
             return Err(Error::Closed);
         }
         let opened = self.opens.open(world, path.as_ref(), &options)?;
-        let file_options = FileOptions {
-            write: options.is_write(),
-        };
+        // A later open may write: the device is upgraded then, and each `File` knows whether it may.
+        let file_options = FileOptions { write: true };
         let inner = self.engine.open(opened.id, opened.backing, file_options)?;
-        let file = File::new(inner, world.fork_mark(), opened.direct);
+        let file = File::new(inner, world.fork_mark(), opened.direct, options.is_write());
         if options.is_truncate() {
             // Through the engine, which may have pages of it.
             file.set_len(0)?;
