@@ -26,6 +26,8 @@ use std::sync::{Arc, Weak};
 
 /// Bytes of the top order: a huge page.
 const TOP_ORDER_BYTES: usize = 2 << 20;
+/// Turns of `close`: the second finds what calls that were under way have dirtied.
+const CLOSE_ROUNDS: usize = 3;
 /// A cache has at least so many frames.
 const FRAMES_MIN: usize = 64;
 /// Tables whose size does not depend on the frame count.
@@ -375,6 +377,25 @@ impl<W: World> Engine<W> {
         if held > 0 {
             return Err(Error::StillPinned(u64::from(held)));
         }
+        // Release: calls that begin now are refused; those under way may still dirty pages, so more than one round.
+        self.closed.store(true, Ordering::Release);
+        let mut result = Ok(());
+        for _ in 0..CLOSE_ROUNDS {
+            result = self.sync_all_mappings();
+            if result.is_err() || self.nr_dirty() == 0 {
+                break;
+            }
+        }
+        if let Err(e) = result {
+            self.closed.store(false, Ordering::Release);
+            return Err(e);
+        }
+        self.abandon();
+        Ok(())
+    }
+
+    /// Syncs every mapping; the first error.
+    fn sync_all_mappings(&self) -> Result<(), Error> {
         let all: Vec<_> = {
             let table = self.mappings.lock(&*self.world);
             table.iter().cloned().collect()
@@ -382,13 +403,9 @@ impl<W: World> Engine<W> {
         let mut result = Ok(());
         for m in &all {
             let synced = self.sync_mapping(m, &(0..u64::MAX));
-            if result.is_ok() {
-                result = synced;
-            }
+            result = result.and(synced);
         }
-        result?;
-        self.abandon();
-        Ok(())
+        result
     }
 
     /// Stops the engine's tasks without writing anything back; waits at most 5 s for I/O in flight. What was not synced

@@ -273,22 +273,25 @@ impl Zone {
         n
     }
 
-    /// Moves every cached frame to the buddy.
+    /// Moves every cached frame to the buddy and serves the waiters.
     pub(crate) fn drain<W: World>(&self, world: &W) {
         let mut frames = Vec::new();
         for cache in &self.caches {
             cache.drain(world, &mut frames);
         }
-        if !frames.is_empty() {
-            self.free_to_buddy(world, &frames);
-        }
+        self.free_to_buddy(world, &frames);
     }
 
-    /// Joins the queue of waiters.
+    /// Joins the queue of waiters, and serves it from what is free by now: a frame freed just before is not overlooked.
     pub(crate) fn queue<W: World>(&self, world: &W) -> Ticket {
-        let mut inner = self.inner.lock(world);
-        let ticket = inner.waiters.join(world.task().id(), world.now());
-        self.mirror(&inner);
+        let ticket = {
+            let mut inner = self.inner.lock(world);
+            let ticket = inner.waiters.join(world.task().id(), world.now());
+            self.mirror(&inner);
+            ticket
+        };
+        // From here on nothing is put into a cache (`free_one`); what is there already goes to the waiters.
+        self.drain(world);
         ticket
     }
 
