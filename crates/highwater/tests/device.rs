@@ -2,18 +2,14 @@
 
 mod common;
 
-use common::{Inbox, Memory, disk_dir, engines, fds, open, threads};
+use common::{Inbox, Memory, disk_dir, engines, open};
 use highwater::engine::io::{IoOp, Lane};
 use highwater::engine::world::{Device, Nanos};
 use highwater::engine::{IoErrorKind, World};
 use highwater::{DirectIo, OsWorld};
-use parking_lot::Mutex;
 use std::sync::Arc;
 
 const LANES: [Lane; 2] = [Lane::Flusher, Lane::Shared];
-/// Tests here count descriptors and threads of the process, so they run one at a time.
-static ALONE: Mutex<()> = Mutex::new(());
-
 struct Rng(u64);
 impl Rng {
     fn below(&mut self, n: u64) -> u64 {
@@ -27,7 +23,6 @@ impl Rng {
 
 #[test]
 fn random_reads_and_writes_match_a_shadow() {
-    let _alone = ALONE.lock();
     const LEN: usize = 4 << 20;
     for engine in engines() {
         for lane in LANES {
@@ -118,7 +113,6 @@ fn check(world: &OsWorld, device: &dyn Device, lane: Lane, shadow: &[u8], inbox:
 
 #[test]
 fn the_tail_of_a_file_is_exact() {
-    let _alone = ALONE.lock();
     for engine in engines() {
         for len in [1usize, 511, 512, 513, 4095, 4097, 10_000] {
             let dir = disk_dir();
@@ -163,7 +157,6 @@ fn the_tail_of_a_file_is_exact() {
 
 #[test]
 fn errors_have_their_kind_and_place() {
-    let _alone = ALONE.lock();
     for engine in engines() {
         let dir = disk_dir();
         let path = dir.path().join("ro");
@@ -200,7 +193,6 @@ fn errors_have_their_kind_and_place() {
 
 #[test]
 fn holes_are_found_and_made() {
-    let _alone = ALONE.lock();
     let dir = disk_dir();
     let world = OsWorld::new(highwater::IoEngine::Auto).unwrap();
     let device = open(&world, &dir.path().join("sparse"), true, DirectIo::Auto);
@@ -222,7 +214,6 @@ fn holes_are_found_and_made() {
 
 #[test]
 fn tmpfs_works_whatever_it_says_to_o_direct() {
-    let _alone = ALONE.lock();
     let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
         eprintln!("SKIPPED: no /dev/shm");
         return;
@@ -234,8 +225,8 @@ fn tmpfs_works_whatever_it_says_to_o_direct() {
         let inbox = Arc::new(Inbox::default());
         let mut shadow = vec![0u8; 1 << 20];
         let mut memory = Memory::new(1 << 20);
-        for i in 0..shadow.len() {
-            shadow[i] = (i / 100) as u8;
+        for (i, byte) in shadow.iter_mut().enumerate() {
+            *byte = (i / 100) as u8;
         }
         memory.bytes().copy_from_slice(&shadow);
         let bufs = vec![memory.buf(0, 1 << 20)];
@@ -251,7 +242,6 @@ fn tmpfs_works_whatever_it_says_to_o_direct() {
 /// An unpark ends a reap that waits for a slow completion, and one that came before it.
 #[test]
 fn reap_returns_when_unparked() {
-    let _alone = ALONE.lock();
     for engine in engines() {
         let world = OsWorld::new(engine).unwrap();
         let dir = disk_dir();
@@ -280,10 +270,9 @@ fn reap_returns_when_unparked() {
     }
 }
 
-/// A pipe that nobody writes to keeps a read in the ring: the wait there is ended by unpark and by its deadline.
+/// A stream of unparks against a stream of completions: nothing is lost, nothing spins for ever.
 #[test]
-fn reap_with_a_request_that_never_ends() {
-    let _alone = ALONE.lock();
+fn unparks_and_completions_at_the_same_time() {
     if engines().len() < 2 {
         return;
     }
@@ -293,7 +282,6 @@ fn reap_with_a_request_that_never_ends() {
     let inbox = Arc::new(Inbox::default());
     let me = world.task().id();
     let mut memory = Memory::new(4 << 20);
-    // A stream of unparks against a stream of completions: nothing is lost, nothing spins for ever.
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (other, flag) = (world.clone(), stop.clone());
     let noise = std::thread::spawn(move || {
@@ -322,7 +310,6 @@ fn reap_with_a_request_that_never_ends() {
 /// Threads that submit to the shared lane and end at once: their requests complete all the same.
 #[test]
 fn requests_outlive_the_thread_that_submitted_them() {
-    let _alone = ALONE.lock();
     for engine in engines() {
         let world = OsWorld::new(engine).unwrap();
         let dir = disk_dir();
@@ -351,7 +338,6 @@ fn requests_outlive_the_thread_that_submitted_them() {
 
 #[test]
 fn more_requests_than_the_ring_holds() {
-    let _alone = ALONE.lock();
     for engine in engines() {
         for lane in LANES {
             let world = OsWorld::new(engine).unwrap();
@@ -374,36 +360,6 @@ fn more_requests_than_the_ring_holds() {
 }
 
 #[test]
-fn nothing_is_left_behind() {
-    let _alone = ALONE.lock();
-    for engine in engines() {
-        // Worker threads of the kernel (`iou-wrk`) end by themselves, with their thread.
-        let own = |names: &[String]| names.iter().filter(|n| !n.starts_with("iou-")).count();
-        let (fds_before, threads_before) = (fds(), own(&threads()));
-        for _ in 0..3 {
-            let world = OsWorld::new(engine).unwrap();
-            let dir = disk_dir();
-            let device = open(&world, &dir.path().join("f"), true, DirectIo::Auto);
-            let inbox = Arc::new(Inbox::default());
-            let mut memory = Memory::new(64 << 12);
-            for lane in LANES {
-                let mut batch: Vec<_> = (0..64)
-                    .map(|i| {
-                        let bufs = vec![memory.buf(i << 12, 4096)];
-                        inbox.request(IoOp::Write, (i as u64) << 12, bufs, i as u64)
-                    })
-                    .collect();
-                device.submit(lane, &mut batch);
-                if lane == Lane::Shared {
-                    // In flight at the shutdown.
-                    assert!(world.shutdown());
-                }
-                inbox.wait(&world, &device, lane, 64);
-            }
-            drop(device);
-        }
-        let after = threads();
-        assert_eq!(own(&after), threads_before, "{engine:?}: {after:?}");
-        assert_eq!(fds(), fds_before, "{engine:?}");
-    }
+fn the_whole_suite_without_io_uring() {
+    common::rerun_without_io_uring();
 }

@@ -94,3 +94,8 @@ fn a_reader_does_not_wait_behind_all_writes() {
     assert!(waited < 0.1, "{waited} s behind 0.5 s of writes");
     inbox.wait(&world, &device, Lane::Flusher, 500);
 }
+
+#[test]
+fn the_whole_suite_without_io_uring() {
+    common::rerun_without_io_uring();
+}

@@ -14,7 +14,7 @@
 //! **Tests.** `tests/limit.rs`: both limits within 10 %.
 
 use crate::world::threads::{own_thread, thread_builder};
-use crate::world::{Clock, tasks};
+use crate::world::{Clock, ForkMark, tasks};
 use highwater_engine::IoError;
 use highwater_engine::io::{IoBuf, IoOp, Lane, Request};
 use highwater_engine::sync::{AtomicU64, Ordering};
@@ -36,6 +36,7 @@ pub struct Limiter {
     bytes_per_s: u64,
     iops: u64,
     shared: Arc<Shared>,
+    fork: ForkMark,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -81,6 +82,7 @@ impl Limiter {
             bytes_per_s,
             iops,
             shared: Arc::default(),
+            fork: ForkMark::new(),
             thread: Mutex::new(None),
         };
         Arc::new(limiter)
@@ -145,6 +147,9 @@ impl Limiter {
 
     /// Ends the limiter: what waits is submitted at once.
     pub(crate) fn stop(&self) {
+        if self.fork.forked() {
+            return;
+        }
         self.shared.state.lock().stop = true;
         self.shared.work.notify_all();
         let handle = self.thread.lock().take();

@@ -10,7 +10,7 @@ use super::flusher::FlusherLane;
 use super::pool::Pool;
 use super::shared::SharedLane;
 use super::target::Target;
-use crate::world::{Clock, tasks};
+use crate::world::{Clock, ForkMark, tasks};
 use highwater_engine::io::{Lane, Request};
 use highwater_engine::world::{Nanos, Queue, QueueId};
 use std::path::Path;
@@ -21,6 +21,7 @@ pub struct OsQueue {
     id: QueueId,
     name: String,
     clock: Clock,
+    fork: ForkMark,
     limits: Limits,
     lanes: Lanes,
 }
@@ -55,6 +56,7 @@ impl OsQueue {
             limits: Limits::of(Path::new("/sys/dev/block"), &name),
             name,
             clock,
+            fork: ForkMark::new(),
             lanes,
         }
     }
@@ -89,6 +91,10 @@ impl OsQueue {
 
     /// Waits until `until` for what is in flight and ends the queue's threads; true when nothing is left.
     pub(crate) fn stop(&self, until: Nanos) -> bool {
+        if self.fork.forked() {
+            // The threads and what is in flight are the parent's.
+            return true;
+        }
         let idle = match &self.lanes {
             Lanes::Uring { flusher, shared } => {
                 let drained = flusher.drain(&self.clock, until);

@@ -137,8 +137,8 @@ impl OsWorld {
         running == 0 && drained
     }
 
-    pub(crate) fn clock(&self) -> Clock {
-        self.clock
+    pub(crate) fn fork_mark(&self) -> ForkMark {
+        self.fork
     }
 
     fn grace(&self) -> Nanos {

@@ -11,6 +11,53 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+const DENIED: &str = "HIGHWATER_TEST_IO_URING_DENIED";
+
+/// Runs this whole test program once more, under a seccomp filter that denies io_uring as container run-times do.
+pub fn rerun_without_io_uring() {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    use std::os::unix::process::CommandExt;
+    if std::env::var_os(DENIED).is_some() {
+        let error = OsWorld::new(IoEngine::Uring)
+            .err()
+            .expect("the filter is on");
+        assert!(error.to_string().contains("Threads"), "the remedy: {error}");
+        assert_eq!(
+            OsWorld::new(IoEngine::Auto).unwrap().io_engine(),
+            IoEngine::Threads
+        );
+        return;
+    }
+    let denied = [
+        libc::SYS_io_uring_setup,
+        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
+    ];
+    let filter = SeccompFilter::new(
+        denied.into_iter().map(|call| (call, vec![])).collect(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EPERM as u32),
+        std::env::consts::ARCH.try_into().unwrap(),
+    )
+    .unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.env(DENIED, "1").args(["--test-threads", "2"]);
+    // SAFETY: between fork and exec the child makes two system calls and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            seccompiler::apply_filter(&program).map_err(|_| std::io::ErrorKind::Other.into())
+        })
+    };
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "under the filter:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 /// The engines that this machine allows.
 pub fn engines() -> Vec<IoEngine> {
     match OsWorld::new(IoEngine::Uring) {

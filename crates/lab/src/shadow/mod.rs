@@ -234,7 +234,7 @@ impl Shadow {
             begin: id,
             end: u64::MAX,
             sure: true,
-            promised: false,
+            covered: false,
         }
     }
 
@@ -300,9 +300,7 @@ impl Shadow {
     pub fn begin_read(&mut self, range: Range<u64>) -> Option<Access> {
         let id = self.admit(&range, false)?;
         for number in self.pages_of(&range) {
-            if let Some(page) = self.pages.get_mut(number as usize) {
-                page.readers.push(id);
-            }
+            self.page(number).readers.push(id);
         }
         Some(Access {
             id,
@@ -367,7 +365,7 @@ impl Shadow {
         let range = offset..offset + seen.len() as u64;
         for number in self.pages_of(&range) {
             let place = self.place(number);
-            let crashes = self.crashes;
+            let (crashes, now) = (self.crashes, self.tick);
             let from = range.start.max(place.offset);
             let to = range.end.min(place.offset + self.page_size);
             let piece = &seen[(from - offset) as usize..(to - offset) as usize];
@@ -375,7 +373,8 @@ impl Shadow {
             self.pages_checked += 1;
             let page = self.page(number);
             if !page.check_read(at, piece, begin, place, crashes) {
-                return Err(describe(page, number, at, piece));
+                let Mismatch(text) = describe(page, place, at, piece, now);
+                return Err(Mismatch(format!("SHADOW-1: {text}")));
             }
         }
         Ok(())
@@ -475,8 +474,13 @@ impl Shadow {
             buf[..to - from].copy_from_slice(&image[from..to]);
             buf[to - from..].fill(0);
             if let Some(sector) = page.check_crash(&buf, self.place(number as u64)) {
-                let Mismatch(text) =
-                    describe(page, number as u64, sector * 512, &buf[sector * 512..]);
+                let Mismatch(text) = describe(
+                    page,
+                    self.place(number as u64),
+                    sector * 512,
+                    &buf[sector * 512..],
+                    self.tick,
+                );
                 return Err(Mismatch(format!(
                     "SHADOW-2: sector {sector} of the crash image is no legal version; {text}"
                 )));
@@ -492,7 +496,7 @@ impl Shadow {
             .collect()
     }
 
-    /// Is `image` the file, with no write undecided?
+    /// Is `image` the file, now that no access is in progress?
     ///
     /// # Errors
     /// At the first page that differs.
@@ -506,34 +510,46 @@ impl Shadow {
         }
         for (number, piece) in image.chunks(self.page_size as usize).enumerate() {
             let same = match self.pages.get(number) {
-                Some(page) => page.content(0, piece.len()) == piece,
+                Some(page) => page.check_exact(piece, self.place(number as u64)),
                 None => piece.iter().all(|b| *b == 0),
             };
             if !same {
-                return Err(describe(&self.pages[number], number as u64, 0, piece));
+                return Err(describe(
+                    &self.pages[number],
+                    self.place(number as u64),
+                    0,
+                    piece,
+                    self.tick,
+                ));
             }
         }
         Ok(())
     }
 }
 
-fn describe(page: &Page, number: u64, at: usize, seen: &[u8]) -> Mismatch {
+/// Says what differs, and which write the first wrong byte belongs to.
+fn describe(page: &Page, place: Place, at: usize, seen: &[u8], now: u64) -> Mismatch {
     let want = page.content(at, at + seen.len());
     let differs = |(a, b): (&u8, &u8)| a != b;
     let first = want.iter().zip(seen).position(differs).unwrap_or(0);
     let count = want.iter().zip(seen).filter(|p| p.0 != p.1).count();
-    let zero = seen.iter().all(|b| *b == 0);
+    let probe = &seen[first..seen.len().min(first + 16)];
+    let mut bytes = vec![0; probe.len()];
+    let origin = (0..=now).find(|stamp| {
+        fill(*stamp, place.offset + (at + first) as u64, &mut bytes);
+        bytes == probe
+    });
+    let origin = match origin {
+        Some(0) => "zeroes".to_owned(),
+        Some(stamp) => format!("those of write {stamp}"),
+        None => "of no single write to this place".to_owned(),
+    };
     Mismatch(format!(
-        "SHADOW-1: page {number}: bytes {at}..{} differ from the last settled content in {count} places, first at {}: read {:#04x}, expected {:#04x}{}; pending writes: {:?}",
+        "page {}: bytes {at}..{} differ from the last settled content in {count} places, first at {}; the bytes there are {origin}; pending writes: {:?}; settled since the last promise: {:?}",
+        place.offset / place.size as u64,
         at + seen.len(),
         at + first,
-        seen.get(first).unwrap_or(&0),
-        want.get(first).unwrap_or(&0),
-        if zero {
-            " (all read bytes are zero)"
-        } else {
-            ""
-        },
-        page.pending
+        page.pending,
+        page.unpromised()
     ))
 }

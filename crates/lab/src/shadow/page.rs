@@ -8,6 +8,7 @@
 //! since; each sector on the medium must be what it was at some point from there on.
 
 use super::fill;
+use std::cmp::Ordering;
 
 const SECTOR: usize = 512;
 /// The most pending writes on one page; the checks try their orders.
@@ -26,8 +27,8 @@ pub(super) struct Op {
     pub end: u64,
     /// False when it failed and may or may not have happened.
     pub sure: bool,
-    /// A successful sync covers it.
-    pub promised: bool,
+    /// A successful sync began after its end.
+    pub covered: bool,
 }
 
 impl Op {
@@ -83,16 +84,23 @@ struct Search<'a> {
     at: usize,
     seen: &'a [u8],
     best: Option<Vec<usize>>,
+    /// How many orders as long as `best` give `seen`.
+    ties: usize,
 }
 
 impl Search<'_> {
     /// Tries all legal continuations of `order`, which made `buf`; keeps the longest one that gives `seen`.
     fn run(&mut self, order: &mut Vec<usize>, used: u32, buf: &[u8]) {
-        if used & self.must == self.must
-            && buf == self.seen
-            && self.best.as_ref().is_none_or(|b| b.len() < order.len())
-        {
-            self.best = Some(order.clone());
+        if used & self.must == self.must && buf == self.seen {
+            let longest = self.best.as_ref().map_or(-1, |b| b.len() as isize);
+            match (order.len() as isize).cmp(&longest) {
+                Ordering::Greater => {
+                    self.best = Some(order.clone());
+                    self.ties = 1;
+                }
+                Ordering::Equal => self.ties += 1,
+                Ordering::Less => {}
+            }
         }
         for (n, op) in self.ops.iter().enumerate() {
             let legal = used & 1 << n == 0
@@ -126,6 +134,11 @@ impl Page {
             .map_or_else(|| vec![0; to - from], |b| b[from..to].to_vec())
     }
 
+    /// The settled writes that no sync has promised, for reports.
+    pub fn unpromised(&self) -> &[Op] {
+        &self.log
+    }
+
     /// Starts with content of its own, promised.
     pub fn preset(&mut self, content: &[u8], size: usize) {
         let mut bytes = vec![0; size];
@@ -141,7 +154,7 @@ impl Page {
         op.apply(place.offset, 0, bytes);
         if crashes {
             self.log.push(op);
-            if op.promised {
+            if op.covered {
                 self.promise_log(self.log.len(), place);
             }
         }
@@ -190,7 +203,7 @@ impl Page {
             .filter(|op| op.meets(at, to))
             .collect();
         let must = mask(&ops, |op| op.sure && op.end < begin);
-        let Some(order) = self.search(&ops, must, at, seen, place) else {
+        let Some((order, ties)) = self.search(&ops, must, at, seen, place) else {
             return false;
         };
         let quiet = self.readers.is_empty()
@@ -198,8 +211,9 @@ impl Page {
             && ops
                 .iter()
                 .all(|op| op.end < begin && at <= op.from && op.to <= to);
-        if quiet {
-            // The read has decided.
+        // Two orders may end alike and differ in what a crash leaves half way: undecided, until a sync covers both.
+        let decided = ties == 1 || !crashes || ops.iter().all(|op| op.covered);
+        if quiet && decided {
             self.pending.clear();
             for n in order {
                 self.settle_op(ops[n], place, crashes);
@@ -215,7 +229,7 @@ impl Page {
         at: usize,
         seen: &[u8],
         place: Place,
-    ) -> Option<Vec<usize>> {
+    ) -> Option<(Vec<usize>, usize)> {
         let mut search = Search {
             ops,
             must,
@@ -223,16 +237,26 @@ impl Page {
             at,
             seen,
             best: None,
+            ties: 0,
         };
         let base = self.content(at, at + seen.len());
         search.run(&mut Vec::new(), 0, &base);
-        search.best
+        search.best.map(|order| (order, search.ties))
+    }
+
+    /// Is `seen`, the page from its start on, legal now that nothing is in progress?
+    pub fn check_exact(&self, seen: &[u8], place: Place) -> bool {
+        if self.pending.is_empty() {
+            return self.content(0, seen.len()) == seen;
+        }
+        let must = mask(&self.pending, |op| op.sure);
+        self.search(&self.pending, must, 0, seen, place).is_some()
     }
 
     /// A sync that began at `tick` succeeded: what was written before is durable.
     pub fn promise(&mut self, tick: u64, place: Place) {
         for op in &mut self.pending {
-            op.promised |= op.sure && op.end < tick;
+            op.covered |= op.end < tick;
         }
         let upto = self.log.iter().rposition(|op| op.end < tick);
         self.promise_log(upto.map_or(0, |n| n + 1), place);
@@ -271,6 +295,23 @@ impl Page {
             .map(|(n, _)| n)
     }
 
+    /// What the bytes from `at` to `to` may be after a crash, by the settled writes.
+    fn states(&self, at: usize, to: usize, place: Place) -> Vec<Vec<u8>> {
+        let mut latest = match &self.durable {
+            Some(durable) => durable[at..to].to_vec(),
+            None => self.content(at, to),
+        };
+        let mut states = vec![latest.clone()];
+        for op in self.log.iter().filter(|op| op.meets(at, to)) {
+            if op.stamp == 0 {
+                cut_all(&mut states, op, at, place);
+            }
+            op.apply(place.offset, at, &mut latest);
+            states.push(latest.clone());
+        }
+        states
+    }
+
     fn sector_legal(&self, at: usize, seen: &[u8], place: Place) -> bool {
         let to = at + seen.len();
         let ops: Vec<Op> = self
@@ -279,23 +320,28 @@ impl Page {
             .copied()
             .filter(|op| op.meets(at, to))
             .collect();
-        let must = mask(&ops, |op| op.promised);
-        if must == 0 && !self.log.is_empty() {
-            let mut state = match &self.durable {
-                Some(durable) => durable[at..to].to_vec(),
-                None => vec![0; seen.len()],
-            };
-            if state == seen {
-                return true;
+        let must = mask(&ops, |op| op.covered && op.sure);
+        if must == 0 {
+            let mut states = self.states(at, to, place);
+            for cut in ops.iter().filter(|op| op.stamp == 0) {
+                cut_all(&mut states, cut, at, place);
             }
-            for op in self.log.iter().filter(|op| op.meets(at, to)) {
-                op.apply(place.offset, at, &mut state);
-                if state == seen {
-                    return true;
-                }
+            if states.iter().any(|s| s == seen) {
+                return true;
             }
         }
         self.search(&ops, must, at, seen, place).is_some()
+    }
+}
+
+/// A truncation takes effect by itself, on whatever version of the sector the medium holds.
+fn cut_all(states: &mut Vec<Vec<u8>>, cut: &Op, at: usize, place: Place) {
+    for n in 0..states.len() {
+        let mut state = states[n].clone();
+        cut.apply(place.offset, at, &mut state);
+        if !states.contains(&state) {
+            states.push(state);
+        }
     }
 }
 

@@ -173,3 +173,57 @@ fn shadow_3_lengths() {
     let a = s.begin_resize(10).unwrap();
     assert!(s.end_resize(a, true, 11).is_err());
 }
+
+#[test]
+fn shadow_2_a_truncation_takes_effect_on_any_version() {
+    let mut s = Shadow::new(PAGE, &[0; PAGE], true);
+    let one = write(&mut s, 0..PAGE as u64);
+    write(&mut s, 0..PAGE as u64);
+    let a = s.begin_resize(100).unwrap();
+    let cut = bytes(one, 0..100);
+    assert_eq!(s.check_crash(&cut), Ok(()), "while it is in progress");
+    s.end_resize(a, true, 100).unwrap();
+    assert_eq!(s.check_crash(&cut), Ok(()), "the first write's bytes, cut");
+    let promise = s.begin_sync(None);
+    s.keep(&promise);
+    assert!(s.check_crash(&cut).is_err(), "the second was promised");
+}
+
+#[test]
+fn shadow_1_a_read_of_a_page_never_written_before_may_miss_a_write_that_overlaps_it() {
+    let mut s = Shadow::new(PAGE, &[], false);
+    s.grow_before_use(PAGE as u64);
+    let early = s.begin_read(0..100).unwrap();
+    write(&mut s, 0..100);
+    assert_eq!(s.end_read(early, Some(&[0; 100])), Ok(()));
+    assert!(read(&mut s, 0, &[0; 100]).is_err());
+}
+
+#[test]
+fn shadow_2_orders_that_end_alike_stay_open_for_a_crash() {
+    let mut s = shadow();
+    let len = 4 * PAGE as u64;
+    let (a, b) = (
+        s.begin_write(0..512).unwrap(),
+        s.begin_write(0..512).unwrap(),
+    );
+    let (sa, sb) = (a.stamp, b.stamp);
+    s.end_write(a, Outcome::Done, len).unwrap();
+    s.end_write(b, Outcome::Done, len).unwrap();
+    let promise = s.begin_sync(None);
+    let last = write(&mut s, 0..512);
+    assert_eq!(read(&mut s, 0, &bytes(last, 0..512)), Ok(()));
+    s.keep(&promise);
+    let mut image = vec![0; 4 * PAGE];
+    for stamp in [sa, sb, last] {
+        image[..512].copy_from_slice(&bytes(stamp, 0..512));
+        assert_eq!(s.check_crash(&image), Ok(()), "write {stamp}");
+    }
+    let promise = s.begin_sync(None);
+    s.keep(&promise);
+    assert_eq!(s.undecided(), [0]);
+    assert_eq!(read(&mut s, 0, &bytes(last, 0..512)), Ok(()));
+    assert!(s.undecided().is_empty());
+    image[..512].copy_from_slice(&bytes(sa, 0..512));
+    assert!(s.check_crash(&image).is_err());
+}

@@ -1,0 +1,197 @@
+//! A cache: one budget, its files, its end.
+//!
+//! **Invariants.** CACHE-1: in a child process made by fork nothing of the parent's cache is used or freed: its threads
+//! are not there, and its arena is not mapped.
+#![allow(unsafe_code)]
+
+use crate::builder::CacheBuilder;
+use crate::device::IoEngine;
+use crate::file::File;
+use crate::open::{OpenOptions, Opens};
+use crate::world::OsWorld;
+use highwater_engine::sync::{AtomicBool, Ordering};
+use highwater_engine::{Config, Engine, Error, FileOptions, Stats};
+use std::mem::ManuallyDrop;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A page cache with one memory budget for all its files.
+///
+/// Share it between threads by reference or in an `Arc`. Dropping it closes it and waits, at most a few seconds, for
+/// what is in flight; an error then goes to the log only, so call [`Cache::close`].
+///
+/// ```
+/// use highwater::{Cache, OpenOptions};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("data");
+///
+/// let cache = Cache::builder().memory(16 << 20).build()?;
+/// let file = cache.open(&path, OpenOptions::new().write(true).create(true))?;
+/// file.write_at(b"hello", 1_000_000)?;
+/// file.sync_data()?;
+/// assert_eq!(file.len(), 1_000_005);
+/// drop(file);
+/// cache.close()?;
+/// # Ok::<(), highwater::Error>(())
+/// ```
+pub struct Cache {
+    engine: ManuallyDrop<Arc<Engine<OsWorld>>>,
+    opens: Opens,
+    closed: AtomicBool,
+}
+
+impl Cache {
+    /// Starts building a cache.
+    ///
+    /// ```
+    /// let cache = highwater::Cache::builder().memory(16 << 20).build()?;
+    /// # cache.close()?;
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    pub fn builder() -> CacheBuilder {
+        CacheBuilder::new()
+    }
+
+    pub(crate) fn new(engine: Arc<Engine<OsWorld>>) -> Cache {
+        Cache {
+            engine: ManuallyDrop::new(engine),
+            opens: Opens::default(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Opens a file or a block device. Opens of the same file in one cache share its pages; other caches, in this
+    /// process or another, are kept out by `flock` (readers share). Waits for the file system only.
+    ///
+    /// ```
+    /// # use highwater::{Cache, OpenOptions};
+    /// # let cache = Cache::builder().memory(16 << 20).build()?;
+    /// let error = cache.open("/", OpenOptions::new().read(true)).err().unwrap();
+    /// assert!(error.to_string().contains("is a directory"));
+    /// # cache.close()?;
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Config` for options that make no sense and for directories; `Conflict` when another cache has the file;
+    /// `Os` when the operating system refuses it; `Closed`, `Forked`.
+    pub fn open(&self, path: impl AsRef<Path>, options: OpenOptions) -> Result<File, Error> {
+        let world = self.world();
+        if world.forked() {
+            return Err(Error::Forked);
+        }
+        // Acquire: pairs with the Release in `close`.
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        let opened = self.opens.open(world, path.as_ref(), &options)?;
+        let file_options = FileOptions {
+            write: options.is_write(),
+        };
+        let inner = self.engine.open(opened.id, opened.backing, file_options)?;
+        let file = File::new(inner, world.fork_mark(), opened.direct);
+        if options.is_truncate() {
+            // Through the engine, which may have pages of it.
+            file.set_len(0)?;
+        }
+        Ok(file)
+    }
+
+    /// Counters and gauges, under the names of `/proc/vmstat`. Waits for nothing.
+    ///
+    /// ```
+    /// # let cache = highwater::Cache::builder().memory(16 << 20).build()?;
+    /// let stats = cache.stats();
+    /// println!("{} of {} frames are dirty", stats.get("nr_dirty"), stats.frames);
+    /// # cache.close()?;
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// How it was built.
+    ///
+    /// ```
+    /// # let cache = highwater::Cache::builder().memory(16 << 20).build()?;
+    /// assert_eq!(cache.config().memory, 16 << 20);
+    /// # cache.close()?;
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    pub fn config(&self) -> &Config {
+        self.engine.config()
+    }
+
+    /// What reads and writes go through: [`IoEngine::Uring`] or [`IoEngine::Threads`], never `Auto`.
+    ///
+    /// ```
+    /// # use highwater::{Cache, IoEngine};
+    /// # let cache = Cache::builder().memory(16 << 20).build()?;
+    /// assert_ne!(cache.io_engine(), IoEngine::Auto);
+    /// # cache.close()?;
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    pub fn io_engine(&self) -> IoEngine {
+        self.world().io_engine()
+    }
+
+    /// The engine below, for tools that study it.
+    ///
+    /// ```
+    /// # let cache = highwater::Cache::builder().memory(16 << 20).build()?;
+    /// assert_eq!(cache.engine().config().frame_size, 4096);
+    /// # cache.close()?;
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    pub fn engine(&self) -> &Arc<Engine<OsWorld>> {
+        &self.engine
+    }
+
+    /// Writes everything back, makes it durable, and ends the cache's threads. Files opened from it fail with `Closed`
+    /// afterwards. A second call does nothing.
+    ///
+    /// ```
+    /// # let cache = highwater::Cache::builder().memory(16 << 20).build()?;
+    /// cache.close()?;
+    /// cache.close()?;
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `StillPinned` with live guards: the cache stays usable. The first write or flush error that nobody saw. `Forked`.
+    pub fn close(&self) -> Result<(), Error> {
+        if self.world().forked() {
+            return Err(Error::Forked);
+        }
+        // Acquire: pairs with the Release below.
+        if self.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let result = self.engine.close();
+        if !matches!(result, Err(Error::StillPinned(_))) {
+            // Release: who sees it sees the engine closed.
+            self.closed.store(true, Ordering::Release);
+            self.world().shutdown();
+        }
+        result
+    }
+
+    fn world(&self) -> &OsWorld {
+        self.engine.world()
+    }
+}
+
+impl Drop for Cache {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        if self.world().forked() {
+            // CACHE-1: left as it is.
+            return;
+        }
+        if let Err(error) = self.close() {
+            tracing::error!("a cache was dropped, and closing it failed: {error}");
+        }
+        // SAFETY: dropped once, here, and not used after.
+        unsafe { ManuallyDrop::drop(&mut self.engine) };
+    }
+}
