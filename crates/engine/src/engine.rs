@@ -1,17 +1,125 @@
 //! The engine of one cache: what every room shares, and how it starts and ends.
+//!
+//! **State.** Each room guards its own; here are only the counts of dirty and writeback pages (atomics, for policy), the
+//! table of mappings (`Rank::Mappings`), the devices and tasks (`Rank::Flusher`), and the life cycle.
+//! **Kernel.** mm_init, kswapd_run, bdi_register.
 
 use crate::backing::Backing;
 use crate::error::Error;
 use crate::file::{File, FileId, FileOptions};
+use crate::frame::{FrameTable, Memory};
+use crate::io::IoSink;
+use crate::lru::workingset::{NonresidentAge, Shadows};
+use crate::lru::{Lru, LruList};
+use crate::mapping::{Index, Mapping, MappingTable};
 use crate::policy::Config;
-use crate::trace::Stats;
-use crate::world::World;
-use std::sync::Arc;
+use crate::reclaim::Kswapd;
+use crate::sync::{AtomicBool, AtomicU64, Lock, Ordering, Rank};
+use crate::trace::{Event, Stats, VmStat};
+use crate::wait::WaitTable;
+use crate::world::{Nanos, TaskId, World};
+use crate::writeback::{BackingDev, ratelimit::Thresholds};
+use crate::zone::Zone;
+use crate::zone::buddy::Buddy;
+use crate::zone::watermark::Watermarks;
+use std::sync::{Arc, Weak};
+
+/// Bytes of the top order: a huge page.
+const TOP_ORDER_BYTES: usize = 2 << 20;
+/// Turns of `close`: the second finds what calls that were under way have dirtied.
+const CLOSE_ROUNDS: usize = 3;
+/// A cache has at least so many frames.
+const FRAMES_MIN: usize = 64;
+/// Tables whose size does not depend on the frame count.
+const FIXED_BYTES: usize = 64 << 10;
 
 /// One cache: a budget, its pages, and the tasks that keep them.
 pub struct Engine<W: World> {
-    world: Arc<W>,
+    pub(crate) world: Arc<W>,
     config: Config,
+    /// Tells caches apart in a task's record.
+    pub(crate) id: u32,
+    pub(crate) page_shift: u32,
+    pub(crate) memory: Memory<W::Arena>,
+    pub(crate) frames: FrameTable,
+    pub(crate) index: Index,
+    pub(crate) zone: Zone,
+    pub(crate) lru: Lru,
+    pub(crate) shadows: Shadows,
+    pub(crate) age: NonresidentAge,
+    pub(crate) waits: WaitTable,
+    pub(crate) stat: VmStat,
+    pub(crate) kswapd: Kswapd,
+    pub(crate) thresholds: Thresholds,
+    pub(crate) dirty_pages: AtomicU64,
+    pub(crate) writeback_pages: AtomicU64,
+    pub(crate) loading_requests: AtomicU64,
+    pub(crate) mappings: Lock<MappingTable>,
+    pub(crate) devices: Lock<Arc<Vec<Arc<BackingDev>>>>,
+    tasks: Lock<Vec<TaskId>>,
+    stop: AtomicBool,
+    closed: AtomicBool,
+    me: Weak<Engine<W>>,
+}
+
+/// How many frames a budget gives, metadata paid.
+fn frames_of(memory: u64, frame_size: usize) -> usize {
+    let cost = |n: usize| {
+        n * (frame_size + size_of::<crate::frame::Frame>())
+            + Index::bytes_for(n)
+            + Buddy::bytes_for(n, top_order(frame_size))
+            + Shadows::bytes_for(n)
+            + FIXED_BYTES
+    };
+    let (mut low, mut high) = (0, (memory / frame_size as u64) as usize);
+    while low < high {
+        let mid = high - (high - low) / 2;
+        if cost(mid) as u64 <= memory {
+            low = mid;
+        } else {
+            high = mid - 1;
+        }
+    }
+    low
+}
+
+fn top_order(frame_size: usize) -> u32 {
+    (TOP_ORDER_BYTES / frame_size).ilog2()
+}
+
+fn check_config(c: &Config) -> Result<usize, Error> {
+    let bad = |text: String| Err(Error::Config(text));
+    if !c.frame_size.is_power_of_two() || !(4096..=65536).contains(&c.frame_size) {
+        return bad(format!(
+            "frame_size {} is not a power of two from 4096 to 65536",
+            c.frame_size
+        ));
+    }
+    let p = &c.policy;
+    if p.background_percent >= p.limit_percent || p.limit_percent > 90 {
+        return bad(format!(
+            "dirty limits {} % and {} %: the background share must be below the limit, and the limit at most 90 %",
+            p.background_percent, p.limit_percent
+        ));
+    }
+    let frames = frames_of(c.memory, c.frame_size);
+    if frames < FRAMES_MIN {
+        let mut least = (FRAMES_MIN * c.frame_size) as u64;
+        while frames_of(least, c.frame_size) < FRAMES_MIN {
+            least += 16 << 10;
+        }
+        return bad(format!(
+            "a budget of {} bytes holds {frames} frames of {} bytes with their descriptors; the smallest budget is {least} bytes",
+            c.memory, c.frame_size
+        ));
+    }
+    if frames > u32::MAX as usize / 2 {
+        return bad(format!(
+            "a budget of {} bytes has too many frames of {} bytes; choose larger frames",
+            c.memory, c.frame_size
+        ));
+    }
+    Ok(frames)
 }
 
 impl<W: World> Engine<W> {
@@ -20,7 +128,50 @@ impl<W: World> Engine<W> {
     /// # Errors
     /// `Config` for settings that make no sense; `Os` when memory or a task is refused.
     pub fn new(world: Arc<W>, config: Config) -> Result<Arc<Engine<W>>, Error> {
-        Ok(Arc::new(Engine { world, config }))
+        let frames = check_config(&config)?;
+        let arena = world.arena(frames * config.frame_size)?;
+        let top = top_order(config.frame_size);
+        let watermarks = Watermarks::new(config.memory, config.frame_size);
+        let share = |percent: u8| frames as u64 * u64::from(percent) / 100;
+        let seed = world.random();
+        let engine = Arc::new_cyclic(|me| Engine {
+            id: (world.random() as u32).max(1),
+            page_shift: config.frame_size.ilog2(),
+            memory: Memory::new(arena, config.frame_size, frames),
+            frames: FrameTable::new(frames),
+            index: Index::new(frames, seed),
+            zone: Zone::new(frames, top, watermarks, world.cpus()),
+            lru: Lru::new(),
+            shadows: Shadows::new(frames),
+            age: NonresidentAge::new(),
+            waits: WaitTable::new(),
+            stat: VmStat::new(),
+            kswapd: Kswapd::new(),
+            thresholds: Thresholds {
+                background: share(config.policy.background_percent),
+                limit: share(config.policy.limit_percent).max(1),
+            },
+            dirty_pages: AtomicU64::new(0),
+            writeback_pages: AtomicU64::new(0),
+            loading_requests: AtomicU64::new(0),
+            mappings: Lock::new(Rank::Mappings, MappingTable::default()),
+            devices: Lock::new(Rank::Flusher, Arc::default()),
+            tasks: Lock::new(Rank::Flusher, Vec::new()),
+            stop: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            me: me.clone(),
+            world,
+            config,
+        });
+        let for_kswapd = engine.clone();
+        engine.spawn("kswapd0", move || for_kswapd.kswapd())?;
+        Ok(engine)
+    }
+
+    fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let id = self.world.spawn(name, Box::new(body))?;
+        self.tasks.lock(&*self.world).push(id);
+        Ok(())
     }
 
     /// The world.
@@ -33,36 +184,268 @@ impl<W: World> Engine<W> {
         &self.config
     }
 
-    /// Opens the file `id` that stands behind `backing`. A second open of the same id shares the first one's pages
-    /// (and keeps its backing, unless the second is writable and the first is not).
+    #[inline]
+    pub(crate) fn count(&self, event: Event, n: u64) {
+        self.stat.add(self.world.cpu(), event, n);
+    }
+
+    /// How many pages `len` bytes have.
+    #[inline(always)]
+    pub(crate) fn pages_of(&self, len: u64) -> u64 {
+        (len >> self.page_shift) + u64::from(len & ((1 << self.page_shift) - 1) != 0)
+    }
+
+    pub(crate) fn sink(&self) -> Arc<dyn IoSink> {
+        self.me.upgrade().expect("a task inside keeps the engine")
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        // Acquire: what the closer did before is visible.
+        self.stop.load(Ordering::Acquire)
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_unusable(&self) -> bool {
+        // Relaxed: a courtesy to late callers; memory stays valid while a handle lives.
+        self.closed.load(Ordering::Relaxed) || self.world.is_forked()
+    }
+
+    pub(crate) fn usable(&self) -> Result<(), Error> {
+        if self.world.is_forked() {
+            return Err(Error::Forked);
+        }
+        if self.is_unusable() {
+            return Err(Error::Closed);
+        }
+        Ok(())
+    }
+
+    /// Dirty pages, all devices.
+    pub(crate) fn nr_dirty(&self) -> u64 {
+        // Relaxed: policy.
+        self.dirty_pages.load(Ordering::Relaxed)
+    }
+
+    /// Pages and requests that a device has now.
+    pub(crate) fn in_flight(&self) -> u64 {
+        // Relaxed: policy.
+        self.writeback_pages.load(Ordering::Relaxed) + self.loading_requests.load(Ordering::Relaxed)
+    }
+
+    /// Is any device's queue congested?
+    pub(crate) fn congested(&self) -> bool {
+        let devices = self.devices.lock(&*self.world).clone();
+        devices.iter().any(|d| d.congested())
+    }
+
+    pub(crate) fn mapping(&self, id: u32) -> Option<Arc<Mapping>> {
+        self.mappings.lock(&*self.world).get(id)
+    }
+
+    /// Opens the file `id` that stands behind `backing`. A second open of the same id shares the first one's pages and
+    /// backing.
     ///
     /// # Errors
-    /// `Conflict` for options that exclude each other; `Io` when the length cannot be read.
+    /// `Conflict` when the first open was for reading only and this one is for writing; `Io` when the length cannot be
+    /// read; `Os` when no flusher can be started.
     pub fn open(
         self: &Arc<Self>,
         id: FileId,
         backing: Arc<dyn Backing>,
         options: FileOptions,
     ) -> Result<File<W>, Error> {
-        let _ = (id, backing, options);
-        todo!()
+        self.usable()?;
+        let len = backing.len().map_err(|e| Error::io("open", e))?;
+        let dev = self.device(&backing)?;
+        let mut table = self.mappings.lock(&*self.world);
+        let mapping = match table.by_file(id) {
+            Some(m) => {
+                // Relaxed: changed under the table's lock.
+                if options.write && !m.writable.load(Ordering::Relaxed) {
+                    return Err(Error::Conflict(
+                        "the file is open for reading only in this cache; close that handle, or open it for writing first"
+                            .into(),
+                    ));
+                }
+                m.clone()
+            }
+            None => {
+                let number = table.next_id();
+                let m = Arc::new(Mapping::new(number, id, backing, dev, len, options.write));
+                table.insert(m.clone());
+                m
+            }
+        };
+        // AcqRel: under the table's lock; pairs with `put_mapping`.
+        if mapping.handles.fetch_add(1, Ordering::AcqRel) == 0 {
+            mapping.durability.lock(&*self.world).reopen();
+        }
+        drop(table);
+        Ok(File::new(self.clone(), mapping, options.write))
     }
 
-    /// A snapshot of counters and gauges.
+    /// The record of a backing's device; starts its flusher if it is new.
+    fn device(self: &Arc<Self>, backing: &Arc<dyn Backing>) -> Result<Arc<BackingDev>, Error> {
+        let queue = backing.queue();
+        let mut devices = self.devices.lock(&*self.world);
+        if let Some(d) = devices.iter().find(|d| d.queue.id() == queue.id()) {
+            return Ok(d.clone());
+        }
+        let dev = Arc::new(BackingDev::new(queue));
+        let mut all: Vec<_> = devices.iter().cloned().collect();
+        all.push(dev.clone());
+        *devices = Arc::new(all);
+        drop(devices);
+        let (engine, flushed) = (self.clone(), dev.clone());
+        let name = format!("flush-{}", dev.queue.name());
+        self.spawn(&name, move || engine.flusher(&flushed))?;
+        Ok(dev)
+    }
+
+    /// The last handle of a mapping is gone.
+    pub(crate) fn put_mapping(&self, m: &Arc<Mapping>) {
+        if self.world.is_forked() || self.drop_if_unused(m) {
+            return;
+        }
+        self.unpark_flusher(&m.dev);
+    }
+
+    /// Drops a mapping without handles, dirty pages or I/O, with its pages (MAP-4).
+    pub(crate) fn drop_if_unused(&self, m: &Arc<Mapping>) -> bool {
+        {
+            let mut table = self.mappings.lock(&*self.world);
+            let busy = m.nr_dirty() > 0 || m.nr_writeback() > 0 || self.is_loading(m);
+            if !m.is_unused() || busy || table.get(m.id).is_none() {
+                return false;
+            }
+            table.remove(m.id);
+        }
+        self.unlink_range(m, 0..u64::MAX);
+        true
+    }
+
+    /// Reads of any mapping in flight keep all mappings: their completion looks the mapping up.
+    fn is_loading(&self, m: &Mapping) -> bool {
+        let _ = m;
+        // Relaxed: reads of a mapping without handles have been submitted before; a later look repeats.
+        self.loading_requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// A snapshot of counters and gauges. Does not block.
     pub fn stats(&self) -> Stats {
-        todo!()
+        let world = &*self.world;
+        Stats {
+            events: Event::ALL
+                .iter()
+                .map(|e| (e.name(), self.stat.get(*e)))
+                .collect(),
+            gauges: vec![
+                (
+                    "nr_free_pages",
+                    self.zone.nr_free() + self.zone.nr_cached(world),
+                ),
+                ("nr_unpopulated", self.zone.nr_unpopulated()),
+                ("nr_inactive_file", self.lru.len(LruList::Inactive)),
+                ("nr_active_file", self.lru.len(LruList::Active)),
+                ("nr_isolated_file", self.lru.isolated()),
+                ("nr_dirty", self.nr_dirty()),
+                (
+                    "nr_writeback",
+                    self.nr_unclean() - self.nr_dirty().min(self.nr_unclean()),
+                ),
+                ("nr_dirty_threshold", self.thresholds.limit),
+                ("nr_dirty_background_threshold", self.thresholds.background),
+                ("nr_waiters", self.zone.nr_waiters(world) as u64),
+                ("watermark_min", self.zone.watermarks().min as u64),
+                ("watermark_low", self.zone.watermarks().low as u64),
+                ("watermark_high", self.zone.watermarks().high as u64),
+            ],
+            memory_bytes: self.config.memory,
+            frame_size: self.config.frame_size,
+            frames: self.frames.len() as u64,
+        }
     }
 
-    /// Writes everything back, flushes, and stops the engine's tasks.
+    /// Writes everything back, flushes, and stops the engine's tasks. Afterwards every call fails with `Closed`.
     ///
     /// # Errors
-    /// `StillPinned` with live guards (the cache stays usable); the first write or flush error that nobody saw.
+    /// `StillPinned` with live guards; the first write or flush error, also one that nobody has seen yet. The cache stays
+    /// usable then, with its pages: repair and close again, or give them up with [`Engine::abandon`].
     pub fn close(&self) -> Result<(), Error> {
-        todo!()
+        self.usable()?;
+        let held = self.count_held();
+        if held > 0 {
+            return Err(Error::StillPinned(u64::from(held)));
+        }
+        // Release: calls that begin now are refused; those under way may still dirty pages, so more than one round.
+        self.closed.store(true, Ordering::Release);
+        let mut result = Ok(());
+        for _ in 0..CLOSE_ROUNDS {
+            result = self.sync_all_mappings();
+            if result.is_err() || self.nr_dirty() == 0 {
+                break;
+            }
+        }
+        if let Err(e) = result {
+            self.closed.store(false, Ordering::Release);
+            return Err(e);
+        }
+        self.abandon();
+        Ok(())
+    }
+
+    /// Syncs every mapping; the first error.
+    fn sync_all_mappings(&self) -> Result<(), Error> {
+        let all: Vec<_> = {
+            let table = self.mappings.lock(&*self.world);
+            table.iter().cloned().collect()
+        };
+        let mut result = Ok(());
+        for m in &all {
+            let synced = self.sync_mapping(m, &(0..u64::MAX));
+            result = result.and(synced);
+        }
+        result
+    }
+
+    /// Stops the engine's tasks without writing anything back; waits at most 5 s for I/O in flight. What was not synced
+    /// is lost. Calling it again does nothing.
+    pub fn abandon(&self) {
+        if self.world.is_forked() {
+            return;
+        }
+        // AcqRel: one caller stops the tasks.
+        self.closed.store(true, Ordering::Release);
+        if self.stop.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.unpark_kswapd();
+        let devices = self.devices.lock(&*self.world).clone();
+        devices.iter().for_each(|d| self.unpark_flusher(d));
+        let until = self.world.now().plus(Nanos::from_secs(6));
+        let tasks = std::mem::take(&mut *self.tasks.lock(&*self.world));
+        for task in tasks {
+            // A task that was about to park has its token; one that had not started sees the flag.
+            self.world.unpark(task);
+            if !self.world.join(task, until) {
+                tracing::error!(?task, "a task of the cache did not end in time");
+            }
+        }
+        while self.in_flight() > 0 && self.world.now() < until {
+            self.world
+                .park(self.world.now().plus(Nanos::from_millis(1)));
+        }
     }
 
     /// Panics where an invariant does not hold. Call it while no other task is inside the engine.
     pub fn check_invariants(&self) {
-        todo!()
+        let world = &*self.world;
+        self.lru.check_invariants(world, &self.frames);
+        crate::invariants::check(self);
+    }
+
+    /// Nobody sleeps in the engine any more. For tests at the end of a cache.
+    pub fn is_quiet(&self) -> bool {
+        self.waits.is_empty()
     }
 }

@@ -98,7 +98,15 @@ impl fmt::Display for OomReport {
         write!(
             f,
             "of {} frames: {} free, {} clean, {} dirty ({} of them failed to write), {} under writeback, {} loading, {} held by guards; waited {:?}",
-            self.frames, self.free, self.clean, self.dirty, self.failed, self.writeback, self.loading, self.held, self.waited
+            self.frames,
+            self.free,
+            self.clean,
+            self.dirty,
+            self.failed,
+            self.writeback,
+            self.loading,
+            self.held,
+            self.waited
         )
     }
 }
@@ -119,7 +127,9 @@ pub enum Error {
     #[error("out of memory: {0}")]
     OutOfMemory(Box<OomReport>),
     /// Every page that could be reclaimed is held by a guard.
-    #[error("all pages are pinned: {mine} by this task, {others} by others; drop guards or raise the budget")]
+    #[error(
+        "all pages are pinned: {mine} by this task, {others} by others; drop guards or raise the budget"
+    )]
     AllPinned {
         /// Guards of the calling task.
         mine: u32,
@@ -149,7 +159,9 @@ pub enum Error {
         max: u32,
     },
     /// Beyond the end of the file.
-    #[error("page {page} is beyond the end of the file ({len} bytes); set_len or write_at extends it")]
+    #[error(
+        "page {page} is beyond the end of the file ({len} bytes); set_len or write_at extends it"
+    )]
     OutOfRange {
         /// The page.
         page: u64,
@@ -168,7 +180,9 @@ pub enum Error {
         waited: Nanos,
     },
     /// The device lost writes that it had acknowledged: a flush failed after the pages had been reclaimed.
-    #[error("durability lost in byte ranges {ranges:?}: a flush failed after these pages had left memory; reopen the file and check them")]
+    #[error(
+        "durability lost in byte ranges {ranges:?}: a flush failed after these pages had left memory; reopen the file and check them"
+    )]
     DurabilityLost {
         /// The byte ranges.
         ranges: Vec<Range<u64>>,

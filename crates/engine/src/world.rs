@@ -92,8 +92,13 @@ pub struct Task {
     pub stall_throttle_ns: AtomicU64,
     /// The longest single wait of either kind, in nanoseconds.
     pub stall_longest_ns: AtomicU64,
-    /// Until when the writers' throttle lets this task run without another look.
+    /// When the writers' throttle last looked at this task.
     pub throttle_until_ns: AtomicU64,
+    /// The page this task read last: (mapping, page) hashed. Reading it again is not another reference.
+    pub last_page: AtomicU64,
+    /// Pages this task holds: (cache, mapping, page). Kept in debug builds only.
+    #[cfg(debug_assertions)]
+    pub held: std::sync::Mutex<Vec<(u32, u32, u64)>>,
 }
 
 impl Task {
@@ -118,6 +123,9 @@ impl Task {
             stall_throttle_ns: AtomicU64::new(0),
             stall_longest_ns: AtomicU64::new(0),
             throttle_until_ns: AtomicU64::new(0),
+            last_page: AtomicU64::new(0),
+            #[cfg(debug_assertions)]
+            held: std::sync::Mutex::new(Vec::new()),
         }
     }
 
@@ -241,6 +249,11 @@ pub trait World: Send + Sync + 'static {
     fn cpu(&self) -> usize;
     /// How many CPUs there are.
     fn cpus(&self) -> usize;
+    /// True in a child process after `fork`: the cache belongs to the parent.
+    #[inline(always)]
+    fn is_forked(&self) -> bool {
+        false
+    }
     /// True where time is virtual: lost wake-ups are exact and a bug there panics.
     fn is_lab(&self) -> bool {
         false
@@ -302,6 +315,13 @@ pub trait Device: Send + Sync + 'static {
     /// # Errors
     /// What the device answers.
     fn len(&self) -> Result<u64, crate::IoError>;
+    /// True of an empty device.
+    ///
+    /// # Errors
+    /// What the device answers.
+    fn is_empty(&self) -> Result<bool, crate::IoError> {
+        Ok(self.len()? == 0)
+    }
     /// Sets the length.
     ///
     /// # Errors

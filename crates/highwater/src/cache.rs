@@ -85,11 +85,10 @@ impl Cache {
             return Err(Error::Closed);
         }
         let opened = self.opens.open(world, path.as_ref(), &options)?;
-        let file_options = FileOptions {
-            write: options.is_write(),
-        };
+        // A later open may write: the device is upgraded then, and each `File` knows whether it may.
+        let file_options = FileOptions { write: true };
         let inner = self.engine.open(opened.id, opened.backing, file_options)?;
-        let file = File::new(inner, world.fork_mark(), opened.direct);
+        let file = File::new(inner, world.fork_mark(), opened.direct, options.is_write());
         if options.is_truncate() {
             // Through the engine, which may have pages of it.
             file.set_len(0)?;
@@ -158,7 +157,8 @@ impl Cache {
     /// ```
     ///
     /// # Errors
-    /// `StillPinned` with live guards: the cache stays usable. The first write or flush error that nobody saw. `Forked`.
+    /// `StillPinned` with live guards; the first write or flush error, also one that nobody has seen yet. The cache stays
+    /// usable then, with its pages: repair and close again, or drop it. `Forked`.
     pub fn close(&self) -> Result<(), Error> {
         if self.world().forked() {
             return Err(Error::Forked);
@@ -167,13 +167,15 @@ impl Cache {
         if self.closed.load(Ordering::Acquire) {
             return Ok(());
         }
-        let result = self.engine.close();
-        if !matches!(result, Err(Error::StillPinned(_))) {
-            // Release: who sees it sees the engine closed.
-            self.closed.store(true, Ordering::Release);
-            self.world().shutdown();
-        }
-        result
+        self.engine.close()?;
+        self.end();
+        Ok(())
+    }
+
+    fn end(&self) {
+        // Release: who sees it sees the engine closed.
+        self.closed.store(true, Ordering::Release);
+        self.world().shutdown();
     }
 
     fn world(&self) -> &OsWorld {
@@ -190,6 +192,8 @@ impl Drop for Cache {
         }
         if let Err(error) = self.close() {
             tracing::error!("a cache was dropped, and closing it failed: {error}");
+            self.engine.abandon();
+            self.end();
         }
         // SAFETY: dropped once, here, and not used after.
         unsafe { ManuallyDrop::drop(&mut self.engine) };

@@ -45,6 +45,7 @@ pub struct File {
     inner: ManuallyDrop<highwater_engine::File<OsWorld>>,
     fork: ForkMark,
     direct: bool,
+    write: bool,
 }
 
 impl Clone for File {
@@ -53,6 +54,7 @@ impl Clone for File {
             inner: self.inner.clone(),
             fork: self.fork,
             direct: self.direct,
+            write: self.write,
         }
     }
 }
@@ -73,11 +75,13 @@ impl File {
         inner: highwater_engine::File<OsWorld>,
         fork: ForkMark,
         direct: bool,
+        write: bool,
     ) -> File {
         File {
             inner: ManuallyDrop::new(inner),
             fork,
             direct,
+            write,
         }
     }
 
@@ -87,6 +91,14 @@ impl File {
             return Err(Error::Forked);
         }
         Ok(&self.inner)
+    }
+
+    #[inline(always)]
+    fn check_write(&self) -> Result<&highwater_engine::File<OsWorld>, Error> {
+        if !self.write {
+            return Err(Error::ReadOnly);
+        }
+        self.check()
     }
 
     /// Does this file go past the kernel's page cache? Where it does not (tmpfs, some overlays), the kernel keeps pages
@@ -152,7 +164,7 @@ impl File {
     /// `ReadOnly`, and those of `read_at`. On an error, pages before the failing one are written.
     #[inline]
     pub fn write_at(&self, buf: &[u8], offset: u64) -> Result<(), Error> {
-        self.check()?.write_at(buf, offset)
+        self.check_write()?.write_at(buf, offset)
     }
 
     /// A page for reading, without a copy: always a whole frame; bytes beyond the end of the file are zero. Others may
@@ -201,7 +213,7 @@ impl File {
     /// `ReadOnly`, and those of `page`.
     #[inline]
     pub fn page_mut(&self, page: PageNo) -> Result<PageMut<'_>, Error> {
-        self.check()?.page_mut(page)
+        self.check_write()?.page_mut(page)
     }
 
     /// The length in bytes, unwritten growth included. Waits for nothing.
@@ -240,7 +252,7 @@ impl File {
     /// # Errors
     /// `ReadOnly`, `Io`, `TimedOut`, `Busy`, `Closed`, `Forked`.
     pub fn set_len(&self, len: u64) -> Result<(), Error> {
-        self.check()?.set_len(len)
+        self.check_write()?.set_len(len)
     }
 
     /// Writes back and drops the pages of a byte range; returns how many were dropped. Held pages stay.

@@ -1,6 +1,6 @@
 //! How a file is opened: from a path to a locked device behind a backing.
 
-use crate::device::{DirectIo, FileDevice, FileLock, RateLimited, describe};
+use crate::device::{DirectIo, FileDevice, FileLock, RateLimited, Slot, describe};
 use crate::world::OsWorld;
 use highwater_engine::backing::{PlainBacking, RefusingBacking};
 use highwater_engine::world::Device;
@@ -232,6 +232,9 @@ pub(crate) struct Opens {
 
 struct Entry {
     lock: Weak<FileLock>,
+    /// The device that the engine uses, to be upgraded by an open for writing.
+    slot: Weak<Slot>,
+    write: bool,
     how: How,
 }
 
@@ -258,12 +261,28 @@ impl Opens {
                 ino: stat.st_ino,
             },
         };
-        let lock_fd = fd
-            .try_clone()
-            .map_err(|e| Error::os(format!("open {}", path.display()), &e))?;
-        let lock = self.lock(path, lock_fd, id, options)?;
-        let device =
-            FileDevice::new(world, path, fd, options.write, options.how.direct)?.with_lock(lock);
+        // Held to the end, so that two opens of one file come one after the other.
+        let mut table = self.table.lock();
+        table.retain(|_, entry| entry.lock.strong_count() > 0);
+        let known = table.get_mut(&(id.dev, id.ino));
+        let lock = match known.and_then(|entry| Some((entry.lock.upgrade()?, entry))) {
+            Some((lock, entry)) => {
+                entry.share(&lock, path, &fd, options)?;
+                lock
+            }
+            None => Arc::new(FileLock::new(path, another(path, &fd)?, options.write)?),
+        };
+        let device = FileDevice::new(world, path, fd, options.write, options.how.direct)?
+            .with_lock(lock.clone());
+        let slot = Arc::downgrade(device.slot());
+        let entry = Entry {
+            lock: Arc::downgrade(&lock),
+            slot,
+            write: options.write,
+            how: options.how,
+        };
+        // The engine keeps the first device of a file.
+        table.entry((id.dev, id.ino)).or_insert(entry);
         let direct = device.direct();
         let device: Arc<dyn Device> = match options.how.limit {
             None => Arc::new(device),
@@ -284,36 +303,36 @@ impl Opens {
             direct,
         })
     }
+}
 
-    fn lock(
-        &self,
+impl Entry {
+    /// Opens the file once more.
+    fn share(
+        &mut self,
+        lock: &FileLock,
         path: &Path,
-        fd: OwnedFd,
-        id: FileId,
+        fd: &OwnedFd,
         options: &OpenOptions,
-    ) -> Result<Arc<FileLock>, Error> {
-        let mut table = self.table.lock();
-        table.retain(|_, entry| entry.lock.strong_count() > 0);
-        if let Some(entry) = table.get(&(id.dev, id.ino))
-            && let Some(lock) = entry.lock.upgrade()
-        {
-            if entry.how != options.how {
-                return Err(Error::Conflict(format!(
-                    "{} is open in this cache with other settings of direct, limit_rate or refuse_reclaim_writes; use the same, or close it first",
-                    path.display()
-                )));
-            }
-            if options.write {
-                lock.upgrade(path)?;
-            }
-            return Ok(lock);
+    ) -> Result<(), Error> {
+        if self.how != options.how {
+            return Err(Error::Conflict(format!(
+                "{} is open in this cache with other settings of direct, limit_rate or refuse_reclaim_writes; use the same, or close it first",
+                path.display()
+            )));
         }
-        let lock = Arc::new(FileLock::new(path, fd, options.write)?);
-        let entry = Entry {
-            lock: Arc::downgrade(&lock),
-            how: options.how,
-        };
-        table.insert((id.dev, id.ino), entry);
-        Ok(lock)
+        if options.write && !self.write {
+            lock.upgrade(path)?;
+            if let Some(slot) = self.slot.upgrade() {
+                slot.upgrade(path, another(path, fd)?, self.how.direct)?;
+            }
+            self.write = true;
+        }
+        Ok(())
     }
+}
+
+/// A second descriptor of what `fd` has open.
+fn another(path: &Path, fd: &OwnedFd) -> Result<OwnedFd, Error> {
+    fd.try_clone()
+        .map_err(|e| Error::os(format!("open {}", path.display()), &e))
 }

@@ -41,23 +41,23 @@ fn both_limits_within_ten_percent() {
     file.write_now(0, &vec![0; 8 << 20]).unwrap();
     let limiter = world.limited(&file, BYTES_PER_S, IOPS);
     let device = RateLimited::new(file, limiter);
-    let near = |what: &str, got: f64, wanted: f64| {
-        println!("{what}: {got:.0}, limit {wanted:.0}");
-        assert!(
-            (0.9..=1.1).contains(&(got / wanted)),
-            "{what}: {got:.0}, limit {wanted:.0}"
-        );
+    // Never above; below only when the machine is too busy to run the limiter, so the best of five counts.
+    let near = |what: &str, size: usize, n: u64, per_request: f64, limit: f64| {
+        let mut best = 0f64;
+        for _ in 0..5 {
+            let rate = n as f64 * per_request / writes(&world, &device, size, n);
+            println!("{what}: {rate:.0}, limit {limit:.0}");
+            assert!(rate <= limit * 1.1, "{what}: {rate:.0}, limit {limit:.0}");
+            best = best.max(rate);
+            if best >= limit * 0.9 {
+                return;
+            }
+        }
+        panic!("{what}: at best {best:.0}, limit {limit:.0}");
     };
-    let n = 50;
-    let s = writes(&world, &device, 512 << 10, n);
-    near(
-        "bytes a second",
-        (n * (512 << 10)) as f64 / s,
-        BYTES_PER_S as f64,
-    );
-    let n = 2_500;
-    let s = writes(&world, &device, 4096, n);
-    near("writes a second", n as f64 / s, IOPS as f64);
+    let size = 512 << 10;
+    near("bytes a second", size, 50, size as f64, BYTES_PER_S as f64);
+    near("writes a second", 4096, 2_500, 1.0, IOPS as f64);
     // On the calling thread, one after another.
     let mut memory = Memory::new(4096);
     let buf = memory.buf(0, 4096);

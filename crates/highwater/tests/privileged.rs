@@ -70,6 +70,12 @@ fn no_space_left_is_an_error_until_there_is_space() {
     let mut buf = vec![0; 3 << 20];
     assert_eq!(file.read_at(&mut buf, 0).unwrap(), 3 << 20);
     assert!(buf.iter().all(|b| *b == 9), "nothing is dropped");
+    assert!(cache.close().is_err(), "what is not durable is not dropped");
+    assert_eq!(
+        file.read_at(&mut buf, 0).unwrap(),
+        3 << 20,
+        "and the cache stays usable"
+    );
     std::fs::remove_file(at.join("ballast")).unwrap();
     file.sync_data().unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), vec![9; 3 << 20]);

@@ -14,6 +14,7 @@ use crate::world::OsWorld;
 use highwater_engine::io::{IoBuf, IoOp, IoSink, Lane, Request};
 use highwater_engine::world::{Device, Queue};
 use highwater_engine::{Error, IoError, IoErrorKind};
+use parking_lot::RwLock;
 use rustix::fs::{FileType, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -23,11 +24,41 @@ const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
 
 /// An open file or block device.
+///
+/// ```
+/// use highwater::{DirectIo, FileDevice, IoEngine, OsWorld};
+/// use highwater::engine::world::Device;
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, [1; 100]).unwrap();
+/// let world = OsWorld::new(IoEngine::Auto)?;
+/// let file = std::fs::File::open(&path).unwrap();
+/// let device = FileDevice::new(&world, &path, file.into(), false, DirectIo::Auto)?;
+/// assert_eq!(device.len(), Ok(100));
+/// # Ok::<(), highwater::Error>(())
+/// ```
 pub struct FileDevice {
-    target: Arc<Target>,
+    target: Arc<Slot>,
     queue: Arc<OsQueue>,
     block_device: bool,
     _lock: Option<Arc<FileLock>>,
+}
+
+/// The descriptors that a device uses now; an open for writing replaces those of an open for reading. Requests on
+/// their way keep the ones they started with.
+pub(crate) struct Slot(RwLock<Arc<Target>>);
+
+impl Slot {
+    fn now(&self) -> Arc<Target> {
+        self.0.read().clone()
+    }
+
+    /// Replaces the descriptors by ones that can write: `fd`, opened for it.
+    pub(crate) fn upgrade(&self, path: &Path, fd: OwnedFd, mode: DirectIo) -> Result<(), Error> {
+        let target = Target::new(path, fd, true, mode)?;
+        *self.0.write() = Arc::new(target);
+        Ok(())
+    }
 }
 
 impl FileDevice {
@@ -56,7 +87,9 @@ impl FileDevice {
             }
         };
         Ok(FileDevice {
-            target: Arc::new(Target::new(path, fd, write, mode)?),
+            target: Arc::new(Slot(RwLock::new(Arc::new(Target::new(
+                path, fd, write, mode,
+            )?)))),
             queue: world.queue(dev),
             block_device,
             _lock: None,
@@ -71,12 +104,16 @@ impl FileDevice {
 
     /// Does it go past the kernel's page cache?
     pub fn direct(&self) -> bool {
-        self.target.direct.is_some()
+        self.target.now().direct.is_some()
     }
 
     /// What its queue works through: [`IoEngine::Uring`] or [`IoEngine::Threads`].
     pub fn io_engine(&self) -> IoEngine {
         self.queue.io_engine()
+    }
+
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        &self.target
     }
 
     pub(crate) fn os_queue(&self) -> &Arc<OsQueue> {
@@ -87,7 +124,7 @@ impl FileDevice {
     fn transfer_now(&self, op: IoOp, offset: u64, bufs: Vec<IoBuf>) -> Result<(), IoError> {
         let mut request = Request::new(op, offset, Arc::new(Nobody));
         request.bufs = bufs;
-        let mut flight = Flight::new(request, self.target.clone());
+        let mut flight = Flight::new(request, self.target.now());
         while let Some(piece) = flight.next_piece() {
             if let Step::Done(result) = flight.advance(sys::transfer(&piece, flight.iov())) {
                 return result;
@@ -97,7 +134,7 @@ impl FileDevice {
     }
 
     fn fallocate(&self, mode: i32, offset: u64, len: u64) -> Result<(), i32> {
-        sys::fallocate(self.target.buffered.as_fd(), mode, offset, len)
+        sys::fallocate(self.target.now().buffered.as_fd(), mode, offset, len)
     }
 
     /// Zeroes by writing, within the file's length, for where the file system has no call for it.
@@ -138,7 +175,7 @@ impl Device for FileDevice {
     }
 
     fn submit(&self, lane: Lane, batch: &mut Vec<Request>) {
-        self.queue.submit(lane, &self.target, batch);
+        self.queue.submit(lane, &self.target.now(), batch);
     }
 
     fn read_now(&self, offset: u64, bufs: &[IoBuf]) -> Result<(), IoError> {
@@ -156,7 +193,7 @@ impl Device for FileDevice {
 
     fn flush(&self) -> Result<(), IoError> {
         loop {
-            match rustix::fs::fdatasync(&self.target.buffered) {
+            match rustix::fs::fdatasync(&self.target.now().buffered) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => return other.map_err(|e| IoError::from_errno(e.raw_os_error(), 0)),
             }
@@ -165,10 +202,10 @@ impl Device for FileDevice {
 
     fn len(&self) -> Result<u64, IoError> {
         if self.block_device {
-            return block_device_len(self.target.buffered.as_fd())
+            return block_device_len(self.target.now().buffered.as_fd())
                 .map_err(|e| IoError::from_errno(e.raw_os_error().unwrap_or(libc::EIO), 0));
         }
-        rustix::fs::fstat(&self.target.buffered)
+        rustix::fs::fstat(&self.target.now().buffered)
             .map(|s| s.st_size as u64)
             .map_err(|e| IoError::from_errno(e.raw_os_error(), 0))
     }
@@ -183,7 +220,7 @@ impl Device for FileDevice {
             };
         }
         loop {
-            match rustix::fs::ftruncate(&self.target.buffered, len) {
+            match rustix::fs::ftruncate(&self.target.now().buffered, len) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => return other.map_err(|e| IoError::from_errno(e.raw_os_error(), len)),
             }
@@ -217,7 +254,8 @@ impl Device for FileDevice {
         if self.block_device {
             return Ok(vec![(offset, len)]);
         }
-        let fd = &self.target.buffered;
+        let target = self.target.now();
+        let fd = &target.buffered;
         let end = offset.saturating_add(len);
         let (mut at, mut found) = (offset, Vec::new());
         while at < end {

@@ -25,10 +25,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 const WRITES_STARVED: u32 = 2;
-/// How far the clock may lie behind: a sleep that ends late is made up for, an idle time is not.
-const BEHIND_MAX: Nanos = Nanos::from_millis(2);
+/// How far the clock may lie behind while requests wait: a sleep that ends late is made up for. Idle time never is.
+const BEHIND_MAX: Nanos = Nanos::from_millis(50);
 
-/// The queue of a [`RateLimited`] device: one clock for all devices that share it.
+/// The queue of a [`RateLimited`] device: one clock for all devices that share it. Made by
+/// [`crate::OsWorld::limited`]; [`RateLimited`] has an example.
 pub struct Limiter {
     id: QueueId,
     clock: Clock,
@@ -95,8 +96,14 @@ impl Limiter {
             IoOp::Read => state.reads.extend(jobs),
             IoOp::Write => state.writes.extend(jobs),
         }
+        let stopped = state.stop;
         drop(state);
-        self.shared.work.notify_one();
+        if stopped {
+            // No thread: nothing is limited any more.
+            self.shared.serve_all();
+        } else {
+            self.shared.work.notify_one();
+        }
     }
 
     /// Waits for a turn of `bytes` on the calling thread.
@@ -196,6 +203,7 @@ impl Shared {
         while !state.stop {
             let Some(job) = state.next() else {
                 self.work.wait(&mut state);
+                free_at = free_at.max(clock.now());
                 continue;
             };
             drop(state);
@@ -215,9 +223,8 @@ impl Shared {
 
     fn serve_all(&self) {
         loop {
-            let Some(job) = self.state.lock().next() else {
-                return;
-            };
+            let next = self.state.lock().next();
+            let Some(job) = next else { return };
             job.serve();
         }
     }
@@ -271,6 +278,21 @@ impl Queue for Limiter {
 }
 
 /// A device behind a [`Limiter`].
+///
+/// ```
+/// use highwater::{DirectIo, FileDevice, IoEngine, OsWorld, RateLimited};
+/// use highwater::engine::world::Device;
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("data");
+/// let world = OsWorld::new(IoEngine::Auto)?;
+/// let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+/// let file = FileDevice::new(&world, &path, file.into(), true, DirectIo::Auto)?;
+/// let limiter = world.limited(&file, 50_000_000, 5_000);
+/// let slow = RateLimited::new(file, limiter);
+/// slow.write_now(0, &[1; 4096]).unwrap();
+/// # assert!(world.shutdown());
+/// # Ok::<(), highwater::Error>(())
+/// ```
 pub struct RateLimited<D> {
     inner: Arc<D>,
     limiter: Arc<Limiter>,

@@ -26,7 +26,7 @@ mod sys;
 mod target;
 
 pub use file::FileDevice;
-pub(crate) use file::describe;
+pub(crate) use file::{Slot, describe};
 pub use limit::{Limiter, RateLimited};
 pub(crate) use lock::FileLock;
 pub use queue::OsQueue;

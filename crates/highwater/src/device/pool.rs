@@ -78,7 +78,10 @@ impl Pool {
         }
         if alone {
             // No thread can be had, or the world has stopped: the submitter works itself.
-            while let Some((lane, flight)) = self.inner.state.lock().next() {
+            loop {
+                // The lock is let go before the work.
+                let next = self.inner.state.lock().next();
+                let Some((lane, flight)) = next else { break };
                 self.inner.work_on(lane, flight);
             }
         }

@@ -125,6 +125,7 @@ impl Queue for OsQueue {
     }
 
     fn reap(&self, lane: Lane, until: Nanos) -> usize {
+        tasks::task().assert_no_locks();
         match (&self.lanes, lane) {
             (Lanes::Uring { flusher, .. }, Lane::Flusher) => {
                 return flusher.reap(&self.clock, until);

@@ -88,13 +88,12 @@ impl SharedLane {
         while self.inner.ring.load() > 0 && clock.now() < until {
             std::thread::sleep(std::time::Duration::from_micros(200));
         }
-        let idle = self.inner.ring.load() == 0;
         let mut reaper = self.reaper.lock();
         // Release: pairs with the Acquire in `run`.
         self.inner.stop.store(true, Ordering::Release);
         self.started.store(false, Ordering::Release);
         let Some(handle) = reaper.take() else {
-            return idle;
+            return self.inner.ring.load() == 0;
         };
         drop(reaper);
         self.inner.ring.nudge();
@@ -102,7 +101,12 @@ impl SharedLane {
         if handle.thread().id() != std::thread::current().id() {
             let _ = handle.join();
         }
-        idle
+        // What a thread submitted while it still saw the reaper.
+        while self.inner.ring.load() > 0 && clock.now() < until {
+            self.inner.ring.wait_shared(Nanos::from_millis(1));
+            self.reap_now();
+        }
+        self.inner.ring.load() == 0
     }
 }
 
@@ -110,11 +114,14 @@ impl Inner {
     fn run(&self) {
         own_thread();
         tasks::task().set_flag(Task::MEMALLOC);
-        // Acquire: pairs with the Release in `stop`.
-        while !self.stop.load(Ordering::Acquire) {
+        loop {
             let mut finished = Finished::new();
             self.ring.take(&mut finished);
             if finished.is_empty() {
+                // After `take`, which may have consumed the nudge. Acquire: pairs with the Release in `stop`.
+                if self.stop.load(Ordering::Acquire) {
+                    return;
+                }
                 let timeout = if self.ring.stuck() {
                     Nanos::from_millis(1)
                 } else {

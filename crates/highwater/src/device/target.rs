@@ -72,6 +72,13 @@ impl Target {
     }
 
     fn open_direct(&mut self, write: bool) -> std::io::Result<OwnedFd> {
+        // Memory is their disk: they take the flag and copy all the same.
+        const RAMFS: u64 = 0x8584_58f6;
+        const TMPFS: u64 = 0x0102_1994;
+        let kind = rustix::fs::fstatfs(&self.buffered)?.f_type as u64;
+        if [RAMFS, TMPFS].contains(&kind) {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
         // Through the descriptor, so that it is the same file whatever happens to its name.
         let link = format!("/proc/self/fd/{}", self.buffered.as_raw_fd());

@@ -261,4 +261,9 @@ impl World for OsWorld {
     fn cpus(&self) -> usize {
         self.cpus
     }
+
+    #[inline(always)]
+    fn is_forked(&self) -> bool {
+        self.forked()
+    }
 }

@@ -106,7 +106,11 @@ impl Search<'_> {
             let legal = used & 1 << n == 0
                 && self.ops.iter().enumerate().all(|(m, other)| {
                     let in_use = used & 1 << m != 0;
-                    !(other.sure && other.before(op) && !in_use) && !(in_use && op.before(other))
+                    if in_use {
+                        !op.before(other)
+                    } else {
+                        !(other.sure && other.before(op))
+                    }
                 });
             if legal {
                 let mut next = buf.to_vec();

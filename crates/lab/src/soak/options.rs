@@ -97,7 +97,7 @@ impl SoakOptions {
         let mut rng = Rng::new(seed, 10);
         let r = &mut rng;
         let frame_size = r.pick(&[4096, 4096, 4096, 8192, 16384, 65536]);
-        let memory = (r.pick(&[1, 1, 2, 2, 3, 4, 8]) << 20).max(frame_size as u64 * 64);
+        let memory = (r.pick(&[1, 1, 2, 2, 3, 4, 8]) << 20).max(frame_size as u64 * 80);
         let slow = r.pick(&[1, 1, 1, 4]);
         let disks: Vec<_> = (0..r.between(1, 2))
             .map(|n| QueueOptions {
@@ -175,7 +175,7 @@ impl SoakOptions {
 
 impl Mix {
     fn draw(r: &mut Rng) -> Mix {
-        let mut share = |max| r.between(max / 8, max) as u32;
+        let mut share = |max: u64| r.between(max / 8, max) as u32;
         Mix {
             write_bytes: share(200),
             write_pages: share(300),
@@ -186,7 +186,7 @@ impl Mix {
             page: share(200),
             set_len: share(3).min(2),
             evict: share(8),
-            sync: share(4),
+            sync: share(4).max(1),
             sync_range: share(8),
             nap: share(20),
         }

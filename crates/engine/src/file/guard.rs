@@ -1,0 +1,249 @@
+//! Page guards: latched pages that deref to their bytes.
+//!
+//! A guard belongs to the task that took it (it is not `Send`): each task counts its own guards.
+#![allow(unsafe_code)]
+
+use super::{File, PageNo};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::frame::state::{EXCL, READAHEAD, UPTODATE};
+use crate::mapping::Fill;
+use crate::sync::Ordering;
+use crate::trace::Event;
+use crate::world::{Task, Work, World};
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+/// A page held for reading. Derefs to its bytes, always a whole frame; bytes beyond the end of the file are zero.
+///
+/// While it lives nobody writes the page: other tasks' `page_mut` of it wait, bounded by `latch_timeout`.
+pub struct PageRef<'a, W: World> {
+    file: &'a File<W>,
+    frame: u32,
+    bytes: *const u8,
+    page: u64,
+    not_send: PhantomData<*const ()>,
+}
+
+/// A page held for writing; dirty from the moment it is given out.
+///
+/// While it lives nobody else reads or writes the page. Bytes beyond the end of the file are not kept.
+pub struct PageMut<'a, W: World> {
+    file: &'a File<W>,
+    frame: u32,
+    bytes: *mut u8,
+    page: u64,
+    not_send: PhantomData<*const ()>,
+}
+
+impl<W: World> File<W> {
+    /// A page for reading, without a copy.
+    ///
+    /// # Errors
+    /// `OutOfRange`, `Io`, `OutOfMemory`, `AllPinned`, `Busy`, `TimedOut`, `TooManyHolders`; `SelfDeadlock` (debug
+    /// builds) when this task holds the page already.
+    #[inline]
+    pub fn page(&self, page: PageNo) -> Result<PageRef<'_, W>, Error> {
+        let handle = &*self.handle;
+        let engine = &*handle.engine;
+        let page = page.0;
+        #[cfg(debug_assertions)]
+        self.check_not_held(page)?;
+        let len = handle.mapping.len();
+        if page >= engine.pages_of(len) || engine.is_unusable() {
+            return self.page_refused(page, len);
+        }
+        let frame = match engine.find_shared(handle.mapping.id, page, false) {
+            Some(frame) => {
+                engine.count_hit();
+                if engine.frames.get(frame).state.peek() & READAHEAD != 0 {
+                    engine.readahead_mark(&handle.mapping, &handle.readahead, frame, page);
+                }
+                frame
+            }
+            None => engine.get_shared_slow(&handle.mapping, &handle.readahead, page, 1)?,
+        };
+        engine.world.charge(Work::Hit, 1);
+        Ok(self.page_ref(frame, page))
+    }
+
+    #[inline(always)]
+    fn page_ref(&self, frame: u32, page: u64) -> PageRef<'_, W> {
+        let engine = &*self.handle.engine;
+        note_guard(engine, self.handle.mapping.id, page);
+        // SAFETY: FRAME-1: the caller has pinned the frame; the guard keeps the pin.
+        let bytes = unsafe { engine.memory.bytes(frame) }.as_ptr();
+        PageRef {
+            file: self,
+            frame,
+            bytes,
+            page,
+            not_send: PhantomData,
+        }
+    }
+
+    #[cold]
+    fn page_refused(&self, page: u64, len: u64) -> Result<PageRef<'_, W>, Error> {
+        self.handle.engine.usable()?;
+        Err(Error::OutOfRange { page, len })
+    }
+
+    /// A page for writing, without a copy. The page must lie within the file: `set_len` or `write_at` extends it.
+    /// May pause, as `write_at` does, when there are many dirty pages.
+    ///
+    /// # Errors
+    /// `ReadOnly`, and those of `page`; the device's error when its writes have failed for `fail_after`.
+    pub fn page_mut(&self, page: PageNo) -> Result<PageMut<'_, W>, Error> {
+        self.writable()?;
+        let handle = &*self.handle;
+        let engine = &*handle.engine;
+        let page = page.0;
+        #[cfg(debug_assertions)]
+        self.check_not_held(page)?;
+        let len = handle.mapping.len();
+        if page >= engine.pages_of(len) {
+            return Err(Error::OutOfRange { page, len });
+        }
+        engine.balance_dirty_pages(&handle.mapping)?;
+        let excl = engine.get_excl(&handle.mapping, page, |_| Fill::Read)?;
+        engine.set_dirty(&handle.mapping, excl.frame);
+        engine.invalidate_put(&handle.mapping);
+        note_guard(engine, handle.mapping.id, page);
+        engine.world.charge(Work::Hit, 1);
+        // SAFETY: FRAME-1: `get_excl` holds EXCL on the frame; the guard keeps it.
+        let bytes = unsafe { engine.memory.bytes_mut(excl.frame) }.as_mut_ptr();
+        Ok(PageMut {
+            file: self,
+            frame: excl.frame,
+            bytes,
+            page,
+            not_send: PhantomData,
+        })
+    }
+
+    #[cfg(debug_assertions)]
+    pub(super) fn check_not_held(&self, page: u64) -> Result<(), Error> {
+        let engine = &*self.handle.engine;
+        let key = (engine.id, self.handle.mapping.id, page);
+        let held = engine.world.task().held.lock();
+        if held.is_ok_and(|h| h.contains(&key)) {
+            return Err(Error::SelfDeadlock { page });
+        }
+        Ok(())
+    }
+}
+
+#[inline(always)]
+fn note_guard<W: World>(engine: &Engine<W>, mapping: u32, page: u64) {
+    let task = engine.world.task();
+    Task::bump(&task.guards, 1);
+    #[cfg(debug_assertions)]
+    if let Ok(mut held) = task.held.lock() {
+        held.push((engine.id, mapping, page));
+    }
+    let _ = (mapping, page);
+}
+
+#[inline(always)]
+fn forget_guard<W: World>(engine: &Engine<W>, mapping: u32, page: u64) {
+    let task = engine.world.task();
+    Task::bump(&task.guards, 1u32.wrapping_neg());
+    #[cfg(debug_assertions)]
+    if let Ok(mut held) = task.held.lock() {
+        let key = (engine.id, mapping, page);
+        if let Some(at) = held.iter().position(|h| *h == key) {
+            held.swap_remove(at);
+        }
+    }
+    let _ = (mapping, page);
+}
+
+impl<W: World> PageRef<'_, W> {
+    /// The page's number.
+    pub fn number(&self) -> PageNo {
+        PageNo(self.page)
+    }
+}
+
+impl<W: World> PageMut<'_, W> {
+    /// The page's number.
+    pub fn number(&self) -> PageNo {
+        PageNo(self.page)
+    }
+}
+
+impl<W: World> Deref for PageRef<'_, W> {
+    type Target = [u8];
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        let size = self.file.handle.engine.memory.frame_size();
+        // SAFETY: FRAME-1: the guard holds a shared pin, so nobody writes; `bytes` points to a whole frame.
+        unsafe { std::slice::from_raw_parts(self.bytes, size) }
+    }
+}
+
+impl<W: World> Deref for PageMut<'_, W> {
+    type Target = [u8];
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        let size = self.file.handle.engine.memory.frame_size();
+        // SAFETY: FRAME-1: the guard holds EXCL; `bytes` points to a whole frame.
+        unsafe { std::slice::from_raw_parts(self.bytes, size) }
+    }
+}
+
+impl<W: World> DerefMut for PageMut<'_, W> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let size = self.file.handle.engine.memory.frame_size();
+        // SAFETY: FRAME-1: the guard holds EXCL, and `&mut self` makes the slice the only one.
+        unsafe { std::slice::from_raw_parts_mut(self.bytes, size) }
+    }
+}
+
+impl<W: World> Drop for PageRef<'_, W> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let engine = &*self.file.handle.engine;
+        engine.put_shared(self.frame);
+        forget_guard(engine, self.file.handle.mapping.id, self.page);
+    }
+}
+
+impl<W: World> Drop for PageMut<'_, W> {
+    fn drop(&mut self) {
+        let handle = &*self.file.handle;
+        let engine = &*handle.engine;
+        let start = self.page << engine.page_shift;
+        let size = engine.memory.frame_size() as u64;
+        let kept = handle.mapping.len().saturating_sub(start);
+        if kept < size {
+            // What lies beyond the end reads as zero when the file grows.
+            engine.memory.zero_from(self.frame, kept as usize);
+        }
+        engine.release(self.frame, EXCL, UPTODATE);
+        forget_guard(engine, handle.mapping.id, self.page);
+    }
+}
+
+impl<W: World> Engine<W> {
+    /// Counts a hit on the task's own counter, folded every 256.
+    #[inline(always)]
+    pub(crate) fn count_hit(&self) {
+        let task = self.world.task();
+        let n = Task::bump(&task.hits, 1);
+        // Relaxed: written by this task only.
+        if n >= 256 || task.hits_of.load(Ordering::Relaxed) != self.id {
+            self.fold_hits(task, n);
+        }
+    }
+
+    #[cold]
+    fn fold_hits(&self, task: &Task, n: u32) {
+        // Relaxed: written by this task only. Hits of another cache are that cache's: they are lost to it, at most 255.
+        let same = task.hits_of.load(Ordering::Relaxed) == self.id;
+        self.count(Event::Hits, if same { u64::from(n) } else { 1 });
+        task.hits.store(0, Ordering::Relaxed);
+        task.hits_of.store(self.id, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,147 @@
+//! `read_at` and `write_at`: copies, page by page, atomic per page.
+#![allow(unsafe_code)]
+
+use super::File;
+use crate::error::Error;
+use crate::frame::state::{EXCL, READAHEAD, UPTODATE};
+use crate::mapping::Fill;
+use crate::sync::Ordering;
+use crate::world::{Work, World};
+
+impl<W: World> File<W> {
+    /// Reads up to `buf.len()` bytes at `offset`; fewer at the end of the file, 0 beyond it. Atomic per page.
+    ///
+    /// # Errors
+    /// `Io`, `OutOfMemory`, `AllPinned`, `Busy`, `TimedOut`.
+    #[inline]
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
+        let engine = &*self.handle.engine;
+        if engine.is_unusable() {
+            engine.usable()?;
+        }
+        let len = self.handle.mapping.len();
+        if offset >= len {
+            return Ok(0);
+        }
+        let size = engine.memory.frame_size();
+        let n = buf
+            .len()
+            .min(usize::try_from(len - offset).unwrap_or(usize::MAX));
+        let mut done = 0;
+        while done < n {
+            let at = offset + done as u64;
+            let page = at >> engine.page_shift;
+            let within = (at as usize) & (size - 1);
+            let chunk = (size - within).min(n - done);
+            match self.read_in_page(page, within, &mut buf[done..done + chunk], n - done) {
+                Ok(()) => done += chunk,
+                // The file became shorter meanwhile.
+                Err(Error::OutOfRange { .. }) => return Ok(done),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(n)
+    }
+
+    #[inline(always)]
+    fn read_in_page(
+        &self,
+        page: u64,
+        within: usize,
+        out: &mut [u8],
+        rest: usize,
+    ) -> Result<(), Error> {
+        let handle = &*self.handle;
+        let engine = &*handle.engine;
+        #[cfg(debug_assertions)]
+        self.check_not_held(page)?;
+        let id = handle.mapping.id;
+        let task = engine.world.task();
+        let this = (u64::from(id) << 40) ^ page;
+        // Relaxed: written by this task only.
+        let again = task.last_page.load(Ordering::Relaxed) == this;
+        let frame = match engine.find_shared(id, page, again) {
+            Some(frame) => {
+                engine.count_hit();
+                if engine.frames.get(frame).state.peek() & READAHEAD != 0 {
+                    engine.readahead_mark(&handle.mapping, &handle.readahead, frame, page);
+                }
+                frame
+            }
+            None => {
+                let size = engine.memory.frame_size();
+                let count = (within + rest).div_ceil(size) as u64;
+                engine.get_shared_slow(&handle.mapping, &handle.readahead, page, count)?
+            }
+        };
+        task.last_page.store(this, Ordering::Relaxed);
+        // SAFETY: FRAME-1: pinned shared just above, let go just below.
+        out.copy_from_slice(unsafe { &engine.memory.bytes(frame)[within..within + out.len()] });
+        engine.put_shared(frame);
+        engine.world.charge(Work::Copy, 1);
+        Ok(())
+    }
+
+    /// Writes all of `buf` at `offset`, extending the file. Atomic per page. A whole page, and what lies past the end, is
+    /// not read first. Pauses when there are many dirty pages.
+    ///
+    /// # Errors
+    /// `ReadOnly`, those of `read_at`, and the device's error when its writes have failed for `fail_after`. On an error
+    /// the pages before the failing one are written, that one and those after it are unchanged.
+    pub fn write_at(&self, buf: &[u8], offset: u64) -> Result<(), Error> {
+        self.writable()?;
+        let engine = &*self.handle.engine;
+        let size = engine.memory.frame_size();
+        if offset
+            .checked_add(buf.len() as u64)
+            .is_none_or(|e| e > i64::MAX as u64)
+        {
+            return Err(Error::Config(format!(
+                "a file ends at 2^63 - 1 bytes: {} bytes at {offset} do not fit",
+                buf.len()
+            )));
+        }
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let within = (at as usize) & (size - 1);
+            let chunk = (size - within).min(buf.len() - done);
+            self.write_in_page(at, within, &buf[done..done + chunk])?;
+            done += chunk;
+        }
+        Ok(())
+    }
+
+    fn write_in_page(&self, at: u64, within: usize, bytes: &[u8]) -> Result<(), Error> {
+        let handle = &*self.handle;
+        let engine = &*handle.engine;
+        let m = &handle.mapping;
+        let page = at >> engine.page_shift;
+        let start = page << engine.page_shift;
+        let end = at + bytes.len() as u64;
+        #[cfg(debug_assertions)]
+        self.check_not_held(page)?;
+        engine.balance_dirty_pages(m)?;
+        let excl = engine.get_excl(m, page, |len| {
+            let whole = within == 0 && (bytes.len() == engine.memory.frame_size() || end >= len);
+            if whole || start >= len {
+                Fill::Zero
+            } else {
+                Fill::Read
+            }
+        })?;
+        // SAFETY: FRAME-1: `get_excl` holds EXCL; let go below.
+        let frame = unsafe { engine.memory.bytes_mut(excl.frame) };
+        if excl.fresh {
+            frame[..within].fill(0);
+            frame[within + bytes.len()..].fill(0);
+        }
+        frame[within..within + bytes.len()].copy_from_slice(bytes);
+        m.grow(end);
+        engine.set_dirty(m, excl.frame);
+        engine.invalidate_put(m);
+        engine.release(excl.frame, EXCL, UPTODATE);
+        engine.world.charge(Work::Copy, 1);
+        Ok(())
+    }
+}

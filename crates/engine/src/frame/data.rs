@@ -1,0 +1,112 @@
+//! The bytes behind the frames: the arena, and the only ways to reach into it.
+#![allow(unsafe_code)]
+
+use crate::io::IoBuf;
+use crate::world::Arena;
+
+/// The arena, cut into frames.
+pub(crate) struct Memory<A: Arena> {
+    arena: A,
+    base: *mut u8,
+    frame_size: usize,
+    frames: usize,
+}
+
+// SAFETY: FRAME-1: the bytes of a frame are reached only with the rights that its state word gave out; the pointer
+// itself is to memory that lives as long as `arena`, which is Send and Sync.
+unsafe impl<A: Arena> Send for Memory<A> {}
+// SAFETY: FRAME-1, as above.
+unsafe impl<A: Arena> Sync for Memory<A> {}
+
+impl<A: Arena> Memory<A> {
+    pub(crate) fn new(arena: A, frame_size: usize, frames: usize) -> Memory<A> {
+        assert!(
+            frames * frame_size <= arena.len(),
+            "the arena holds all frames"
+        );
+        Memory {
+            base: arena.base(),
+            arena,
+            frame_size,
+            frames,
+        }
+    }
+
+    pub(crate) fn frame_size(&self) -> usize {
+        self.frame_size
+    }
+
+    /// Makes frames resident.
+    pub(crate) fn populate(&self, first: usize, frames: usize) {
+        self.arena
+            .populate(first * self.frame_size, frames * self.frame_size);
+    }
+
+    #[inline(always)]
+    fn at(&self, frame: u32) -> *mut u8 {
+        debug_assert!((frame as usize) < self.frames);
+        // SAFETY: frame < frames (every FrameNo comes from the buddy, which has no other), and frames × frame_size lies
+        // within the arena (asserted in `new`).
+        unsafe { self.base.add(frame as usize * self.frame_size) }
+    }
+
+    /// Asks the CPU for the first bytes of a frame and for `offset` within it.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, frame: u32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch has no effect that the program can see, whatever the address.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+                self.at(frame).cast::<i8>(),
+            );
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = frame;
+    }
+
+    /// The frame as a piece of a request.
+    pub(crate) fn io_buf(&self, frame: u32, len: usize) -> IoBuf {
+        debug_assert!(len <= self.frame_size);
+        IoBuf {
+            ptr: self.at(frame),
+            len,
+        }
+    }
+
+    /// The bytes of a frame, to read.
+    ///
+    /// # Safety
+    /// The caller holds a shared pin, EXCL or WRITEBACK on the frame (FRAME-1) for as long as it uses the slice.
+    #[inline(always)]
+    pub(crate) unsafe fn bytes(&self, frame: u32) -> &[u8] {
+        // SAFETY: in bounds by `at`; initialised, as an arena is zeroed memory; no writer by the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.at(frame), self.frame_size) }
+    }
+
+    /// The bytes of a frame, to write.
+    ///
+    /// # Safety
+    /// The caller holds EXCL or LOADING on the frame, or owns it outside of the index (FRAME-1), for as long as it uses
+    /// the slice, and makes no second slice of it meanwhile.
+    #[allow(clippy::mut_from_ref)]
+    #[inline(always)]
+    pub(crate) unsafe fn bytes_mut(&self, frame: u32) -> &mut [u8] {
+        // SAFETY: in bounds by `at`; exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.at(frame), self.frame_size) }
+    }
+
+    /// Zeroes `frame` from byte `from` on. The caller has the right to write it (FRAME-1).
+    pub(crate) fn zero_from(&self, frame: u32, from: usize) {
+        // SAFETY: FRAME-1 by the caller, who holds EXCL, LOADING or owns the frame; the slice ends here.
+        unsafe { self.bytes_mut(frame)[from..].fill(0) }
+    }
+
+    /// Copies a page. The caller may read `from` and write `to` (FRAME-1).
+    pub(crate) fn copy(&self, from: u32, to: u32) {
+        assert_ne!(from, to);
+        // SAFETY: FRAME-1 by the caller: EXCL on `from`, alone with `to`; two frames do not overlap.
+        unsafe {
+            self.bytes_mut(to).copy_from_slice(self.bytes(from));
+        }
+    }
+}

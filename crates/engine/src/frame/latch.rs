@@ -1,0 +1,139 @@
+//! Latching a page, waiting for it, and what happens when somebody lets go.
+//!
+//! **Context.** Waiting: a task without engine locks. Letting go: anyone, completion context included.
+
+use super::state::{ERROR, EXCL, EXCL_WAIT, HASHED, LOADING, ORPHAN, Released, WAITERS, WRITEBACK};
+use crate::engine::Engine;
+use crate::trace::Event;
+use crate::wait::{Channel, Waited};
+use crate::world::{Nanos, World};
+
+impl<W: World> Engine<W> {
+    /// Drops a shared pin.
+    #[inline(always)]
+    pub(crate) fn put_shared(&self, frame: u32) {
+        if self.frames.get(frame).state.drop_shared() {
+            self.put_shared_slow(frame);
+        }
+    }
+
+    #[cold]
+    fn put_shared_slow(&self, frame: u32) {
+        let released = self.frames.get(frame).state.release(0, 0);
+        self.after_release(frame, released);
+    }
+
+    /// Clears and sets flags as the last act of an owner, wakes who waits, and frees the frame if that fell to us.
+    #[inline]
+    pub(crate) fn release(&self, frame: u32, clear: u64, set: u64) {
+        let released = self.frames.get(frame).state.release(clear, set);
+        if released.wake || released.free {
+            self.after_release(frame, released);
+        }
+    }
+
+    /// What `State::release` left to do.
+    pub(crate) fn after_release(&self, frame: u32, released: Released) {
+        if released.wake {
+            self.wake_frame(frame);
+        }
+        if released.free {
+            self.free_claimed(frame);
+        }
+    }
+
+    /// Wakes who sleeps on `frame`.
+    pub(crate) fn wake_frame(&self, frame: u32) {
+        self.frames.get(frame).state.clear(WAITERS);
+        self.waits.wake(&*self.world, Channel::Frame(frame));
+    }
+
+    /// Sleeps until `ready(word)` of the frame's state. The frame may change hands meanwhile: look the page up again.
+    pub(crate) fn wait_frame(
+        &self,
+        frame: u32,
+        until: Nanos,
+        mut ready: impl FnMut(u64) -> bool,
+    ) -> Waited {
+        self.count(Event::PageWaits, 1);
+        let state = &self.frames.get(frame).state;
+        self.waits.wait(
+            &*self.world,
+            &self.stat,
+            Channel::Frame(frame),
+            until,
+            || {
+                // The flag is set in the same word that the waker changes: one of the two changes is first, and either
+                // the waker sees WAITERS or we see its change.
+                let s = state.set(WAITERS);
+                ready(s)
+            },
+        )
+    }
+
+    /// Sleeps until the page may be latched shared, or is gone.
+    pub(crate) fn wait_sharable(&self, frame: u32, until: Nanos) -> Waited {
+        self.wait_frame(frame, until, |s| {
+            s & HASHED == 0 || s & (EXCL | EXCL_WAIT | LOADING) == 0
+        })
+    }
+
+    /// Sleeps until the page may be latched exclusively, or is gone. Keeps new shared holders out meanwhile.
+    pub(crate) fn wait_exclusive(&self, frame: u32, until: Nanos) -> Waited {
+        use super::state::HOLDERS;
+        let state = &self.frames.get(frame).state;
+        let waited = self.wait_frame(frame, until, |s| {
+            if s & HASHED == 0 || s & (EXCL | LOADING | HOLDERS) == 0 {
+                return true;
+            }
+            if s & EXCL_WAIT == 0 && s & HOLDERS != 0 {
+                state.set(EXCL_WAIT);
+                // Looked at again: the last holder may have left in between.
+                return state.peek() & (EXCL | LOADING | HOLDERS) == 0;
+            }
+            false
+        });
+        if waited == Waited::TimedOut {
+            state.clear(EXCL_WAIT);
+            self.wake_frame(frame);
+        }
+        waited
+    }
+
+    /// Sleeps until the page is not under writeback.
+    pub(crate) fn wait_writeback(&self, frame: u32, until: Nanos) -> Waited {
+        self.wait_frame(frame, until, |s| s & WRITEBACK == 0)
+    }
+
+    /// Frees a frame that the caller has claimed: EXCL on it, out of the index, no holder, no I/O (FRAME-3).
+    pub(crate) fn free_claimed(&self, frame: u32) {
+        let f = self.frames.get(frame);
+        if f.state.peek() & super::state::DIRTY != 0 {
+            // A failed write made a superseded copy dirty again: the newer copy has the data.
+            self.cancel_dirty_of(frame);
+        }
+        let mine = self.lru.remove(&*self.world, &self.frames, frame, || {
+            f.state.clear(EXCL | ERROR);
+            f.state.set(ORPHAN);
+        });
+        if !mine {
+            // LRU-2: the reclaimer frees it.
+            return;
+        }
+        self.retire(frame);
+        self.zone.free_one(&*self.world, frame);
+    }
+
+    /// Ends a frame's life as a page: wakes who still sleeps on it and marks it free. The caller owns it alone and gives
+    /// it to the zone.
+    pub(crate) fn retire(&self, frame: u32) {
+        let state = &self.frames.get(frame).state;
+        debug_assert!(state.peek() & (super::state::LRU | HASHED) == 0);
+        let sleepers = state.peek() & WAITERS != 0;
+        state.reset(super::state::FREE);
+        if sleepers {
+            self.waits.wake(&*self.world, Channel::Frame(frame));
+        }
+        self.count(Event::Pgfree, 1);
+    }
+}

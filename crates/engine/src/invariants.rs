@@ -1,0 +1,101 @@
+//! Invariants that more than one room keeps, checked while no task is inside.
+
+use crate::engine::Engine;
+use crate::frame::DirtyLinks;
+use crate::frame::state::{
+    DIRTY, EXCL, FREE, HASHED, HOLDERS, ISOLATED, LOADING, LRU, ORPHAN, UPTODATE, WRITEBACK,
+};
+use crate::mapping::Key;
+use crate::world::World;
+
+pub(crate) fn check<W: World>(e: &Engine<W>) {
+    frames(e);
+    dirty(e);
+    free(e);
+}
+
+/// MAP-1, MAP-3 and FRAME-3 for each frame.
+fn frames<W: World>(e: &Engine<W>) {
+    for (i, f) in e.frames.iter() {
+        let s = f.state.peek();
+        if s & FREE != 0 {
+            assert!(
+                s & (HASHED | DIRTY | WRITEBACK | LOADING | HOLDERS | EXCL | LRU | ORPHAN) == 0,
+                "FRAME-3: frame {i} is free and in use, {s:#x}"
+            );
+        }
+        if s & HASHED != 0 {
+            assert_eq!(
+                e.find_frame(f.mapping(), f.page()),
+                Some(i),
+                "MAP-1: frame {i} is hashed"
+            );
+            let m = e.mapping(f.mapping()).expect("MAP-4: a page has a mapping");
+            assert!(
+                f.page() < e.pages_of(m.len()),
+                "MAP-3: page {} is beyond the end {}",
+                f.page(),
+                m.len()
+            );
+            assert!(
+                s & (UPTODATE | LOADING) != 0,
+                "a page without bytes: {s:#x}"
+            );
+        }
+        if s & DIRTY != 0 {
+            assert!(
+                s & HASHED != 0 || s & ORPHAN != 0,
+                "MAP-2: dirty and nowhere"
+            );
+            assert!(s & WRITEBACK == 0, "WB-1: frame {i}");
+        }
+        assert!(
+            s & ORPHAN == 0 || s & (HOLDERS | EXCL | LOADING | WRITEBACK | ISOLATED) != 0,
+            "FRAME-3: frame {i} is an orphan that nobody frees, {s:#x}"
+        );
+    }
+    e.index.check_invariants(e.world.task(), |i| {
+        let f = e.frames.get(i);
+        e.index.hash(Key {
+            mapping: f.mapping(),
+            page: f.page(),
+        })
+    });
+}
+
+/// MAP-2: lists, flags and counts agree.
+fn dirty<W: World>(e: &Engine<W>) {
+    let all: Vec<_> = e.mappings.lock(&*e.world).iter().cloned().collect();
+    let mut listed = 0;
+    for m in &all {
+        let list = m.dirty.lock(&*e.world);
+        let links = DirtyLinks(&e.frames);
+        list.check(&links);
+        for frame in list.iter(&links) {
+            let f = e.frames.get(frame);
+            assert!(f.state.peek() & DIRTY != 0, "MAP-2: listed and clean");
+            assert_eq!(f.mapping(), m.id, "MAP-2: listed by another mapping");
+        }
+        assert_eq!(list.len(), m.nr_dirty(), "MAP-2: mirror");
+        listed += list.len();
+    }
+    let flagged = e
+        .frames
+        .iter()
+        .filter(|(_, f)| f.state.peek() & DIRTY != 0)
+        .count() as u64;
+    assert_eq!(listed, flagged, "MAP-2: flags");
+    assert_eq!(listed, e.nr_dirty(), "MAP-2: count");
+}
+
+/// ZONE-1.
+fn free<W: World>(e: &Engine<W>) {
+    let flagged = e
+        .frames
+        .iter()
+        .filter(|(_, f)| f.state.peek() & FREE != 0)
+        .count() as u64;
+    e.zone.check_invariants(&*e.world);
+    let known = e.zone.nr_free() + e.zone.nr_cached(&*e.world) + e.zone.nr_unpopulated();
+    assert_eq!(flagged, known, "ZONE-1: free frames");
+}

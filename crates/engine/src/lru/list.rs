@@ -1,0 +1,286 @@
+//! A doubly-linked list of frames, its links kept in the frames' descriptors.
+//!
+//! **State.** Head, tail and length, and the links of the frames on it, all under the lock of who owns the list: the
+//! links are reached through `&self` of [`Links`], so that it is the owner's `&mut List` that stands for the lock.
+//!
+//! **Context.** Anyone with that lock. Never sleeps or allocates; every motion is O(1).
+//!
+//! **Invariants.**
+//! - LIST-1: a frame is on at most one list, and a frame on none has links [`NONE`]: lists never share frames.
+//! - LIST-2: next and prev mirror each other, from head to tail, over exactly `len` frames.
+//!
+//! **Kernel.** struct list_head. Head: most recently added. Tail: next to be reclaimed.
+//!
+//! **Tests.** Here, against a `VecDeque`.
+
+/// No frame: the end of a list.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// Where the links of frames are. A frame that was never on a list has [`NONE`] for both.
+pub(crate) trait Links {
+    /// The frame after `frame`, towards the tail.
+    fn next(&self, frame: u32) -> u32;
+    /// Sets the frame after `frame`.
+    fn set_next(&self, frame: u32, next: u32);
+    /// The frame before `frame`, towards the head.
+    fn prev(&self, frame: u32) -> u32;
+    /// Sets the frame before `frame`.
+    fn set_prev(&self, frame: u32, prev: u32);
+}
+
+/// A list. The same `links` belong to all calls on it.
+#[derive(Debug)]
+pub(crate) struct List {
+    head: u32,
+    tail: u32,
+    len: usize,
+}
+
+impl Default for List {
+    fn default() -> List {
+        List::new()
+    }
+}
+
+impl List {
+    /// An empty list.
+    pub const fn new() -> List {
+        List {
+            head: NONE,
+            tail: NONE,
+            len: 0,
+        }
+    }
+
+    /// Frames on the list.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The frame added last.
+    #[cfg(test)]
+    pub fn head(&self) -> Option<u32> {
+        some(self.head)
+    }
+
+    /// The frame to be reclaimed next.
+    pub fn tail(&self) -> Option<u32> {
+        some(self.tail)
+    }
+
+    /// Adds `frame`, which is on no list, at the head.
+    pub fn push_head(&mut self, links: &impl Links, frame: u32) {
+        self.assert_unlinked(links, frame);
+        links.set_next(frame, self.head);
+        match some(self.head) {
+            Some(head) => links.set_prev(head, frame),
+            None => self.tail = frame,
+        }
+        self.head = frame;
+        self.len += 1;
+    }
+
+    /// Adds `frame`, which is on no list, at the tail.
+    pub fn push_tail(&mut self, links: &impl Links, frame: u32) {
+        self.assert_unlinked(links, frame);
+        links.set_prev(frame, self.tail);
+        match some(self.tail) {
+            Some(tail) => links.set_next(tail, frame),
+            None => self.head = frame,
+        }
+        self.tail = frame;
+        self.len += 1;
+    }
+
+    /// Takes `frame`, which is on this list, out of it.
+    pub fn remove(&mut self, links: &impl Links, frame: u32) {
+        let (next, prev) = (links.next(frame), links.prev(frame));
+        match some(prev) {
+            Some(prev) => {
+                assert_eq!(links.next(prev), frame, "LIST-2: before frame {frame}");
+                links.set_next(prev, next);
+            }
+            None => {
+                assert_eq!(
+                    self.head, frame,
+                    "LIST-1: frame {frame} is on another list or none"
+                );
+                self.head = next;
+            }
+        }
+        match some(next) {
+            Some(next) => {
+                assert_eq!(links.prev(next), frame, "LIST-2: after frame {frame}");
+                links.set_prev(next, prev);
+            }
+            None => {
+                assert_eq!(
+                    self.tail, frame,
+                    "LIST-1: frame {frame} is on another list or none"
+                );
+                self.tail = prev;
+            }
+        }
+        links.set_next(frame, NONE);
+        links.set_prev(frame, NONE);
+        self.len -= 1;
+    }
+
+    /// Takes the frame at the tail.
+    pub fn pop_tail(&mut self, links: &impl Links) -> Option<u32> {
+        let frame = self.tail()?;
+        self.remove(links, frame);
+        Some(frame)
+    }
+
+    /// The frames from tail to head: in the order of reclaim.
+    pub fn iter_from_tail<'a, L: Links>(
+        &self,
+        links: &'a L,
+    ) -> impl Iterator<Item = u32> + use<'a, L> {
+        std::iter::successors(self.tail(), |&frame| some(links.prev(frame)))
+    }
+
+    /// Panics unless LIST-2 holds. Looks at every frame of the list.
+    pub fn check_invariants(&self, links: &impl Links) {
+        let (mut at, mut before, mut seen) = (self.head, NONE, 0);
+        while let Some(frame) = some(at) {
+            assert_eq!(links.prev(frame), before, "LIST-2: before frame {frame}");
+            seen += 1;
+            assert!(seen <= self.len, "LIST-2: more than {} frames", self.len);
+            (before, at) = (frame, links.next(frame));
+        }
+        assert_eq!(
+            (self.tail, self.len),
+            (before, seen),
+            "LIST-2: tail, length"
+        );
+    }
+
+    fn assert_unlinked(&self, links: &impl Links, frame: u32) {
+        debug_assert!(
+            links.next(frame) == NONE && links.prev(frame) == NONE && self.head != frame,
+            "LIST-1: frame {frame} is on a list already"
+        );
+    }
+}
+
+fn some(frame: u32) -> Option<u32> {
+    (frame != NONE).then_some(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::Cell;
+    use std::collections::VecDeque;
+
+    /// (next, prev) of each frame.
+    struct Table(Vec<Cell<(u32, u32)>>);
+
+    impl Table {
+        fn new(frames: usize) -> Table {
+            Table(vec![Cell::new((NONE, NONE)); frames])
+        }
+    }
+
+    impl Links for Table {
+        fn next(&self, frame: u32) -> u32 {
+            self.0[frame as usize].get().0
+        }
+        fn set_next(&self, frame: u32, next: u32) {
+            let link = &self.0[frame as usize];
+            link.set((next, link.get().1));
+        }
+        fn prev(&self, frame: u32) -> u32 {
+            self.0[frame as usize].get().1
+        }
+        fn set_prev(&self, frame: u32, prev: u32) {
+            let link = &self.0[frame as usize];
+            link.set((link.get().0, prev));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Two lists over one table of links, so that frames move between them.
+        #[test]
+        fn same_as_a_deque(ops in prop::collection::vec((0u8..6, any::<bool>(), 0u32..24), 0..300)) {
+            let links = Table::new(24);
+            let mut lists = [List::new(), List::default()];
+            let mut models = [VecDeque::new(), VecDeque::new()];
+            for (op, which, frame) in ops {
+                let which = usize::from(which);
+                let at = models.iter().position(|m| m.contains(&frame));
+                let (list, model) = (&mut lists[which], &mut models[which]);
+                match (op, at) {
+                    (0, None) => {
+                        list.push_head(&links, frame);
+                        model.push_front(frame);
+                    }
+                    (1, None) => {
+                        list.push_tail(&links, frame);
+                        model.push_back(frame);
+                    }
+                    (2, _) => prop_assert_eq!(list.pop_tail(&links), model.pop_back()),
+                    (3..=5, Some(at)) => {
+                        let (list, model) = (&mut lists[at], &mut models[at]);
+                        model.retain(|&f| f != frame);
+                        match op {
+                            3 => list.remove(&links, frame),
+                            4 => {
+                                list.remove(&links, frame);
+                                list.push_head(&links, frame);
+                                model.push_front(frame);
+                            }
+                            _ => {
+                                list.remove(&links, frame);
+                                list.push_tail(&links, frame);
+                                model.push_back(frame);
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+                for (list, model) in lists.iter().zip(&models) {
+                    list.check_invariants(&links);
+                    prop_assert_eq!(list.len(), model.len());
+                    prop_assert_eq!((list.head(), list.tail()), (model.front().copied(), model.back().copied()));
+                    prop_assert!(list.iter_from_tail(&links).eq(model.iter().rev().copied()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "LIST-1")]
+    fn a_frame_on_no_list_is_not_removed() {
+        let links = Table::new(2);
+        let mut list = List::new();
+        list.push_head(&links, 0);
+        list.remove(&links, 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "LIST-1")]
+    fn the_only_frame_of_another_list_is_not_removed() {
+        let links = Table::new(2);
+        let (mut a, mut b) = (List::new(), List::new());
+        a.push_head(&links, 0);
+        b.push_head(&links, 1);
+        b.remove(&links, 0);
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "LIST-1")]
+    fn a_frame_is_on_one_list() {
+        let links = Table::new(2);
+        let (mut a, mut b) = (List::new(), List::new());
+        a.push_head(&links, 0);
+        a.push_head(&links, 1);
+        b.push_head(&links, 0);
+    }
+}

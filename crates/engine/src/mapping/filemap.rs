@@ -1,0 +1,503 @@
+//! From a page's number to a latched frame: look-up, fill on a miss, install, copy for a writer that meets writeback.
+//!
+//! ```text
+//! get_shared ── hit ───────────────────────────────► pinned frame
+//!     └─ slow: under the region lock ─ busy ─ wait ─┐
+//!          └─ miss: allocate, install LOADING, read ┴► again
+//! get_excl ─ as above; a page under WRITEBACK is copied into a new frame and the index switched (FRAME-4)
+//! ```
+//! Frames are allocated before any latch or lock is taken: an allocation may wait for writeback, and writeback needs
+//! latches and the invalidate lock.
+//!
+//! **Kernel.** filemap.c: filemap_fault, filemap_get_pages, __filemap_add_folio.
+
+use super::readahead::Readahead;
+use super::{Key, Mapping};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::frame::state::{
+    ACTIVE, EXCL, EXCL_WAIT, HASHED, LOADING, Latch, ORPHAN, REF1, UPTODATE, WRITEBACK,
+};
+use crate::lru::LruList;
+use crate::lru::workingset::belongs_to_the_working_set;
+use crate::trace::Event;
+use crate::wait::Waited;
+use crate::world::{Nanos, Work, World};
+
+/// What a locked look-up found.
+enum Found {
+    /// Latched.
+    Held(u32),
+    /// There, but not now.
+    Busy(u32, u64),
+    /// Too many holders.
+    Full,
+    /// Not there.
+    Miss,
+}
+
+/// How a writer wants a page that is not in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fill {
+    /// Read from the backing.
+    Read,
+    /// Not read: the whole page will be overwritten, or it lies beyond the end and is zero.
+    Zero,
+}
+
+/// A page latched exclusively, its mapping's invalidate lock held shared.
+pub(crate) struct Exclusive {
+    pub frame: u32,
+    /// The frame is new and not yet up to date.
+    pub fresh: bool,
+}
+
+impl<W: World> Engine<W> {
+    /// Pins a page if it is in memory. `again`: by the task that touched it last, which does not count as a reference.
+    #[inline(always)]
+    pub(crate) fn find_shared(&self, mapping: u32, page: u64, again: bool) -> Option<u32> {
+        let hash = self.index.hash(Key { mapping, page });
+        self.index.find(hash, |f| {
+            // The data and the descriptor are fetched side by side.
+            self.memory.prefetch(f);
+            let frame = self.frames.get(f);
+            let latch = if again {
+                frame.state.try_shared_quiet()
+            } else {
+                frame.state.try_shared()
+            };
+            if latch != Latch::Held {
+                return false;
+            }
+            if frame.page() == page && frame.mapping() == mapping {
+                return true;
+            }
+            self.put_shared(f);
+            false
+        })
+    }
+
+    /// Is the page in memory? A hint.
+    pub(crate) fn is_resident(&self, mapping: u32, page: u64) -> bool {
+        let hash = self.index.hash(Key { mapping, page });
+        self.index
+            .find(hash, |f| {
+                let frame = self.frames.get(f);
+                frame.page() == page && frame.mapping() == mapping
+            })
+            .is_some()
+    }
+
+    /// Finds a page under the region lock and tries `latch` on it. The answer is exact.
+    fn find_locked(&self, key: Key, latch: impl Fn(u32) -> Latch) -> Found {
+        let hash = self.index.hash(key);
+        let region = self.index.lock(self.world.task(), hash);
+        let found = region.find(hash, |f| {
+            let frame = self.frames.get(f);
+            frame.page() == key.page && frame.mapping() == key.mapping
+        });
+        let Some(f) = found else { return Found::Miss };
+        match latch(f) {
+            Latch::Held => Found::Held(f),
+            Latch::Busy(s) => Found::Busy(f, s),
+            Latch::Full => Found::Full,
+            // In the index but not HASHED: its owner is taking it out. It looks busy until the region lock is free.
+            Latch::Gone => Found::Busy(f, EXCL),
+        }
+    }
+
+    /// The frame of a page, whatever its state. A hint after the lock is let go.
+    pub(crate) fn find_frame(&self, mapping: u32, page: u64) -> Option<u32> {
+        let key = Key { mapping, page };
+        let hash = self.index.hash(key);
+        let region = self.index.lock(self.world.task(), hash);
+        region.find(hash, |f| {
+            let frame = self.frames.get(f);
+            frame.page() == page && frame.mapping() == mapping
+        })
+    }
+
+    /// A page that `find_shared` did not get: waits for it, or reads it on this thread.
+    ///
+    /// # Errors
+    /// `OutOfRange`, `Io`, `Busy`, `TimedOut`, `TooManyHolders`, and those of an allocation.
+    #[cold]
+    pub(crate) fn get_shared_slow(
+        &self,
+        m: &Mapping,
+        ra: &Readahead,
+        page: u64,
+        count: u64,
+    ) -> Result<u32, Error> {
+        let key = Key {
+            mapping: m.id,
+            page,
+        };
+        let start = self.world.now();
+        let mut tried_ahead = false;
+        loop {
+            self.world.charge(Work::Hit, 1);
+            match self.find_locked(key, |f| self.frames.get(f).state.try_shared()) {
+                Found::Held(f) => return Ok(f),
+                Found::Full => return Err(too_many(page)),
+                Found::Busy(f, s) => self.wait_busy(f, s, page, start, false)?,
+                Found::Miss => {
+                    if !tried_ahead {
+                        tried_ahead = true;
+                        self.count(Event::Misses, 1);
+                        if self.readahead_miss(m, ra, page, count) {
+                            continue;
+                        }
+                    }
+                    if let Some(f) = self.fill_now(m, page)? {
+                        return Ok(f);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sleeps until a busy page may be tried again.
+    fn wait_busy(&self, f: u32, s: u64, page: u64, start: Nanos, excl: bool) -> Result<(), Error> {
+        let now = self.world.now();
+        if s & LOADING != 0 {
+            let until = start.plus(self.config().io_timeout);
+            let waited = self.wait_frame(f, until, |s| s & HASHED == 0 || s & LOADING == 0);
+            if waited == Waited::TimedOut {
+                return Err(Error::TimedOut {
+                    what: "read",
+                    waited: self.world.now().since(start),
+                });
+            }
+            return Ok(());
+        }
+        let until = start.plus(self.config().latch_timeout);
+        let waited = if now >= until {
+            if excl && self.frames.get(f).state.clear(EXCL_WAIT) & EXCL_WAIT != 0 {
+                self.wake_frame(f);
+            }
+            Waited::TimedOut
+        } else if excl {
+            self.wait_exclusive(f, until)
+        } else {
+            self.wait_sharable(f, until)
+        };
+        if waited == Waited::TimedOut {
+            return Err(Error::Busy {
+                page,
+                waited: self.world.now().since(start),
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes the invalidate lock shared, waiting for a truncation to end.
+    pub(crate) fn invalidate_shared(&self, m: &Mapping) -> Result<(), Error> {
+        let start = self.world.now();
+        let until = start.plus(self.config().io_timeout);
+        while !m.invalidate.try_shared() {
+            let waited = m
+                .invalidate
+                .wait_shared(&*self.world, &self.stat, &self.waits, until);
+            if waited == Waited::TimedOut {
+                return Err(Error::TimedOut {
+                    what: "set_len or evict of another task",
+                    waited: self.world.now().since(start),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn invalidate_put(&self, m: &Mapping) {
+        m.invalidate.drop_shared(&*self.world, &self.waits);
+    }
+
+    /// Puts an owned frame into the index with `flags`. False (and nothing done) when the page is there already.
+    /// The caller holds the invalidate lock shared.
+    pub(crate) fn install(&self, frame: u32, key: Key, flags: u64) -> bool {
+        let f = self.frames.get(frame);
+        let hash = self.index.hash(key);
+        let mut region = self.index.lock(self.world.task(), hash);
+        let there = region.find(hash, |f| {
+            let frame = self.frames.get(f);
+            frame.page() == key.page && frame.mapping() == key.mapping
+        });
+        if there.is_some() {
+            return false;
+        }
+        f.set_key(key.mapping, key.page);
+        f.set_generation(0);
+        f.state.reset(HASHED | flags);
+        region.insert(hash, frame);
+        true
+    }
+
+    /// Enters an installed page into the LRU, the active list if it was evicted a short while ago.
+    pub(crate) fn lru_enter(&self, frame: u32, key: Key) {
+        let hash = self.index.hash(key);
+        let mut active = false;
+        if let Some(distance) = self.shadows.refault(hash, self.age.now()) {
+            self.count(Event::WorkingsetRefaultFile, 1);
+            if belongs_to_the_working_set(distance, self.lru.len(LruList::Active) as usize) {
+                self.count(Event::WorkingsetActivateFile, 1);
+                self.age.advance(1);
+                active = true;
+            }
+        }
+        self.lru.add(&*self.world, &self.frames, frame, active);
+    }
+
+    /// Reads a missing page on the calling thread; pinned shared. `None`: somebody else was first, look again.
+    fn fill_now(&self, m: &Mapping, page: u64) -> Result<Option<u32>, Error> {
+        let key = Key {
+            mapping: m.id,
+            page,
+        };
+        let frame = self.alloc_page()?;
+        if let Err(e) = self.invalidate_shared(m) {
+            self.free_page(frame);
+            return Err(e);
+        }
+        let len = m.len();
+        let in_range = page < self.pages_of(len);
+        // The first access counts as a reference (mark_page_accessed).
+        let installed = in_range && self.install(frame, key, LOADING | REF1);
+        self.invalidate_put(m);
+        if !installed {
+            self.free_page(frame);
+            return if in_range {
+                Ok(None)
+            } else {
+                Err(Error::OutOfRange { page, len })
+            };
+        }
+        self.lru_enter(frame, key);
+        self.count(Event::Pgmajfault, 1);
+        self.count(Event::PagesRead, 1);
+        self.count(Event::ReadRequests, 1);
+        let size = self.memory.frame_size();
+        let buf = self.memory.io_buf(frame, size);
+        self.world.charge(Work::Submit, 1);
+        let result = m
+            .backing
+            .read_now(page * size as u64, &[buf])
+            .and_then(|()| self.check_read(m, page, frame));
+        match result {
+            Ok(()) => {
+                if self.end_fill_shared(frame) {
+                    return Ok(Some(frame));
+                }
+                self.count(Event::StaleFills, 1);
+                Ok(None)
+            }
+            Err(e) => {
+                self.count(Event::ReadErrors, 1);
+                self.fail_fill(m, frame);
+                Err(Error::io("read", e))
+            }
+        }
+    }
+
+    /// Runs the backing's hook on a page that was read.
+    pub(crate) fn check_read(
+        &self,
+        m: &Mapping,
+        page: u64,
+        frame: u32,
+    ) -> Result<(), crate::IoError> {
+        #[allow(unsafe_code)]
+        // SAFETY: FRAME-1: LOADING is set and the device has finished, so this task alone may touch the bytes.
+        let bytes = unsafe { self.memory.bytes(frame) };
+        m.backing.after_read(page, bytes)
+    }
+
+    /// LOADING ends well, and the caller becomes a holder. False when the page was truncated meanwhile (a stale fill).
+    fn end_fill_shared(&self, frame: u32) -> bool {
+        let (released, pinned) = self.frames.get(frame).state.end_fill();
+        self.after_release(frame, released);
+        pinned
+    }
+
+    /// LOADING ends badly: the page leaves the index; who waits looks again and gets an error of its own.
+    pub(crate) fn fail_fill(&self, m: &Mapping, frame: u32) {
+        self.unhash(m, frame);
+        self.release(frame, LOADING, ORPHAN);
+    }
+
+    /// Takes a frame out of the index. True for the one caller that did it; that one then sets ORPHAN or frees the frame.
+    pub(crate) fn unhash(&self, m: &Mapping, frame: u32) -> bool {
+        let page = self.frames.get(frame).page();
+        let hash = self.index.hash(Key {
+            mapping: m.id,
+            page,
+        });
+        let mut region = self.index.lock(self.world.task(), hash);
+        let removed = region.remove(hash, frame);
+        if removed {
+            self.frames.get(frame).state.clear(HASHED);
+        }
+        removed
+    }
+
+    /// Latches a page for writing and takes the invalidate lock shared. `fill` says what to do on a miss.
+    ///
+    /// # Errors
+    /// As `get_shared_slow`.
+    pub(crate) fn get_excl(
+        &self,
+        m: &Mapping,
+        page: u64,
+        fill: impl Fn(u64) -> Fill,
+    ) -> Result<Exclusive, Error> {
+        let mut spare = None;
+        let result = self.get_excl_with(m, page, fill, &mut spare);
+        if let Some(frame) = spare {
+            self.free_page(frame);
+        }
+        result
+    }
+
+    fn get_excl_with(
+        &self,
+        m: &Mapping,
+        page: u64,
+        fill: impl Fn(u64) -> Fill,
+        spare: &mut Option<u32>,
+    ) -> Result<Exclusive, Error> {
+        let key = Key {
+            mapping: m.id,
+            page,
+        };
+        let start = self.world.now();
+        let mut missed = false;
+        loop {
+            self.world.charge(Work::Hit, 1);
+            match self.find_locked(key, |f| self.frames.get(f).state.try_excl()) {
+                Found::Full => return Err(too_many(page)),
+                Found::Busy(f, s) => self.wait_busy(f, s, page, start, true)?,
+                Found::Held(f) => {
+                    if let Some(e) = self.settle_excl(m, key, f, spare)? {
+                        if !missed {
+                            self.count_hit();
+                        }
+                        return Ok(e);
+                    }
+                }
+                Found::Miss => {
+                    if !missed {
+                        self.count(Event::Misses, 1);
+                    }
+                    missed = true;
+                    match fill(m.len()) {
+                        Fill::Read => {
+                            if let Some(f) = self.fill_now(m, page)? {
+                                self.put_shared(f);
+                            }
+                        }
+                        Fill::Zero => {
+                            if let Some(e) = self.install_fresh(m, key, &fill, spare)? {
+                                return Ok(e);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// An existing page, just latched: takes the invalidate lock and moves to a copy if the page is under writeback.
+    /// `None`: look again (the latch is let go).
+    fn settle_excl(
+        &self,
+        m: &Mapping,
+        key: Key,
+        frame: u32,
+        spare: &mut Option<u32>,
+    ) -> Result<Option<Exclusive>, Error> {
+        let writeback = self.frames.get(frame).state.load() & WRITEBACK != 0;
+        if writeback && spare.is_none() {
+            // The copy's frame is allocated without the latch.
+            self.release(frame, EXCL, 0);
+            *spare = Some(self.alloc_page()?);
+            return Ok(None);
+        }
+        if !m.invalidate.try_shared() {
+            self.release(frame, EXCL, 0);
+            self.invalidate_shared(m)?;
+            self.invalidate_put(m);
+            return Ok(None);
+        }
+        if self.frames.get(frame).state.load() & HASHED == 0 {
+            self.invalidate_put(m);
+            self.release(frame, EXCL, 0);
+            return Ok(None);
+        }
+        if let (true, Some(copy)) = (writeback, spare.take()) {
+            self.switch_to_copy(m, key, frame, copy);
+            return Ok(Some(Exclusive {
+                frame: copy,
+                fresh: false,
+            }));
+        }
+        Ok(Some(Exclusive {
+            frame,
+            fresh: false,
+        }))
+    }
+
+    /// Puts `copy` in the place of `frame`, which is latched and under writeback: the one frame switch, for writers that
+    /// meet writeback. `frame` is freed when its write ends. The caller then holds EXCL on `copy`.
+    pub(crate) fn switch_to_copy(&self, m: &Mapping, key: Key, frame: u32, copy: u32) {
+        let old = &self.frames.get(frame).state;
+        self.note_superseded(m, key.page, frame);
+        self.memory.copy(frame, copy);
+        self.world.charge(Work::Copy, 1);
+        let f = self.frames.get(copy);
+        f.set_key(key.mapping, key.page);
+        f.set_generation(0);
+        let active = old.peek() & ACTIVE != 0;
+        f.state.reset(HASHED | UPTODATE | EXCL | REF1);
+        {
+            let hash = self.index.hash(key);
+            let mut region = self.index.lock(self.world.task(), hash);
+            let switched = region.replace(hash, frame, copy);
+            assert!(switched, "MAP-1: a latched page is in the index");
+        }
+        self.lru.add(&*self.world, &self.frames, copy, active);
+        self.count(Event::WritebackCopies, 1);
+        // Readers who wait for the latch of the old frame look the page up again.
+        self.release(frame, EXCL | HASHED, ORPHAN);
+    }
+
+    /// Installs a new frame for a page that need not be read, zeroed if it lies beyond the end.
+    fn install_fresh(
+        &self,
+        m: &Mapping,
+        key: Key,
+        fill: impl Fn(u64) -> Fill,
+        spare: &mut Option<u32>,
+    ) -> Result<Option<Exclusive>, Error> {
+        let frame = match spare.take() {
+            Some(frame) => frame,
+            None => self.alloc_page()?,
+        };
+        *spare = Some(frame);
+        self.invalidate_shared(m)?;
+        // The length may have changed while we waited.
+        if fill(m.len()) != Fill::Zero || !self.install(frame, key, EXCL | REF1) {
+            self.invalidate_put(m);
+            return Ok(None);
+        }
+        *spare = None;
+        self.lru_enter(frame, key);
+        Ok(Some(Exclusive { frame, fresh: true }))
+    }
+}
+
+fn too_many(page: u64) -> Error {
+    Error::TooManyHolders {
+        page,
+        max: crate::frame::state::HOLDERS_MAX,
+    }
+}

@@ -1,0 +1,246 @@
+//! What a file is to the engine: its pages' index, its length, its dirty pages, and what is owed to its users.
+//!
+//! **State.**
+//! - `len`: raised under the invalidate lock shared, lowered under it exclusive. Read by anyone.
+//! - `dirty` (the list): `Rank::Dirty`. `nr_dirty` mirrors its length.
+//! - `in_writeback[parity]`: pages under writeback, by the parity of the sync epoch they were submitted in.
+//! - `durability`: `Rank::Durability`.
+//! - `invalidate`: a sleeping lock. `set_len` and `evict` exclusive; installs, dirtying and submissions shared.
+//! - `sync_turn`: one sync at a time.
+//!
+//! **Lock order.** A page's latch, then `invalidate` shared (by try; a task that fails lets go of the latch and waits).
+//! `sync_turn`, then `invalidate` exclusive, then I/O, then latches of the last partial page.
+//!
+//! **Invariants.**
+//! - MAP-1: a page of the file is in the index at most once; the frame in the index is the newest copy.
+//! - MAP-2: a page is on the dirty list exactly while DIRTY is set.
+//! - MAP-3: no page beyond `len` (rounded up to a frame) is in the index while `invalidate` is free, but for those
+//!   that a write past the end has latched.
+//! - MAP-4: a mapping leaves the table only with no handle, no dirty page and no page in flight, its pages dropped.
+//!
+//! **Kernel.** struct address_space, inode; filemap.c, truncate.c, errseq.c.
+
+mod dirty_list;
+mod durability;
+mod filemap;
+pub(crate) mod index;
+pub(crate) mod readahead;
+mod sleep_lock;
+mod table;
+mod truncate;
+
+pub(crate) use dirty_list::DirtyList;
+pub(crate) use durability::Durability;
+pub(crate) use filemap::Fill;
+pub(crate) use index::{Index, Key};
+pub(crate) use sleep_lock::SleepLock;
+pub(crate) use table::MappingTable;
+
+use crate::backing::Backing;
+use crate::file::FileId;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Lock, Ordering, Rank};
+use crate::wait::Channel;
+use crate::world::Nanos;
+use crate::writeback::BackingDev;
+use std::sync::Arc;
+
+/// One file's pages. Shared by all its handles.
+pub(crate) struct Mapping {
+    pub id: u32,
+    pub file: FileId,
+    pub backing: Arc<dyn Backing>,
+    pub dev: Arc<BackingDev>,
+    len: AtomicU64,
+    pub dirty: Lock<DirtyList>,
+    nr_dirty: AtomicU64,
+    in_writeback: [AtomicU64; 2],
+    /// Its lowest bit chooses the half of `in_writeback` that new submissions count in.
+    sync_epoch: AtomicU64,
+    /// The generation that pages dirtied now belong to.
+    dirty_generation: AtomicU64,
+    pub durability: Lock<Durability>,
+    pub invalidate: SleepLock,
+    pub sync_turn: SleepLock,
+    pub handles: AtomicU32,
+    pub writable: AtomicBool,
+    /// Since when every write has failed; 0 while they succeed.
+    failing_since_ns: AtomicU64,
+    /// No write is retried before this.
+    retry_at_ns: AtomicU64,
+    /// Failed writes so far: a sync compares before and after.
+    write_errors: AtomicU64,
+    /// When the oldest of the dirty pages became dirty, as far as is kept: when the list was last empty or written.
+    dirty_since_ns: AtomicU64,
+}
+
+impl Mapping {
+    pub(crate) fn new(
+        id: u32,
+        file: FileId,
+        backing: Arc<dyn Backing>,
+        dev: Arc<BackingDev>,
+        len: u64,
+        writable: bool,
+    ) -> Mapping {
+        Mapping {
+            id,
+            file,
+            dev,
+            backing,
+            len: AtomicU64::new(len),
+            dirty: Lock::new(Rank::Dirty, DirtyList::new()),
+            nr_dirty: AtomicU64::new(0),
+            in_writeback: [AtomicU64::new(0), AtomicU64::new(0)],
+            sync_epoch: AtomicU64::new(0),
+            dirty_generation: AtomicU64::new(1),
+            durability: Lock::new(Rank::Durability, Durability::new()),
+            invalidate: SleepLock::new(Channel::Invalidate(id)),
+            sync_turn: SleepLock::new(Channel::Sync(id)),
+            handles: AtomicU32::new(0),
+            writable: AtomicBool::new(writable),
+            failing_since_ns: AtomicU64::new(0),
+            retry_at_ns: AtomicU64::new(0),
+            write_errors: AtomicU64::new(0),
+            dirty_since_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// The file's length in bytes.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> u64 {
+        // Acquire: pairs with `grow`, so that a page below the length is found latched or whole.
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// Raises the length to at least `end`. The caller holds `invalidate` shared.
+    pub(crate) fn grow(&self, end: u64) {
+        // AcqRel: see `len`.
+        self.len.fetch_max(end, Ordering::AcqRel);
+    }
+
+    /// Sets the length. The caller holds `invalidate` exclusive.
+    pub(crate) fn set_len(&self, len: u64) {
+        // Release: see `len`.
+        self.len.store(len, Ordering::Release);
+    }
+
+    pub(crate) fn nr_dirty(&self) -> u64 {
+        // Relaxed: a hint; exact under the dirty lock.
+        self.nr_dirty.load(Ordering::Relaxed)
+    }
+
+    /// Mirrors the dirty list's length. Under the dirty lock.
+    pub(crate) fn set_nr_dirty(&self, n: u64) {
+        // Relaxed: as above.
+        self.nr_dirty.store(n, Ordering::Relaxed);
+    }
+
+    /// Counts a page into writeback; the parity to give back at its end.
+    pub(crate) fn begin_writeback(&self) -> u64 {
+        // SeqCst on both, against `turn_sync_epoch` and `writeback_drained`: a submission either sees the new epoch or
+        // its count is seen by the sync that turned it.
+        loop {
+            let epoch = self.sync_epoch.load(Ordering::SeqCst);
+            self.in_writeback[(epoch & 1) as usize].fetch_add(1, Ordering::SeqCst);
+            if self.sync_epoch.load(Ordering::SeqCst) == epoch {
+                return epoch & 1;
+            }
+            self.in_writeback[(epoch & 1) as usize].fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Counts a page out; true when its half is empty now.
+    pub(crate) fn end_writeback(&self, parity: u64) -> bool {
+        // SeqCst: as above; the sync that then sees zero also sees the outcome of the write.
+        self.in_writeback[(parity & 1) as usize].fetch_sub(1, Ordering::SeqCst) == 1
+    }
+
+    /// Begins a new sync epoch; the parity of the old one. The caller holds `sync_turn`.
+    pub(crate) fn turn_sync_epoch(&self) -> u64 {
+        self.sync_epoch.fetch_add(1, Ordering::SeqCst) & 1
+    }
+
+    /// Is nothing of `parity` under writeback?
+    pub(crate) fn writeback_drained(&self, parity: u64) -> bool {
+        self.in_writeback[(parity & 1) as usize].load(Ordering::SeqCst) == 0
+    }
+
+    /// Pages under writeback.
+    pub(crate) fn nr_writeback(&self) -> u64 {
+        self.in_writeback
+            .iter()
+            .map(|n| n.load(Ordering::SeqCst))
+            .sum()
+    }
+
+    /// The generation of pages dirtied now.
+    pub(crate) fn dirty_generation(&self) -> u64 {
+        // Relaxed: read and advanced under the dirty lock.
+        self.dirty_generation.load(Ordering::Relaxed)
+    }
+
+    /// Ends the dirty generation and returns it. Under the dirty lock.
+    pub(crate) fn turn_dirty_generation(&self) -> u64 {
+        // Relaxed: as above.
+        self.dirty_generation.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Notes how a write ended.
+    pub(crate) fn note_write(&self, ok: bool, now_ns: u64) {
+        // Relaxed: times for policy; the error count is ordered by `end_writeback`.
+        if ok {
+            if self.failing_since_ns.load(Ordering::Relaxed) != 0 {
+                self.failing_since_ns.store(0, Ordering::Relaxed);
+                self.retry_at_ns.store(0, Ordering::Relaxed);
+            }
+            return;
+        }
+        self.write_errors.fetch_add(1, Ordering::Relaxed);
+        let since = self.failing_since_ns.load(Ordering::Relaxed);
+        let since = if since == 0 { now_ns.max(1) } else { since };
+        self.failing_since_ns.store(since, Ordering::Relaxed);
+        // Back off: as long again as it has failed, between 20 ms and 1 s.
+        let back_off = (now_ns.saturating_sub(since)).clamp(20_000_000, 1_000_000_000);
+        self.retry_at_ns.store(now_ns + back_off, Ordering::Relaxed);
+    }
+
+    /// Failed writes so far.
+    pub(crate) fn write_errors(&self) -> u64 {
+        // Relaxed: ordered by `writeback_drained`.
+        self.write_errors.load(Ordering::Relaxed)
+    }
+
+    /// The first page of an empty dirty list becomes dirty. Under the dirty lock.
+    pub(crate) fn note_first_dirty(&self, now: Nanos) {
+        // Relaxed: policy.
+        self.dirty_since_ns.store(now.0, Ordering::Relaxed);
+    }
+
+    /// How long the mapping has had dirty pages, in nanoseconds.
+    pub(crate) fn dirty_since(&self, now: Nanos) -> u64 {
+        // Relaxed: policy.
+        now.0
+            .saturating_sub(self.dirty_since_ns.load(Ordering::Relaxed))
+    }
+
+    /// Has it no handle?
+    pub(crate) fn is_unused(&self) -> bool {
+        // Acquire: what the last handle did is visible.
+        self.handles.load(Ordering::Acquire) == 0
+    }
+
+    /// For how long every write has failed, in nanoseconds.
+    pub(crate) fn failing_for(&self, now_ns: u64) -> u64 {
+        // Relaxed: policy.
+        match self.failing_since_ns.load(Ordering::Relaxed) {
+            0 => 0,
+            since => now_ns.saturating_sub(since).max(1),
+        }
+    }
+
+    /// May the flusher try this mapping now?
+    pub(crate) fn may_retry(&self, now_ns: u64) -> bool {
+        // Relaxed: policy.
+        now_ns >= self.retry_at_ns.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,346 @@
+//! Readahead: sequential readers are found out and read ahead of, in large requests.
+//!
+//! A handle keeps a few streams. A miss that continues one starts a window; the first page of each window carries
+//! READAHEAD, and the reader that touches it starts the next one, twice as large up to the limit, while it consumes the
+//! window before. Single misses are read on the calling thread and only remembered.
+//!
+//! ```text
+//! |<── window n ──>|<── window n+1 (submitted when the reader touches the first page of n) ──>|
+//!  ^ READAHEAD       ^ READAHEAD
+//! ```
+//!
+//! **State.** A handle's streams: its lock (`Rank::Readahead`), by try only: a reader never waits for it.
+//! **Context.** A reader, without latches. Allocates frames without waiting, above the low watermark only.
+//! **Kernel.** readahead.c: ondemand_readahead, page_cache_async_ra.
+
+use super::{Key, Mapping};
+use crate::engine::Engine;
+use crate::frame::state::{LOADING, READAHEAD};
+use crate::io::{IoOp, Lane, Request};
+use crate::sync::{Lock, Ordering, Rank};
+use crate::trace::Event;
+use crate::world::{Work, World};
+use crate::writeback::Cookie;
+
+/// Streams a handle follows at one time.
+const STREAMS: usize = 8;
+/// A stream's first window, in bytes.
+const FIRST_WINDOW: usize = 128 << 10;
+
+/// One sequential reader.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+struct Stream {
+    /// The page a sequential reader misses next.
+    next: u64,
+    /// The first page that is not read ahead yet.
+    ahead: u64,
+    /// The last window, in pages; 0 while it is not known to be sequential.
+    window: u64,
+    /// When it was last used.
+    tick: u64,
+}
+
+/// What to read ahead: pages `start..end`, the marker on `start`'s successor window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub start: u64,
+    pub end: u64,
+    /// The page that gets READAHEAD.
+    pub mark: u64,
+}
+
+/// The streams of one handle.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    streams: [Stream; STREAMS],
+    tick: u64,
+}
+
+/// Window limits in pages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub first: u64,
+    pub max: u64,
+}
+
+impl Streams {
+    /// A read of `count` pages misses at `page`. What to read, that page included; `None`: just that page.
+    pub(crate) fn on_miss(&mut self, page: u64, count: u64, limits: Limits) -> Option<Window> {
+        self.tick += 1;
+        let tick = self.tick;
+        let known = self.streams.iter_mut().find(|s| {
+            s.tick > 0 && (s.next == page || (s.window > 0 && page > s.next && page <= s.ahead))
+        });
+        if let Some(s) = known {
+            let window = (s.window * 2).max(count).clamp(limits.first, limits.max);
+            *s = Stream {
+                next: page + count,
+                ahead: page + window,
+                window,
+                tick,
+            };
+            return Some(Window {
+                start: page,
+                end: page + window,
+                mark: page + count.min(window - 1),
+            });
+        }
+        // A new stream: one that starts at 0, or asks for several pages, is taken for sequential at once.
+        let sequential = page == 0 || count > 1;
+        let window = if sequential {
+            count.clamp(limits.first, limits.max)
+        } else {
+            0
+        };
+        let oldest = self.streams.iter_mut().min_by_key(|s| s.tick)?;
+        *oldest = Stream {
+            next: page + count,
+            ahead: page + window,
+            window,
+            tick,
+        };
+        // The first window of an unproven stream is just what was asked for.
+        (count > 1).then_some(Window {
+            start: page,
+            end: page + count.min(limits.max),
+            mark: u64::MAX,
+        })
+    }
+
+    /// A reader touches `page`, which carries READAHEAD. What to read next.
+    pub(crate) fn on_mark(&mut self, page: u64, limits: Limits) -> Option<Window> {
+        self.tick += 1;
+        let tick = self.tick;
+        let s = self
+            .streams
+            .iter_mut()
+            .find(|s| s.window > 0 && page + 2 * s.window >= s.ahead && page <= s.ahead)?;
+        let window = (s.window * 2).clamp(limits.first, limits.max);
+        let start = s.ahead.max(page + 1);
+        *s = Stream {
+            next: start + window,
+            ahead: start + window,
+            window,
+            tick,
+        };
+        Some(Window {
+            start,
+            end: start + window,
+            mark: start,
+        })
+    }
+}
+
+/// A handle's streams, behind their lock.
+pub(crate) struct Readahead(Lock<Streams>);
+
+impl Readahead {
+    pub(crate) fn new() -> Readahead {
+        Readahead(Lock::new(Rank::Readahead, Streams::default()))
+    }
+}
+
+/// Frames for a window: from a block while there are any, so that neighbours in the file are neighbours in memory.
+#[derive(Default)]
+struct Supply {
+    block: std::ops::Range<u32>,
+    /// No block was free; single frames from here on.
+    single: bool,
+}
+
+/// Streams take blocks of this order.
+const BLOCK_ORDER: u32 = 4;
+
+impl<W: World> Engine<W> {
+    fn supply(&self, supply: &mut Supply) -> Option<u32> {
+        if supply.block.is_empty() && !supply.single {
+            match self.alloc_block(BLOCK_ORDER) {
+                Some(first) => supply.block = first..first + (1 << BLOCK_ORDER),
+                None => supply.single = true,
+            }
+        }
+        match supply.block.next() {
+            Some(frame) => Some(self.claim_free(frame)),
+            None => self.alloc_nowait(),
+        }
+    }
+
+    fn readahead_limits(&self) -> Limits {
+        let size = self.memory.frame_size();
+        let pages = (self.config().readahead_max / 2 / size).max(1) as u64;
+        // All streams together must not turn memory over.
+        let max = pages.min(self.frames.len() as u64 / 16).max(2);
+        Limits {
+            first: (FIRST_WINDOW / size).clamp(2, max as usize) as u64,
+            max,
+        }
+    }
+
+    /// A read of `count` pages missed at `page`. True when the page is now being read.
+    pub(crate) fn readahead_miss(
+        &self,
+        m: &Mapping,
+        ra: &Readahead,
+        page: u64,
+        count: u64,
+    ) -> bool {
+        if self.config().readahead_max == 0 {
+            return false;
+        }
+        let limits = self.readahead_limits();
+        let window = match ra.0.try_lock(&*self.world) {
+            Some(mut streams) => streams.on_miss(page, count, limits),
+            None => None,
+        };
+        window.is_some_and(|w| self.read_window(m, w) > 0)
+    }
+
+    /// A reader touched the marked page.
+    #[cold]
+    pub(crate) fn readahead_mark(&self, m: &Mapping, ra: &Readahead, frame: u32, page: u64) {
+        if self.frames.get(frame).state.clear(READAHEAD) & READAHEAD == 0 {
+            return;
+        }
+        let limits = self.readahead_limits();
+        let window = match ra.0.try_lock(&*self.world) {
+            Some(mut streams) => streams.on_mark(page, limits),
+            None => None,
+        };
+        if let Some(w) = window {
+            self.read_window(m, w);
+        }
+    }
+
+    /// Starts reading a window; how many pages were submitted.
+    fn read_window(&self, m: &Mapping, w: Window) -> u64 {
+        if !m.invalidate.try_shared() {
+            return 0;
+        }
+        let end = w.end.min(self.pages_of(m.len()));
+        let queue = &m.dev.queue;
+        let size = self.memory.frame_size();
+        let pages_max = (queue.request_bytes_max() / size).max(1);
+        let mut batch: Vec<Request> = Vec::new();
+        let mut submitted = 0;
+        let mut last = u32::MAX - 1;
+        let mut supply = Supply::default();
+        for page in w.start..end {
+            let Some(frame) = self.install_loading(m, page, page == w.mark, &mut supply) else {
+                if self.is_resident(m.id, page) {
+                    continue;
+                }
+                // No memory to spare: the reader will read the rest itself.
+                break;
+            };
+            submitted += 1;
+            let fits = batch.last().is_some_and(|r| {
+                r.offset / size as u64 + r.frames.len() as u64 == page
+                    && r.frames.len() < pages_max
+                    && (frame == last + 1 || r.bufs.len() < queue.segments_max())
+            });
+            if !fits {
+                let mut r = Request::new(IoOp::Read, page * size as u64, self.sink());
+                r.cookie = Cookie::read(m.id).0;
+                batch.push(r);
+                last = u32::MAX - 1;
+            }
+            let r = batch.last_mut().expect("pushed above");
+            match r.bufs.last_mut() {
+                Some(buf) if frame == last.wrapping_add(1) => buf.len += size,
+                _ => r.bufs.push(self.memory.io_buf(frame, size)),
+            }
+            r.frames.push(frame);
+            last = frame;
+        }
+        self.free_unclaimed(supply.block);
+        if submitted > 0 {
+            self.submit_reads(m, batch, submitted);
+        }
+        self.invalidate_put(m);
+        submitted
+    }
+
+    fn submit_reads(&self, m: &Mapping, mut batch: Vec<Request>, pages: u64) {
+        let n = batch.len() as u64;
+        // Relaxed: a count for policy and close.
+        self.loading_requests.fetch_add(n, Ordering::Relaxed);
+        self.count(Event::ReadaheadPages, pages);
+        self.count(Event::PagesRead, pages);
+        self.count(Event::ReadRequests, n);
+        self.world.charge(Work::Submit, n as u32);
+        m.backing.read_pages(Lane::Shared, &mut batch);
+    }
+
+    fn install_loading(
+        &self,
+        m: &Mapping,
+        page: u64,
+        mark: bool,
+        supply: &mut Supply,
+    ) -> Option<u32> {
+        if self.is_resident(m.id, page) {
+            return None;
+        }
+        let frame = self.supply(supply)?;
+        let key = Key {
+            mapping: m.id,
+            page,
+        };
+        let flags = if mark { LOADING | READAHEAD } else { LOADING };
+        if !self.install(frame, key, flags) {
+            self.free_page(frame);
+            return None;
+        }
+        self.lru_enter(frame, key);
+        Some(frame)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { first: 4, max: 32 };
+
+    #[test]
+    fn random_misses_read_nothing_ahead() {
+        let mut s = Streams::default();
+        for page in [17, 900, 3, 44, 512, 18_000, 77, 1] {
+            assert_eq!(s.on_miss(page, 1, LIMITS), None);
+        }
+    }
+
+    #[test]
+    fn the_second_sequential_miss_starts_a_window_that_grows_to_the_limit() {
+        let mut s = Streams::default();
+        assert_eq!(s.on_miss(100, 1, LIMITS), None);
+        let mut w = s.on_miss(101, 1, LIMITS).expect("sequential");
+        assert_eq!((w.start, w.end, w.mark), (101, 105, 102));
+        for size in [8, 16, 32, 32] {
+            let next = s.on_mark(w.mark, LIMITS).expect("marked");
+            assert_eq!(
+                (next.start, next.end, next.mark),
+                (w.end, w.end + size, w.end)
+            );
+            w = next;
+        }
+    }
+
+    #[test]
+    fn two_streams_do_not_disturb_each_other() {
+        let mut s = Streams::default();
+        s.on_miss(10, 1, LIMITS);
+        s.on_miss(5000, 1, LIMITS);
+        assert!(s.on_miss(11, 1, LIMITS).is_some());
+        assert!(s.on_miss(5001, 1, LIMITS).is_some());
+    }
+
+    #[test]
+    fn a_large_read_is_one_window() {
+        let mut s = Streams::default();
+        let w = s.on_miss(64, 16, LIMITS).expect("16 pages");
+        assert_eq!((w.start, w.end), (64, 80));
+        let w = s.on_miss(80, 16, LIMITS).expect("sequential");
+        assert_eq!((w.start, w.end), (80, 112));
+    }
+}

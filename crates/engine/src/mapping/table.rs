@@ -1,0 +1,47 @@
+//! All mappings of a cache, by file and by number.
+
+use super::Mapping;
+use crate::file::FileId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Guarded by its lock (`Rank::Mappings`). Numbers are never reused.
+#[derive(Default)]
+pub(crate) struct MappingTable {
+    by_id: BTreeMap<u32, Arc<Mapping>>,
+    by_file: BTreeMap<FileId, u32>,
+    last: u32,
+}
+
+impl MappingTable {
+    pub(crate) fn next_id(&mut self) -> u32 {
+        self.last = self
+            .last
+            .checked_add(1)
+            .expect("4 billion files were opened");
+        self.last
+    }
+
+    pub(crate) fn insert(&mut self, mapping: Arc<Mapping>) {
+        self.by_file.insert(mapping.file, mapping.id);
+        self.by_id.insert(mapping.id, mapping);
+    }
+
+    pub(crate) fn by_file(&self, file: FileId) -> Option<&Arc<Mapping>> {
+        self.by_id.get(self.by_file.get(&file)?)
+    }
+
+    pub(crate) fn get(&self, id: u32) -> Option<Arc<Mapping>> {
+        self.by_id.get(&id).cloned()
+    }
+
+    pub(crate) fn remove(&mut self, id: u32) {
+        if let Some(m) = self.by_id.remove(&id) {
+            self.by_file.remove(&m.file);
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Mapping>> {
+        self.by_id.values()
+    }
+}

@@ -1,0 +1,175 @@
+//! Truncation and eviction: pages that leave the index because the user says so.
+//!
+//! Shrinking takes the invalidate lock exclusively, so no page is installed, dirtied or submitted meanwhile; waits for the
+//! writes in flight; shortens the file; then unlinks the pages beyond. A page that is being read becomes an orphan: its
+//! late fill is thrown away. A page that is held becomes an orphan that its last holder frees.
+//!
+//! **Kernel.** truncate.c: truncate_setsize, truncate_inode_pages_range, invalidate_mapping_pages.
+
+use super::Mapping;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::frame::state::{HASHED, LOADING, Latch, ORPHAN};
+use crate::wait::{Channel, Waited};
+use crate::world::{Nanos, World};
+use std::ops::Range;
+use std::sync::Arc;
+
+impl<W: World> Engine<W> {
+    /// Sets a file's length.
+    pub(crate) fn truncate(&self, m: &Arc<Mapping>, len: u64) -> Result<(), Error> {
+        self.lock_invalidate(m)?;
+        let result = self.truncate_locked(m, len);
+        m.invalidate.unlock(&*self.world, &self.waits);
+        result
+    }
+
+    fn lock_invalidate(&self, m: &Mapping) -> Result<(), Error> {
+        let start = self.world.now();
+        let until = start.plus(self.config().io_timeout);
+        match m
+            .invalidate
+            .lock(&*self.world, &self.stat, &self.waits, until)
+        {
+            Waited::Ready => Ok(()),
+            Waited::TimedOut => Err(Error::TimedOut {
+                what: "the file's invalidate lock",
+                waited: self.world.now().since(start),
+            }),
+        }
+    }
+
+    fn truncate_locked(&self, m: &Arc<Mapping>, len: u64) -> Result<(), Error> {
+        let start = self.world.now();
+        let old = m.len();
+        let size = self.memory.frame_size() as u64;
+        // A write in flight would lengthen the file again.
+        self.wait_drained(m, start)?;
+        let tail = (len < old && len % size != 0)
+            .then(|| self.latch_for_truncate(m, len / size))
+            .transpose()?
+            .flatten();
+        let result = m.backing.truncate(len);
+        if result.is_ok() {
+            m.set_len(len);
+            m.durability.lock(&*self.world).note_changed();
+            if len < old {
+                self.unlink_range(m, len.div_ceil(size)..self.pages_of(old));
+            }
+            if let Some(frame) = tail {
+                self.memory.zero_from(frame, (len % size) as usize);
+            }
+        }
+        if let Some(frame) = tail {
+            self.release(frame, crate::frame::state::EXCL, 0);
+        }
+        result.map_err(|e| Error::io("truncate", e))
+    }
+
+    /// Waits for every write in flight. The caller holds the invalidate lock exclusively, so none is submitted.
+    fn wait_drained(&self, m: &Mapping, start: Nanos) -> Result<(), Error> {
+        let until = start.plus(self.config().io_timeout);
+        let channel = Channel::Writeback(m.id);
+        match self
+            .waits
+            .wait(&*self.world, &self.stat, channel, until, || {
+                m.nr_writeback() == 0
+            }) {
+            Waited::Ready => Ok(()),
+            Waited::TimedOut => Err(Error::TimedOut {
+                what: "writeback",
+                waited: self.world.now().since(start),
+            }),
+        }
+    }
+
+    /// Latches the page that will be the last, if it is in memory.
+    fn latch_for_truncate(&self, m: &Mapping, page: u64) -> Result<Option<u32>, Error> {
+        let until = self.world.now().plus(self.config().latch_timeout);
+        loop {
+            let Some(frame) = self.find_frame(m.id, page) else {
+                return Ok(None);
+            };
+            let f = self.frames.get(frame);
+            match f.state.try_excl() {
+                Latch::Held if f.mapping() == m.id && f.page() == page => return Ok(Some(frame)),
+                Latch::Held => self.release(frame, crate::frame::state::EXCL, 0),
+                Latch::Gone => {}
+                Latch::Busy(_) | Latch::Full => {
+                    if self.wait_exclusive(frame, until) == Waited::TimedOut {
+                        return Err(Error::Busy {
+                            page,
+                            waited: self.config().latch_timeout,
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Calls `f` for each frame of the mapping with a page in the range; a hint, as pages come and go.
+    pub(crate) fn for_each_resident(
+        &self,
+        m: &Mapping,
+        pages: Range<u64>,
+        mut f: impl FnMut(u64, u32),
+    ) {
+        let span = pages.end.saturating_sub(pages.start);
+        if span <= self.frames.len() as u64 / 4 {
+            for page in pages {
+                if let Some(frame) = self.find_frame(m.id, page) {
+                    f(page, frame);
+                }
+            }
+            return;
+        }
+        for (i, frame) in self.frames.iter() {
+            let page = frame.page();
+            if frame.state.load() & HASHED != 0
+                && frame.mapping() == m.id
+                && pages.contains(&page)
+                && self.find_frame(m.id, page) == Some(i)
+            {
+                f(page, i);
+            }
+        }
+    }
+
+    /// Takes the pages of the range out of the index, dirty or not. The caller holds the invalidate lock exclusively
+    /// and no write of the mapping is in flight; or nobody else can reach the mapping.
+    pub(crate) fn unlink_range(&self, m: &Mapping, pages: Range<u64>) {
+        self.for_each_resident(m, pages, |page, frame| {
+            if !self.unhash(m, frame) {
+                return;
+            }
+            let hash = self.index.hash(super::Key {
+                mapping: m.id,
+                page,
+            });
+            self.shadows.forget(hash);
+            self.cancel_dirty(m, frame);
+            self.release(frame, 0, ORPHAN);
+        });
+    }
+
+    /// Writes back and drops the pages of the range that nobody holds; how many.
+    pub(crate) fn evict_range(&self, m: &Arc<Mapping>, pages: Range<u64>) -> Result<u64, Error> {
+        let errors = m.write_errors();
+        let start = self.world.now();
+        self.take_sync_turn(m, start)?;
+        let written = self.write_and_wait(m, &pages, start);
+        m.sync_turn.unlock(&*self.world, &self.waits);
+        written?;
+        if m.write_errors() != errors {
+            let last = m.durability.lock(&*self.world).last_error();
+            return Err(Error::io("write", last));
+        }
+        let mut dropped = 0;
+        self.for_each_resident(m, pages, |_, frame| {
+            if self.frames.get(frame).state.peek() & LOADING == 0 && self.reclaim_one(frame) {
+                dropped += 1;
+            }
+        });
+        Ok(dropped)
+    }
+}

@@ -1,0 +1,343 @@
+//! Shrinking the lists: what happens to each page of a batch.
+//!
+//! **Kernel.** shrink_zone, shrink_inactive_list, shrink_active_list, shrink_page_list. References: an access through
+//! read, write or a guard counts as `mark_page_accessed` does for unmapped pages: the first at the fill, the second
+//! activates. (The kernel's one round of grace for a page referenced once is for mapped pages.)
+
+use super::{CLUSTER, DEF_PRIORITY, Dirty, ScanControl, decide_dirty};
+use crate::backing::WriteContext;
+use crate::engine::Engine;
+use crate::frame::state::{
+    DIRTY, EXCL, HASHED, HOLDERS, LOADING, ORPHAN, RECLAIM, WAITERS, WRITEBACK,
+};
+use crate::lru::{LruList, Putback};
+use crate::mapping::{Key, Mapping};
+use crate::policy::{OnDirty, ReclaimWait, WriteUnit, WritebackFrom};
+use crate::trace::Event;
+use crate::wait::Channel;
+use crate::world::{Nanos, Work, World};
+use std::sync::Arc;
+
+/// What became of a page.
+enum Outcome {
+    /// Claimed and out of the index; to be freed with the batch.
+    Reclaimed,
+    /// Stays.
+    Keep(Putback),
+}
+
+/// Remembers the last mapping that was looked up.
+#[derive(Default)]
+struct LastMapping(Option<Arc<Mapping>>);
+
+/// The longest nap of a reclaimer (HZ/10).
+pub(super) const CONGESTION_TIMEOUT: Nanos = Nanos::from_millis(100);
+
+impl<W: World> Engine<W> {
+    /// One pass over the lists at the run's priority.
+    pub(super) fn shrink_zone(&self, sc: &mut ScanControl) {
+        let inactive = self.lru.len(LruList::Inactive);
+        let active = self.lru.len(LruList::Active);
+        let mut scan = (inactive >> sc.priority).max(CLUSTER as u64).min(inactive);
+        let mut refill = if active > inactive {
+            (active >> sc.priority).max(CLUSTER as u64).min(active)
+        } else {
+            0
+        };
+        while scan > 0 || refill > 0 {
+            if refill > 0 {
+                let n = refill.min(CLUSTER as u64);
+                self.shrink_active(n as usize);
+                refill -= n;
+            }
+            if scan > 0 {
+                let n = scan.min(CLUSTER as u64);
+                if self.shrink_inactive(sc, n as usize) == 0 {
+                    scan = 0;
+                }
+                scan = scan.saturating_sub(n);
+            }
+            if sc.met.reclaimed >= sc.target {
+                break;
+            }
+        }
+    }
+
+    /// Moves up to `n` pages from the active tail to the inactive head; those referenced go round once more.
+    fn shrink_active(&self, n: usize) {
+        let mut batch = [0; CLUSTER];
+        let n = self
+            .lru
+            .isolate(&*self.world, &self.frames, LruList::Active, &mut batch[..n]);
+        let mut back = [(0, Putback::InactiveHead); CLUSTER];
+        let mut deactivated = 0;
+        for (to, frame) in back.iter_mut().zip(&batch[..n]) {
+            let state = &self.frames.get(*frame).state;
+            let referenced = state.take_references() > 0;
+            *to = (*frame, Putback::InactiveHead);
+            if referenced || state.peek() & HOLDERS != 0 {
+                to.1 = Putback::ActiveHead;
+            } else {
+                deactivated += 1;
+            }
+        }
+        self.count(Event::Pgrefill, n as u64);
+        self.count(Event::Pgdeactivate, deactivated);
+        self.lru
+            .putback(&*self.world, &self.frames, &back[..n], |f| {
+                self.free_claimed(f);
+            });
+        self.world.charge(Work::Scan, n as u32);
+    }
+
+    /// Scans up to `n` pages from the inactive tail; returns how many there were.
+    fn shrink_inactive(&self, sc: &mut ScanControl, n: usize) -> usize {
+        let direct = sc.context == WriteContext::Direct;
+        if direct && self.lru.isolated() > self.lru.len(LruList::Inactive) {
+            // too_many_isolated: others are at it already.
+            return 0;
+        }
+        let mut batch = [0; CLUSTER];
+        let n = self.lru.isolate(
+            &*self.world,
+            &self.frames,
+            LruList::Inactive,
+            &mut batch[..n],
+        );
+        if n == 0 {
+            return 0;
+        }
+        let before = sc.met;
+        let mut keep = [(0, Putback::InactiveHead); CLUSTER];
+        let mut kept = 0;
+        let mut freed = [0; CLUSTER];
+        let mut n_freed = 0;
+        let mut last = LastMapping::default();
+        for frame in &batch[..n] {
+            match self.shrink_page(sc, *frame, &mut last) {
+                Outcome::Reclaimed => {
+                    freed[n_freed] = *frame;
+                    n_freed += 1;
+                }
+                Outcome::Keep(to) => {
+                    keep[kept] = (*frame, to);
+                    kept += 1;
+                }
+            }
+        }
+        self.lru
+            .putback(&*self.world, &self.frames, &keep[..kept], |f| {
+                self.free_claimed(f);
+            });
+        for frame in &freed[..n_freed] {
+            self.lru.forget_isolated(&self.frames, *frame);
+            self.retire(*frame);
+        }
+        self.zone.free_to_buddy(&*self.world, &freed[..n_freed]);
+        sc.met.scanned += n as u64;
+        sc.met.reclaimed += n_freed as u64;
+        let (scan, steal) = if direct {
+            (Event::PgscanDirect, Event::PgstealDirect)
+        } else {
+            (Event::PgscanKswapd, Event::PgstealKswapd)
+        };
+        self.count(scan, n as u64);
+        self.count(steal, n_freed as u64);
+        self.world.charge(Work::Scan, n as u32);
+        self.after_batch(sc, &before, n as u64);
+        n
+    }
+
+    /// What a batch's dirty and writeback pages make the reclaimer do.
+    fn after_batch(&self, sc: &ScanControl, before: &super::Met, taken: u64) {
+        let policy = &self.config().policy;
+        let dirty = sc.met.dirty - before.dirty;
+        let writeback = sc.met.writeback - before.writeback;
+        if dirty > 0 && policy.on_dirty != OnDirty::Skip {
+            let enough = match policy.writeback_from {
+                // 4.11: the whole batch was dirty and nobody has queued it.
+                WritebackFrom::Flusher => dirty == taken || sc.priority < DEF_PRIORITY - 2,
+                // 2.6.35: more than one and a half batches were scanned.
+                _ => sc.met.scanned > CLUSTER as u64 * 3 / 2,
+            };
+            if enough {
+                self.kick_flushers();
+            }
+            if policy.on_dirty == OnDirty::KickAndWait {
+                self.nap(CONGESTION_TIMEOUT);
+            }
+        }
+        let many = taken >> (DEF_PRIORITY - sc.priority);
+        if policy.wait == ReclaimWait::IfCongested && writeback > 0 && writeback >= many {
+            self.wait_iff_congested();
+        }
+    }
+
+    /// Sleeps until a write completes, at most `for_ns`.
+    pub(super) fn nap(&self, length: Nanos) {
+        self.count(Event::CongestionWait, 1);
+        if self.in_flight() == 0 && self.nr_dirty() == 0 {
+            return;
+        }
+        let before = self.stat.get(Event::NrWritten);
+        let until = self.world.now().plus(length);
+        let _ = self
+            .waits
+            .wait(&*self.world, &self.stat, Channel::Progress, until, || {
+                self.stat.get(Event::NrWritten) != before
+            });
+    }
+
+    /// Naps only if a queue is congested (2.6.37).
+    pub(super) fn wait_iff_congested(&self) {
+        if self.congested() {
+            self.nap(CONGESTION_TIMEOUT);
+        }
+    }
+
+    fn shrink_page(&self, sc: &mut ScanControl, frame: u32, last: &mut LastMapping) -> Outcome {
+        let f = self.frames.get(frame);
+        let s = f.state.load();
+        if s & HASHED == 0 || s & ORPHAN != 0 {
+            // Its last user frees it; with none left, the putback does.
+            return Outcome::Keep(Putback::InactiveTail);
+        }
+        if s & HOLDERS != 0 {
+            self.count(Event::Pgactivate, 1);
+            return Outcome::Keep(Putback::ActiveHead);
+        }
+        if s & (EXCL | LOADING) != 0 {
+            return Outcome::Keep(Putback::InactiveHead);
+        }
+        if s & WRITEBACK != 0 {
+            sc.met.writeback += 1;
+            f.state.set(RECLAIM);
+            return Outcome::Keep(self.out_of_the_way());
+        }
+        if f.state.take_references() >= 2 {
+            self.count(Event::Pgactivate, 1);
+            self.age.advance(1);
+            return Outcome::Keep(Putback::ActiveHead);
+        }
+        if s & DIRTY != 0 {
+            return self.shrink_dirty(sc, frame, last);
+        }
+        self.reclaim_clean(frame, last)
+    }
+
+    fn out_of_the_way(&self) -> Putback {
+        match self.config().policy.writeback_from {
+            WritebackFrom::Flusher => Putback::ActiveHead,
+            _ => Putback::InactiveHead,
+        }
+    }
+
+    fn shrink_dirty(&self, sc: &mut ScanControl, frame: u32, last: &mut LastMapping) -> Outcome {
+        let policy = &self.config().policy;
+        let f = self.frames.get(frame);
+        match decide_dirty(policy, sc.context, sc.priority) {
+            Dirty::Keep => {}
+            Dirty::Mark => {
+                f.state.set(RECLAIM);
+                self.count(Event::NrVmscanImmediateReclaim, 1);
+            }
+            Dirty::MarkAndActivate => {
+                f.state.set(RECLAIM);
+                sc.met.dirty += 1;
+                self.count(Event::NrVmscanImmediateReclaim, 1);
+                return Outcome::Keep(Putback::ActiveHead);
+            }
+            Dirty::Write => {
+                if let Some(m) = last.get(self, f.mapping()) {
+                    return self.pageout(sc, frame, &m);
+                }
+            }
+        }
+        sc.met.dirty += 1;
+        Outcome::Keep(Putback::InactiveHead)
+    }
+
+    /// Writes a dirty page from reclaim.
+    fn pageout(&self, sc: &mut ScanControl, frame: u32, m: &Arc<Mapping>) -> Outcome {
+        if !m.backing.may_write(sc.context) {
+            self.count(Event::WriteRefused, 1);
+            sc.met.dirty += 1;
+            return Outcome::Keep(Putback::ActiveHead);
+        }
+        if self.congested() {
+            if sc.context == WriteContext::Direct {
+                // may_write_to_queue: a direct reclaimer does not queue behind a congested device.
+                sc.met.dirty += 1;
+                return Outcome::Keep(Putback::InactiveHead);
+            }
+            self.nap(CONGESTION_TIMEOUT);
+        }
+        self.frames.get(frame).state.set(RECLAIM);
+        let pages = match self.config().policy.write_unit {
+            WriteUnit::Page => 1,
+            WriteUnit::Range => self.request_pages_max(m),
+        };
+        let written = self.write_around(m, frame, pages, sc.context);
+        if written == 0 {
+            sc.met.dirty += 1;
+            return Outcome::Keep(Putback::InactiveHead);
+        }
+        sc.met.written += written;
+        sc.met.writeback += 1;
+        self.count(Event::NrVmscanWrite, written);
+        Outcome::Keep(Putback::InactiveHead)
+    }
+
+    /// Claims a clean page and takes it out of the index.
+    fn reclaim_clean(&self, frame: u32, last: &mut LastMapping) -> Outcome {
+        let f = self.frames.get(frame);
+        if !f.state.try_freeze() {
+            return Outcome::Keep(Putback::InactiveHead);
+        }
+        let key = Key {
+            mapping: f.mapping(),
+            page: f.page(),
+        };
+        let hash = self.index.hash(key);
+        let removed = {
+            let mut region = self.index.lock(self.world.task(), hash);
+            let removed = region.remove(hash, frame);
+            f.state.clear(HASHED);
+            removed
+        };
+        assert!(removed, "MAP-1: a hashed page is in the index");
+        self.shadows.evict(hash, self.age.advance(1));
+        let epoch = f.generation();
+        if epoch != 0
+            && let Some(m) = last.get(self, key.mapping)
+        {
+            m.durability
+                .lock(&*self.world)
+                .note_reclaimed(key.page, epoch);
+        }
+        if f.state.peek() & WAITERS != 0 {
+            self.wake_frame(frame);
+        }
+        Outcome::Reclaimed
+    }
+
+    /// Reclaims one clean page that the caller names: for `evict`. The frame is freed.
+    pub(crate) fn reclaim_one(&self, frame: u32) -> bool {
+        match self.reclaim_clean(frame, &mut LastMapping::default()) {
+            Outcome::Reclaimed => {
+                self.free_claimed(frame);
+                true
+            }
+            Outcome::Keep(_) => false,
+        }
+    }
+}
+
+impl LastMapping {
+    fn get<W: World>(&mut self, engine: &Engine<W>, id: u32) -> Option<Arc<Mapping>> {
+        if self.0.as_ref().is_none_or(|m| m.id != id) {
+            self.0 = engine.mapping(id);
+        }
+        self.0.clone()
+    }
+}

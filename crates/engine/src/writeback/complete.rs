@@ -1,0 +1,161 @@
+//! The end of a request: pages become clean, or dirty again; reads become up to date, or leave.
+//!
+//! **Context.** Completion: any task of the world or the flusher. Takes engine locks, never sleeps, never allocates a
+//! frame.
+//! **Kernel.** end_page_writeback, folio_end_read, bio_endio.
+
+use crate::backing::WriteContext;
+use crate::engine::Engine;
+use crate::error::IoError;
+use crate::frame::state::{
+    DIRTY, ERROR, LOADING, ORPHAN, RECLAIM, Released, SUPERSEDED, UPTODATE, WRITEBACK,
+};
+use crate::io::{IoOp, IoSink, Request};
+use crate::mapping::Mapping;
+use crate::sync::Ordering;
+use crate::trace::Event;
+use crate::wait::Channel;
+use crate::world::{Work, World};
+use crate::zone::Mark;
+
+/// What a request carries for its completion: mapping (32 bits) · context (8) · parity (1).
+#[derive(Clone, Copy)]
+pub(crate) struct Cookie(pub u64);
+
+impl Cookie {
+    pub(crate) fn write(mapping: u32, parity: u64, context: WriteContext) -> Cookie {
+        Cookie(u64::from(mapping) << 32 | (context as u64) << 8 | parity)
+    }
+    pub(crate) fn read(mapping: u32) -> Cookie {
+        Cookie(u64::from(mapping) << 32)
+    }
+    fn mapping(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+    fn parity(self) -> u64 {
+        self.0 & 1
+    }
+}
+
+impl<W: World> IoSink for Engine<W> {
+    fn io_done(&self, request: &mut Request, result: Result<(), IoError>) {
+        self.world.charge(Work::Complete, 1);
+        let id = Cookie(request.cookie).mapping();
+        let m = self.mapping(id).expect("MAP-4: a mapping in flight stays");
+        match request.op {
+            IoOp::Read => self.end_read(&m, request, result),
+            IoOp::Write => self.end_write(&m, request, result),
+        }
+    }
+}
+
+impl<W: World> Engine<W> {
+    fn end_read(&self, m: &Mapping, request: &Request, result: Result<(), IoError>) {
+        if result.is_err() {
+            self.count(Event::ReadErrors, 1);
+        }
+        for frame in &request.frames {
+            let page = self.frames.get(*frame).page();
+            let ok = result.is_ok() && self.check_read(m, page, *frame).is_ok();
+            if ok {
+                if self.frames.get(*frame).state.peek() & ORPHAN != 0 {
+                    self.count(Event::StaleFills, 1);
+                }
+                self.release(*frame, LOADING, UPTODATE);
+            } else {
+                // Whoever waits for it reads it again, alone, and gets an error of its own.
+                self.fail_fill(m, *frame);
+            }
+        }
+        // Relaxed: a count for policy and close.
+        self.loading_requests.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn end_write(&self, m: &Mapping, request: &Request, result: Result<(), IoError>) {
+        let n = request.frames.len() as u64;
+        let ok = result.is_ok();
+        m.note_write(ok, self.world.now().0);
+        let epoch = {
+            let mut d = m.durability.lock(&*self.world);
+            if let Err(e) = result {
+                d.note_error("write", e);
+            }
+            d.note_written()
+        };
+        self.rotate_reclaimable(request, ok);
+        let mut follow_ups: Vec<(u32, Released)> = Vec::new();
+        {
+            let mut dirty = m.dirty.lock(&*self.world);
+            for frame in &request.frames {
+                let f = self.frames.get(*frame);
+                let s = f.state.peek();
+                if s & SUPERSEDED != 0 {
+                    dirty.end_supersede(f.page());
+                } else if !ok && s & (ORPHAN | DIRTY) == 0 {
+                    // WB-4. Its dirty generation is still in place.
+                    self.enter_dirty(m, &mut dirty, *frame, DIRTY | ERROR);
+                }
+                if ok {
+                    f.set_generation(epoch);
+                }
+                // Under the dirty lock: a copy made now either sees WRITEBACK, and we shall see SUPERSEDED, or not.
+                let clear = WRITEBACK | RECLAIM | SUPERSEDED;
+                let released = f.state.release(clear, 0);
+                if released.wake || released.free {
+                    follow_ups.push((*frame, released));
+                }
+            }
+        }
+        // Relaxed: counts for policy and statistics.
+        self.writeback_pages.fetch_sub(n, Ordering::Relaxed);
+        m.dev.nr_writeback.fetch_sub(n, Ordering::Relaxed);
+        if ok {
+            m.dev.written.fetch_add(n, Ordering::Relaxed);
+            self.count(Event::NrWritten, n);
+        } else {
+            self.count(Event::WriteErrors, 1);
+        }
+        m.dev.end_request();
+        for (frame, released) in follow_ups {
+            self.after_release(frame, released);
+        }
+        self.end_writeback_turn(m, Cookie(request.cookie).parity());
+        self.after_write(m);
+    }
+
+    /// Pages that reclaim has marked go to the inactive tail, to be met next.
+    fn rotate_reclaimable(&self, request: &Request, ok: bool) {
+        if !ok {
+            return;
+        }
+        let mut rotated = 0;
+        for frame in &request.frames {
+            let s = self.frames.get(*frame).state.peek();
+            if s & (RECLAIM | ORPHAN) == RECLAIM
+                && self.lru.rotate(&*self.world, &self.frames, *frame)
+            {
+                rotated += 1;
+            }
+        }
+        if rotated > 0 {
+            self.count(Event::Pgrotated, rotated);
+        }
+    }
+
+    /// A request's count of writeback ends; a sync that waits for the last one is woken.
+    pub(super) fn end_writeback_turn(&self, m: &Mapping, parity: u64) {
+        if m.end_writeback(parity) {
+            self.waits.wake(&*self.world, Channel::Writeback(m.id));
+        }
+    }
+
+    /// Who may go on now that a write has ended.
+    fn after_write(&self, m: &Mapping) {
+        self.waits.wake(&*self.world, Channel::Progress);
+        self.waits.wake(&*self.world, Channel::Dirty);
+        self.unpark_flusher_if_asleep(&m.dev);
+        if self.zone.below(Mark::Low) {
+            self.wake_kswapd();
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What the engine keeps for each device: its flusher's door bell, what is in flight, how fast it writes.
+//!
+//! **Kernel.** struct backing_dev_info, struct bdi_writeback.
+
+use super::ratelimit::{BaseRate, WriteBandwidth};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Lock, Ordering, Rank};
+use crate::world::{Nanos, Queue};
+use std::sync::Arc;
+
+/// A device whose speed nobody knows yet is taken for this many pages a second.
+const FIRST_GUESS: f64 = 25_600.0;
+
+/// The speeds, learned.
+pub(crate) struct Rates {
+    pub bandwidth: WriteBandwidth,
+    pub base: BaseRate,
+}
+
+/// One device.
+pub(crate) struct BackingDev {
+    pub queue: Arc<dyn Queue>,
+    pub rates: Lock<Rates>,
+    /// When the rates were last looked at; keeps most callers off the lock.
+    pub rates_at_ns: AtomicU64,
+    pub nr_dirty: AtomicU64,
+    pub nr_writeback: AtomicU64,
+    /// Pages written and dirtied in all.
+    pub written: AtomicU64,
+    pub dirtied: AtomicU64,
+    in_flight: AtomicU64,
+    /// Pages that reclaim has asked for.
+    pub kicked: AtomicU64,
+    pub asleep: AtomicBool,
+    /// The flusher's task + 1; 0 before it runs.
+    pub task: AtomicU32,
+}
+
+impl BackingDev {
+    pub(crate) fn new(queue: Arc<dyn Queue>) -> BackingDev {
+        BackingDev {
+            queue,
+            rates: Lock::new(
+                Rank::Stats,
+                Rates {
+                    bandwidth: WriteBandwidth::new(FIRST_GUESS),
+                    base: BaseRate::new(FIRST_GUESS),
+                },
+            ),
+            rates_at_ns: AtomicU64::new(0),
+            nr_dirty: AtomicU64::new(0),
+            nr_writeback: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            dirtied: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            kicked: AtomicU64::new(0),
+            asleep: AtomicBool::new(false),
+            task: AtomicU32::new(0),
+        }
+    }
+
+    /// Write requests in flight. A hint.
+    pub(crate) fn in_flight(&self) -> u64 {
+        // Relaxed: a hint for depth and congestion.
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begin_requests(&self, n: u64) {
+        // Relaxed: as above.
+        self.in_flight.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end_request(&self) {
+        // Relaxed: as above.
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// More than 7/8 of the queue is in use (`bdi_write_congested`).
+    pub(crate) fn congested(&self) -> bool {
+        self.in_flight() >= (self.queue.depth() as u64 * 7 / 8).max(1)
+    }
+
+    /// Is it time to look at the rates again? True for one caller each interval.
+    pub(crate) fn rates_due(&self, now: Nanos) -> bool {
+        // Relaxed: a clock hand; the exchange lets one task through.
+        let at = self.rates_at_ns.load(Ordering::Relaxed);
+        now.0.saturating_sub(at) >= super::ratelimit::INTERVAL.0 / 4
+            && self
+                .rates_at_ns
+                .compare_exchange(at, now.0, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+}

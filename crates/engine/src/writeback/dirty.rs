@@ -1,0 +1,143 @@
+//! Setting and clearing DIRTY, with its list and its counts (MAP-2).
+//!
+//! **Kernel.** folio_account_dirtied, folio_clear_dirty_for_io, folio_cancel_dirty.
+
+use crate::engine::Engine;
+use crate::frame::state::{DIRTY, ERROR, HASHED, Latch, SUPERSEDED, WRITEBACK};
+use crate::mapping::Mapping;
+use crate::sync::Ordering;
+use crate::trace::Event;
+use crate::world::World;
+
+/// Why a page's writeback did not start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NotStarted {
+    /// Not dirty any more, or not this page any more.
+    Clean,
+    /// Latched: try again later.
+    Busy,
+    /// The write of an older copy, in this frame, is still in flight (WB-2).
+    Superseding(u32),
+}
+
+impl<W: World> Engine<W> {
+    /// Marks a page dirty. The caller holds EXCL on it and the invalidate lock shared.
+    pub(crate) fn set_dirty(&self, m: &Mapping, frame: u32) {
+        let f = self.frames.get(frame);
+        if f.state.peek() & DIRTY != 0 {
+            // Only a shared latch clears it, and we hold EXCL.
+            return;
+        }
+        {
+            let mut dirty = m.dirty.lock(&*self.world);
+            self.enter_dirty(m, &mut dirty, frame, DIRTY);
+            f.set_generation(m.dirty_generation());
+        }
+        // Relaxed: statistics.
+        m.dev.dirtied.fetch_add(1, Ordering::Relaxed);
+        self.count(Event::NrDirtied, 1);
+    }
+
+    /// Sets `flags` (with DIRTY) and lists the page. Under the dirty lock.
+    pub(super) fn enter_dirty(
+        &self,
+        m: &Mapping,
+        dirty: &mut crate::mapping::DirtyList,
+        frame: u32,
+        flags: u64,
+    ) {
+        debug_assert!(flags & DIRTY != 0);
+        let old = self.frames.get(frame).state.set(flags);
+        assert!(old & DIRTY == 0, "MAP-2: dirtied twice");
+        if dirty.len() == 0 {
+            m.note_first_dirty(self.world.now());
+        }
+        dirty.push(&self.frames, frame);
+        m.set_nr_dirty(dirty.len());
+        // Relaxed: counts for policy.
+        self.dirty_pages.fetch_add(1, Ordering::Relaxed);
+        m.dev.nr_dirty.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Clears DIRTY and unlists the page. Under the dirty lock; DIRTY is set.
+    fn leave_dirty(&self, m: &Mapping, dirty: &mut crate::mapping::DirtyList, frame: u32) {
+        let old = self.frames.get(frame).state.clear(DIRTY | ERROR);
+        assert!(old & DIRTY != 0, "MAP-2: unlisted twice");
+        dirty.remove(&self.frames, frame);
+        m.set_nr_dirty(dirty.len());
+        // Relaxed: counts for policy.
+        self.dirty_pages.fetch_sub(1, Ordering::Relaxed);
+        m.dev.nr_dirty.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Forgets that a page is dirty: it is truncated, or a newer copy has its data.
+    pub(crate) fn cancel_dirty(&self, m: &Mapping, frame: u32) {
+        let mut dirty = m.dirty.lock(&*self.world);
+        if self.frames.get(frame).state.peek() & DIRTY != 0 {
+            self.leave_dirty(m, &mut dirty, frame);
+        }
+    }
+
+    /// As `cancel_dirty`, for a frame whose mapping the caller does not have at hand.
+    pub(crate) fn cancel_dirty_of(&self, frame: u32) {
+        let id = self.frames.get(frame).mapping();
+        if let Some(m) = self.mapping(id) {
+            self.cancel_dirty(&m, frame);
+        }
+    }
+
+    /// Dirty becomes writeback (WB-3), for the page at `page` that was seen in `frame`.
+    pub(super) fn start_writeback(
+        &self,
+        m: &Mapping,
+        page: u64,
+        frame: u32,
+    ) -> Result<(), NotStarted> {
+        let f = self.frames.get(frame);
+        match f.state.try_shared_quiet() {
+            Latch::Held => {}
+            Latch::Gone => return Err(NotStarted::Clean),
+            Latch::Busy(_) | Latch::Full => return Err(NotStarted::Busy),
+        }
+        let started = if f.page() == page && f.mapping() == m.id {
+            self.begin_write_of_latched(m, page, frame)
+        } else {
+            Err(NotStarted::Clean)
+        };
+        self.put_shared(frame);
+        started
+    }
+
+    fn begin_write_of_latched(&self, m: &Mapping, page: u64, frame: u32) -> Result<(), NotStarted> {
+        let f = self.frames.get(frame);
+        let mut dirty = m.dirty.lock(&*self.world);
+        let s = f.state.peek();
+        if s & (DIRTY | HASHED) != DIRTY | HASHED {
+            return Err(NotStarted::Clean);
+        }
+        if s & WRITEBACK != 0 {
+            // WB-1: the last write is just ending badly.
+            return Err(NotStarted::Busy);
+        }
+        if let Some(old) = dirty.superseded(page) {
+            return Err(NotStarted::Superseding(old));
+        }
+        f.state.set(WRITEBACK);
+        self.leave_dirty(m, &mut dirty, frame);
+        // Relaxed: counts for policy.
+        self.writeback_pages.fetch_add(1, Ordering::Relaxed);
+        m.dev.nr_writeback.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A copy takes the place of `frame`, latched by the caller: if its write is in flight, no write of the copy starts
+    /// before that one has ended (WB-2).
+    pub(crate) fn note_superseded(&self, m: &Mapping, page: u64, frame: u32) {
+        let f = self.frames.get(frame);
+        let mut dirty = m.dirty.lock(&*self.world);
+        if f.state.peek() & WRITEBACK != 0 {
+            f.state.set(SUPERSEDED);
+            dirty.supersede(page, frame);
+        }
+    }
+}

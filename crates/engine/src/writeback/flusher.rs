@@ -1,0 +1,222 @@
+//! The flusher: one task for each device, the only one that writes pages in the default policy.
+//!
+//! It keeps the device's queue full while there is something to write: more dirty pages than the background limit,
+//! pages that reclaim asked for, pages older than `dirty_expire`, or a file without handles. It reaps its own
+//! completions, so no other task has to be woken for them.
+//!
+//! **Context.** A task of its own; never waits for a latch, never allocates a frame.
+//! **Kernel.** wb_workfn, wb_check_background_flush, wb_check_old_data_flush; MAX_WRITEBACK_PAGES 1024.
+
+use super::BackingDev;
+use crate::backing::WriteContext;
+use crate::engine::Engine;
+use crate::io::Lane;
+use crate::mapping::Mapping;
+use crate::sync::Ordering;
+use crate::trace::Event;
+use crate::world::{Nanos, Task, TaskId, World};
+use std::sync::Arc;
+
+/// Pages looked at in one go (MAX_WRITEBACK_PAGES).
+const BATCH: usize = 1024;
+/// With requests in flight, the flusher looks up this often even when none completes.
+const LOOK: Nanos = Nanos::from_millis(10);
+
+/// The batch that the flusher is working off.
+#[derive(Default)]
+struct Cursor {
+    mapping: Option<Arc<Mapping>>,
+    batch: Vec<(u64, u32)>,
+    at: usize,
+    /// The mapping after which the next look begins.
+    last_id: u32,
+}
+
+impl Cursor {
+    fn rest(&self) -> &[(u64, u32)] {
+        &self.batch[self.at..]
+    }
+}
+
+impl<W: World> Engine<W> {
+    /// Asks every flusher to write some pages: reclaim met dirty ones.
+    pub(crate) fn kick_flushers(&self) {
+        let devices = self.devices.lock(&*self.world).clone();
+        for dev in devices.iter() {
+            // Relaxed: how much is policy; the wake-up below is ordered by `asleep`.
+            if dev.nr_dirty.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            if dev.kicked.load(Ordering::Relaxed) == 0 {
+                self.count(Event::FlusherKicks, 1);
+                dev.kicked.store(BATCH as u64, Ordering::Relaxed);
+                self.unpark_flusher_if_asleep(dev);
+            }
+        }
+    }
+
+    /// Wakes a device's flusher if it sleeps.
+    pub(crate) fn unpark_flusher_if_asleep(&self, dev: &BackingDev) {
+        // SeqCst with `flusher_sleep`: either it sees what changed before it parks, or we see that it is asleep.
+        crate::sync::fence(Ordering::SeqCst);
+        if dev.asleep.load(Ordering::SeqCst) {
+            self.unpark_flusher(dev);
+        }
+    }
+
+    pub(crate) fn unpark_flusher(&self, dev: &BackingDev) {
+        // Acquire: the task id is there once the flusher has stored it.
+        let task = dev.task.load(Ordering::Acquire);
+        if task != 0 {
+            self.world.unpark(TaskId(task - 1));
+        }
+    }
+
+    /// The flusher's body.
+    pub(crate) fn flusher(&self, dev: &BackingDev) {
+        let task = self.world.task();
+        task.set_flag(Task::MEMALLOC | Task::FLUSHER);
+        // Release: see `unpark_flusher`.
+        dev.task.store(task.id().0 + 1, Ordering::Release);
+        let mut cursor = Cursor::default();
+        while !self.stopping() {
+            let depth = dev.queue.depth() as u64;
+            let in_flight = dev.in_flight();
+            let slots = depth.saturating_sub(in_flight);
+            // Refills wait for a quarter of the queue, so that requests are submitted in batches.
+            let refill = in_flight == 0 || slots >= depth.div_ceil(4);
+            if refill && self.flush_some(dev, &mut cursor, slots as usize) > 0 {
+                continue;
+            }
+            if dev.in_flight() > 0 {
+                let until = self.world.now().plus(LOOK);
+                dev.queue.reap(Lane::Flusher, until);
+                continue;
+            }
+            cursor = Cursor {
+                last_id: cursor.last_id,
+                ..Cursor::default()
+            };
+            self.reap_idle_mappings(dev);
+            self.flusher_sleep(dev);
+        }
+        self.flusher_drain(dev);
+    }
+
+    /// Waits, bounded, for what is still in flight at the end.
+    fn flusher_drain(&self, dev: &BackingDev) {
+        let until = self.world.now().plus(Nanos::from_secs(5));
+        while dev.in_flight() > 0 && self.world.now() < until {
+            dev.queue
+                .reap(Lane::Flusher, self.world.now().plus(LOOK).min(until));
+        }
+    }
+
+    fn flusher_sleep(&self, dev: &BackingDev) {
+        let until = self.world.now().plus(self.config().writeback_interval);
+        // SeqCst: see `unpark_flusher_if_asleep`.
+        dev.asleep.store(true, Ordering::SeqCst);
+        crate::sync::fence(Ordering::SeqCst);
+        if !self.stopping() {
+            // Wanted although the last look found nothing to write: its pages are latched. Another look soon, no spin.
+            let soon = self.world.now().plus(LOOK).min(until);
+            let wanted = self.flusher_wanted(dev);
+            self.world.park(if wanted { soon } else { until });
+        }
+        dev.asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// Is there work that should start now?
+    fn flusher_wanted(&self, dev: &BackingDev) -> bool {
+        // Relaxed: hints; ordered against the sleep by its fence.
+        (dev.kicked.load(Ordering::Relaxed) > 0 || self.over_background())
+            && dev.nr_dirty.load(Ordering::Relaxed) > 0
+            && self.next_mapping(dev, 0).is_some()
+    }
+
+    /// More dirty pages than the background limit.
+    pub(crate) fn over_background(&self) -> bool {
+        self.nr_dirty() > self.thresholds.background
+    }
+
+    /// Submits up to `slots` requests; how many.
+    fn flush_some(&self, dev: &BackingDev, cursor: &mut Cursor, slots: usize) -> u64 {
+        if cursor.rest().is_empty() && !self.refill(dev, cursor) {
+            return 0;
+        }
+        let Some(m) = cursor.mapping.clone() else {
+            return 0;
+        };
+        let done = self.write_batch(&m, cursor.rest(), WriteContext::Flusher, slots);
+        cursor.at += done.taken;
+        // Relaxed: policy.
+        let kicked = dev.kicked.load(Ordering::Relaxed);
+        dev.kicked
+            .store(kicked.saturating_sub(done.pages), Ordering::Relaxed);
+        if done.requests == 0 && cursor.rest().is_empty() {
+            // All latched, or clean meanwhile: not a reason to spin.
+            dev.kicked.store(0, Ordering::Relaxed);
+        }
+        done.requests
+    }
+
+    /// Takes the next batch; false when nothing wants to be written now.
+    fn refill(&self, dev: &BackingDev, cursor: &mut Cursor) -> bool {
+        let now = self.world.now();
+        // Relaxed: policy.
+        let kicked = dev.kicked.load(Ordering::Relaxed) > 0;
+        let pressed = kicked || self.over_background();
+        let Some(m) = self.next_mapping_that(dev, cursor.last_id, |m| {
+            pressed || m.dirty_since(now) >= self.config().dirty_expire.0 || m.is_unused()
+        }) else {
+            // Relaxed: policy.
+            dev.kicked.store(0, Ordering::Relaxed);
+            return false;
+        };
+        cursor.last_id = m.id;
+        cursor.at = 0;
+        self.collect_dirty(&m, &mut cursor.batch, BATCH, |_| true);
+        self.widen(&m, &mut cursor.batch);
+        cursor.mapping = Some(m);
+        !cursor.batch.is_empty()
+    }
+
+    fn next_mapping(&self, dev: &BackingDev, after: u32) -> Option<Arc<Mapping>> {
+        self.next_mapping_that(dev, after, |_| true)
+    }
+
+    /// The next mapping of the device with dirty pages that may be tried, in turn.
+    fn next_mapping_that(
+        &self,
+        dev: &BackingDev,
+        after: u32,
+        want: impl Fn(&Mapping) -> bool,
+    ) -> Option<Arc<Mapping>> {
+        let now = self.world.now();
+        let table = self.mappings.lock(&*self.world);
+        let fits = |m: &&Arc<Mapping>| {
+            std::ptr::eq(&*m.dev, dev)
+                && m.nr_dirty() > 0
+                && m.may_retry(now.0)
+                && m.backing.may_write(WriteContext::Flusher)
+                && want(m)
+        };
+        let next = table.iter().filter(|m| m.id > after).find(fits);
+        next.or_else(|| table.iter().find(fits)).cloned()
+    }
+
+    /// Drops mappings of the device that nobody uses any more (MAP-4).
+    fn reap_idle_mappings(&self, dev: &BackingDev) {
+        let idle: Vec<_> = {
+            let table = self.mappings.lock(&*self.world);
+            table
+                .iter()
+                .filter(|m| std::ptr::eq(&*m.dev, dev) && m.is_unused())
+                .cloned()
+                .collect()
+        };
+        for m in idle {
+            self.drop_if_unused(&m);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Sync: everything that was written before the call is on the device and survives a crash, or the caller gets an error.
+//!
+//! It ends the dirty generation and writes the pages of that generation and older ones; it ends the sync epoch and waits
+//! for the writes submitted in the old one, whoever submitted them; then it flushes. Pages dirtied meanwhile belong to
+//! the next sync: it does not chase. One sync of a file runs at a time.
+//!
+//! **Context.** A task without locks or latches. Waits for latches, bounded, naming the page.
+//!
+//! **Invariants.**
+//! - SYNC-A: a write that returned before `sync` was called has its page dirty with a generation of at most the ended
+//!   one, or in writeback counted in an epoch that is waited for, or completed.
+//! - SYNC-B: a sync returns Ok only if no write that it waited for failed, and the flush after them succeeded.
+//!
+//! **Kernel.** file_write_and_wait_range, vfs_fsync_range, errseq_t.
+
+use crate::backing::WriteContext;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::frame::state::{DIRTY, EXCL, HASHED, LOADING, Latch, WRITEBACK};
+use crate::mapping::Mapping;
+use crate::sync::Ordering;
+use crate::trace::Event;
+use crate::wait::{Channel, Waited};
+use crate::world::{Nanos, World};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Pages looked at in one go.
+const BATCH: usize = 4096;
+/// Write requests in flight beyond which a sync waits for some to end.
+const IN_FLIGHT_MAX: u64 = 1024;
+
+impl<W: World> Engine<W> {
+    /// Makes the pages of `pages` durable.
+    pub(crate) fn sync_mapping(&self, m: &Arc<Mapping>, pages: &Range<u64>) -> Result<(), Error> {
+        self.count(Event::Syncs, 1);
+        let start = self.world.now();
+        self.take_sync_turn(m, start)?;
+        let result = self.sync_in_turn(m, pages, start);
+        m.sync_turn.unlock(&*self.world, &self.waits);
+        result
+    }
+
+    pub(crate) fn take_sync_turn(&self, m: &Mapping, start: Nanos) -> Result<(), Error> {
+        let until = start.plus(self.config().io_timeout);
+        match m
+            .sync_turn
+            .lock(&*self.world, &self.stat, &self.waits, until)
+        {
+            Waited::Ready => Ok(()),
+            Waited::TimedOut => Err(Error::TimedOut {
+                what: "another sync of the file",
+                waited: self.world.now().since(start),
+            }),
+        }
+    }
+
+    fn sync_in_turn(
+        &self,
+        m: &Arc<Mapping>,
+        pages: &Range<u64>,
+        start: Nanos,
+    ) -> Result<(), Error> {
+        let errors = m.write_errors();
+        let written = self.write_and_wait(m, pages, start);
+        let failed = m.write_errors() != errors;
+        let unseen = m.durability.lock(&*self.world).take_unseen();
+        if let Some((op, e)) = unseen
+            && (failed || written.is_ok())
+        {
+            // Also an error of the background that nobody has seen: it is told once.
+            return Err(Error::io(op, e));
+        }
+        written?;
+        self.flush_mapping(m)
+    }
+
+    /// Writes the dirty pages of the range and waits for every write submitted so far.
+    pub(crate) fn write_and_wait(
+        &self,
+        m: &Arc<Mapping>,
+        pages: &Range<u64>,
+        start: Nanos,
+    ) -> Result<(), Error> {
+        let generation = {
+            let _dirty = m.dirty.lock(&*self.world);
+            m.turn_dirty_generation()
+        };
+        let errors = m.write_errors();
+        let mut batch = Vec::new();
+        loop {
+            self.collect_dirty(m, &mut batch, BATCH, |f| {
+                let f = self.frames.get(f);
+                f.generation() <= generation && pages.contains(&f.page())
+            });
+            if batch.is_empty() || m.write_errors() != errors {
+                break;
+            }
+            self.invalidate_shared(m)?;
+            self.invalidate_put(m);
+            let done = self.write_batch(m, &batch, WriteContext::Sync, usize::MAX);
+            if done.pages == 0 {
+                self.wait_for_busy(m, &batch, start)?;
+            }
+            self.wait_for_room(m, start)?;
+        }
+        self.wait_submitted(m, start)
+    }
+
+    /// Keeps the number of requests in flight bounded.
+    fn wait_for_room(&self, m: &Mapping, start: Nanos) -> Result<(), Error> {
+        let until = start.plus(self.config().io_timeout);
+        let waited = self
+            .waits
+            .wait(&*self.world, &self.stat, Channel::Progress, until, || {
+                m.dev.in_flight() < IN_FLIGHT_MAX
+            });
+        self.in_time(waited, start)
+    }
+
+    /// Every page of the batch was latched or waits for an older copy's write: waits for the first.
+    fn wait_for_busy(
+        &self,
+        m: &Arc<Mapping>,
+        batch: &[(u64, u32)],
+        start: Nanos,
+    ) -> Result<(), Error> {
+        let until = self.world.now().plus(self.config().latch_timeout);
+        for (page, frame) in batch {
+            let old = m.dirty.lock(&*self.world).superseded(*page);
+            if let Some(old) = old {
+                let waited = self.wait_writeback(old, start.plus(self.config().io_timeout));
+                return self.in_time(waited, start);
+            }
+            let s = self.frames.get(*frame).state.peek();
+            if s & DIRTY == 0 || self.frames.get(*frame).page() != *page {
+                return Ok(());
+            }
+            if s & (EXCL | LOADING | WRITEBACK) == 0 {
+                continue;
+            }
+            let waited = self.wait_frame(*frame, until, |s| {
+                s & HASHED == 0 || s & (EXCL | LOADING | WRITEBACK) == 0
+            });
+            return match waited {
+                Waited::Ready => Ok(()),
+                Waited::TimedOut => Err(Error::Busy {
+                    page: *page,
+                    waited: self.config().latch_timeout,
+                }),
+            };
+        }
+        Ok(())
+    }
+
+    /// Waits for every write of the mapping submitted so far.
+    pub(crate) fn wait_submitted(&self, m: &Mapping, start: Nanos) -> Result<(), Error> {
+        let parity = m.turn_sync_epoch();
+        let until = start.plus(self.config().io_timeout);
+        let waited = self.waits.wait(
+            &*self.world,
+            &self.stat,
+            Channel::Writeback(m.id),
+            until,
+            || m.writeback_drained(parity),
+        );
+        self.in_time(waited, start)
+    }
+
+    fn in_time(&self, waited: Waited, start: Nanos) -> Result<(), Error> {
+        match waited {
+            Waited::Ready => Ok(()),
+            Waited::TimedOut => Err(Error::TimedOut {
+                what: "writeback",
+                waited: self.world.now().since(start),
+            }),
+        }
+    }
+
+    /// Flushes the device's cache and settles what that says about the pages.
+    fn flush_mapping(&self, m: &Arc<Mapping>) -> Result<(), Error> {
+        let epoch = {
+            let mut d = m.durability.lock(&*self.world);
+            if !d.needs_flush() {
+                return self.lost_or_ok(&d);
+            }
+            d.begin_flush()
+        };
+        self.count(Event::Flushes, 1);
+        match m.backing.flush() {
+            Ok(()) => {
+                let mut d = m.durability.lock(&*self.world);
+                d.flush_ok(epoch);
+                self.lost_or_ok(&d)
+            }
+            Err(e) => {
+                self.count(Event::FlushErrors, 1);
+                let flushed = m.durability.lock(&*self.world).flush_failed(e);
+                self.redirty_unflushed(m, flushed);
+                let mut d = m.durability.lock(&*self.world);
+                d.take_unseen();
+                self.lost_or_ok(&d)?;
+                Err(Error::io("flush", e))
+            }
+        }
+    }
+
+    fn lost_or_ok(&self, d: &crate::mapping::Durability) -> Result<(), Error> {
+        if d.lost().is_empty() {
+            return Ok(());
+        }
+        let size = self.memory.frame_size() as u64;
+        Err(Error::DurabilityLost {
+            ranges: d
+                .lost()
+                .iter()
+                .map(|r| r.start * size..r.end * size)
+                .collect(),
+        })
+    }
+
+    /// After a failed flush: clean pages in memory that were written since the last good one are dirty again.
+    fn redirty_unflushed(&self, m: &Mapping, flushed: u64) {
+        for (frame, f) in self.frames.iter() {
+            if f.mapping() != m.id || f.generation() <= flushed {
+                continue;
+            }
+            // A page latched by a writer is dirtied by that writer; one that reclaim has claimed is counted as lost.
+            if f.state.try_shared_quiet() != Latch::Held {
+                continue;
+            }
+            if f.mapping() == m.id && f.generation() > flushed {
+                let mut dirty = m.dirty.lock(&*self.world);
+                if f.state.peek() & (DIRTY | WRITEBACK) == 0 {
+                    self.enter_dirty(m, &mut dirty, frame, DIRTY);
+                    f.set_generation(m.dirty_generation());
+                }
+            }
+            self.put_shared(frame);
+        }
+    }
+
+    /// Pages dirty or under writeback.
+    pub(crate) fn nr_unclean(&self) -> u64 {
+        // Relaxed: policy.
+        self.dirty_pages.load(Ordering::Relaxed) + self.writeback_pages.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,206 @@
+//! The writers' throttle: how a task that dirties pages is slowed, before it dirties them.
+//!
+//! Below *freerun* nobody pauses. Above it a task pays, every few pages, the time its pages cost at the rate that
+//! [`super::ratelimit`] allows, at most `pause_max` at a time; at the limit it waits until pages have been written. A
+//! device whose writes have failed for `fail_after` gives its writers the error instead.
+//!
+//! **Context.** A writer, without locks or latches of this call; it may hold guards.
+//! **Kernel.** balance_dirty_pages (3.2 and later); `DirtierWrites` is that of 2.6.35.
+
+use super::ratelimit::{device_ratio, pause_ns, poll_interval, pos_ratio};
+use crate::backing::WriteContext;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::mapping::Mapping;
+use crate::policy::Throttle;
+use crate::sync::Ordering;
+use crate::trace::Event;
+use crate::wait::Channel;
+use crate::world::{Nanos, World};
+use crate::zone::note_stall;
+use std::sync::Arc;
+
+/// The most pages a task dirties between two looks (`ratelimit_pages`).
+const POLL_MAX: u64 = 32;
+/// Pages that a throttled writer writes itself: one and a half times what it dirtied (sync_writeback_pages).
+const WRITE_CHUNK: usize = 48;
+
+impl<W: World> Engine<W> {
+    /// Called before a task dirties a page of `m`.
+    ///
+    /// # Errors
+    /// The device's error when its writes have failed for `fail_after`; `TimedOut` when nothing was written for the I/O
+    /// deadline although too many pages are dirty.
+    #[inline]
+    pub(crate) fn balance_dirty_pages(&self, m: &Arc<Mapping>) -> Result<(), Error> {
+        let task = self.world.task();
+        let dirtied = crate::world::Task::bump(&task.dirtied, 1);
+        let unclean = self.nr_unclean();
+        if unclean <= self.thresholds.background || self.config().policy.throttle == Throttle::Off {
+            return Ok(());
+        }
+        self.unpark_flusher_if_asleep(&m.dev);
+        if unclean < self.thresholds.limit
+            && u64::from(dirtied) < poll_interval(unclean, self.thresholds).min(POLL_MAX)
+        {
+            return Ok(());
+        }
+        self.throttle_dirty(m, u64::from(dirtied))
+    }
+
+    /// The error of a device that has failed for a while, for its own writers only.
+    fn failing_error(&self, m: &Mapping) -> Result<(), Error> {
+        if m.failing_for(self.world.now().0) >= self.config().fail_after.0 {
+            let last = m.durability.lock(&*self.world).last_error();
+            return Err(Error::io("write", last));
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn throttle_dirty(&self, m: &Arc<Mapping>, dirtied: u64) -> Result<(), Error> {
+        self.failing_error(m)?;
+        let start = self.world.now();
+        let task = self.world.task();
+        // Relaxed: written by this task only.
+        task.dirtied.store(0, Ordering::Relaxed);
+        let result = match self.config().policy.throttle {
+            Throttle::Off => Ok(()),
+            Throttle::DirtierWrites => self.dirtier_writes(m, start),
+            Throttle::IoLess => self.pause_dirtier(m, dirtied, start),
+        };
+        let end = self.world.now();
+        let stalled = end.since(start);
+        if stalled.0 > 0 {
+            self.count(Event::ThrottleNs, stalled.0);
+            note_stall(task, &task.stall_throttle_ns, stalled);
+        }
+        // Relaxed: written by this task only.
+        task.throttle_until_ns.store(end.0, Ordering::Relaxed);
+        result
+    }
+
+    /// I/O-less: pays for `dirtied` pages by a pause.
+    fn pause_dirtier(&self, m: &Arc<Mapping>, dirtied: u64, start: Nanos) -> Result<(), Error> {
+        let pause_max = self.config().policy.pause_max;
+        let task = self.world.task();
+        // Relaxed: written by this task only.
+        let last = task.throttle_until_ns.load(Ordering::Relaxed);
+        let unclean = self.nr_unclean();
+        let ratio = self.position(m, unclean);
+        let rate = self.learn_rates(m, start, unclean, ratio);
+        let owed = pause_ns(dirtied, rate, ratio, pause_max);
+        // The pages are paid by time, not by sleep: what passed since the last pause counts.
+        let pause = owed.since(start.since(Nanos(last)));
+        if pause.0 > 0 && unclean > self.thresholds.freerun() {
+            self.count(Event::Throttled, 1);
+            let until = start.plus(pause);
+            while self.world.now() < until {
+                self.world.park(until);
+            }
+        }
+        self.wait_below_limit(m)
+    }
+
+    /// Waits until there are fewer dirty pages than the limit; woken by every completed write.
+    fn wait_below_limit(&self, m: &Arc<Mapping>) -> Result<(), Error> {
+        let start = self.world.now();
+        let mut written = self.stat.get(Event::NrWritten);
+        let mut progress_at = start;
+        while self.nr_unclean() >= self.thresholds.limit {
+            self.failing_error(m)?;
+            self.unpark_flusher_if_asleep(&m.dev);
+            let now = self.world.now();
+            let seen = self.stat.get(Event::NrWritten);
+            if seen != written {
+                written = seen;
+                progress_at = now;
+            }
+            if now.since(progress_at) >= self.config().io_timeout {
+                return Err(Error::TimedOut {
+                    what: "dirty pages to be written",
+                    waited: now.since(start),
+                });
+            }
+            let until = now.plus(Nanos::from_millis(100));
+            let _ = self
+                .waits
+                .wait(&*self.world, &self.stat, Channel::Dirty, until, || {
+                    self.nr_unclean() < self.thresholds.limit
+                });
+        }
+        Ok(())
+    }
+
+    /// The position ratio, both terms.
+    fn position(&self, m: &Mapping, unclean: u64) -> f64 {
+        let dev = &m.dev;
+        // Relaxed: policy.
+        let mine = dev.nr_dirty.load(Ordering::Relaxed) + dev.nr_writeback.load(Ordering::Relaxed);
+        let devices = self.devices.lock(&*self.world).len().max(1);
+        let ratio = pos_ratio(unclean, self.thresholds);
+        if devices == 1 {
+            return ratio;
+        }
+        ratio * device_ratio(mine, 1.0 / devices as f64, self.thresholds)
+    }
+
+    /// Steps the estimators when it is time, and returns the base rate in pages a second.
+    fn learn_rates(&self, m: &Mapping, now: Nanos, unclean: u64, ratio: f64) -> f64 {
+        let dev = &m.dev;
+        let mut rates = dev.rates.lock(&*self.world);
+        if dev.rates_due(now) {
+            // Relaxed: statistics.
+            let written = dev.written.load(Ordering::Relaxed);
+            let dirtied = dev.dirtied.load(Ordering::Relaxed);
+            rates.bandwidth.update(now, written, dev.in_flight() > 0);
+            let bandwidth = rates.bandwidth.rate();
+            if unclean > self.thresholds.freerun() {
+                rates.base.update(now, dirtied, bandwidth, ratio);
+            }
+        }
+        rates.base.rate()
+    }
+
+    /// Before 3.2: the writer writes pages of its file until there are fewer dirty ones than the limit.
+    fn dirtier_writes(&self, m: &Arc<Mapping>, start: Nanos) -> Result<(), Error> {
+        let mut batch = Vec::new();
+        while self.nr_unclean() > self.thresholds.limit {
+            self.failing_error(m)?;
+            self.count(Event::Throttled, 1);
+            let mut wrote = 0;
+            if !m.dev.congested() {
+                self.collect_dirty(m, &mut batch, WRITE_CHUNK, |_| true);
+                wrote = self
+                    .write_batch(m, &batch, WriteContext::Writer, usize::MAX)
+                    .pages;
+            }
+            if self.nr_unclean() <= self.thresholds.limit {
+                break;
+            }
+            if wrote == 0 || m.dev.congested() {
+                // congestion_wait(HZ/10)
+                self.unpark_flusher_if_asleep(&m.dev);
+                self.wait_written(Nanos::from_millis(100));
+            }
+            if self.world.now().since(start) >= self.config().io_timeout {
+                return Err(Error::TimedOut {
+                    what: "dirty pages to be written",
+                    waited: self.world.now().since(start),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps until any write completes, at most `length`.
+    fn wait_written(&self, length: Nanos) {
+        let before = self.stat.get(Event::NrWritten);
+        let until = self.world.now().plus(length);
+        let _ = self
+            .waits
+            .wait(&*self.world, &self.stat, Channel::Progress, until, || {
+                self.stat.get(Event::NrWritten) != before
+            });
+    }
+}

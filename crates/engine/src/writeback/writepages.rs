@@ -1,0 +1,222 @@
+//! `writepages`: dirty pages into requests.
+//!
+//! **Context.** The flusher; sync; reclaim and writers where the policy lets them. Holds the invalidate lock shared, by
+//! try, while it submits; never waits for a latch. Allocates only request records.
+
+use super::Cookie;
+use super::cluster::{RunLimits, gather, run_len};
+use super::dirty::NotStarted;
+use crate::backing::WriteContext;
+use crate::engine::Engine;
+use crate::frame::DirtyLinks;
+use crate::frame::state::{DIRTY, WRITEBACK};
+use crate::io::{IoOp, Request};
+use crate::mapping::Mapping;
+use crate::trace::Event;
+use crate::world::{Work, World};
+use std::sync::Arc;
+
+/// What a call of `write_batch` did.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Submitted {
+    pub pages: u64,
+    pub requests: u64,
+    /// Pages that were latched.
+    pub busy: u64,
+    /// How many entries of the batch were looked at.
+    pub taken: usize,
+}
+
+/// Requests handed to the device in one call.
+const SUBMIT_BATCH: usize = 32;
+
+impl<W: World> Engine<W> {
+    /// The most pages of one request to this mapping's device.
+    pub(crate) fn request_pages_max(&self, m: &Mapping) -> usize {
+        self.run_limits(m).pages_max
+    }
+
+    fn run_limits(&self, m: &Mapping) -> RunLimits {
+        let q = &m.dev.queue;
+        RunLimits::new(
+            q.request_bytes_max(),
+            q.segments_max(),
+            self.memory.frame_size(),
+        )
+    }
+
+    /// A dirty page's frame, for clustering. A hint: `start_writeback` decides.
+    pub(super) fn probe_dirty(&self, m: &Mapping, page: u64) -> Option<u32> {
+        let hash = self.index.hash(crate::mapping::Key {
+            mapping: m.id,
+            page,
+        });
+        self.index.find(hash, |f| {
+            let f = self.frames.get(f);
+            f.page() == page && f.mapping() == m.id && f.state.peek() & (DIRTY | WRITEBACK) == DIRTY
+        })
+    }
+
+    /// The oldest dirty pages of a mapping, widened by dirty neighbours, sorted: the next batch of `writepages`.
+    pub(super) fn collect_dirty(
+        &self,
+        m: &Mapping,
+        out: &mut Vec<(u64, u32)>,
+        pages_max: usize,
+        mut want: impl FnMut(u32) -> bool,
+    ) {
+        out.clear();
+        {
+            let dirty = m.dirty.lock(&*self.world);
+            let links = DirtyLinks(&self.frames);
+            let wanted = dirty.iter(&links).filter(|f| want(*f));
+            out.extend(
+                wanted
+                    .take(pages_max)
+                    .map(|f| (self.frames.get(f).page(), f)),
+            );
+        }
+        // A page in the middle of a frame switch may be listed by both frames for a moment: keep one (CLUSTER-1).
+        out.sort_unstable();
+        out.dedup_by_key(|(page, _)| *page);
+    }
+
+    pub(super) fn widen(&self, m: &Mapping, batch: &mut Vec<(u64, u32)>) {
+        let most = batch.len() * 2;
+        gather(batch, most, |page| self.probe_dirty(m, page));
+    }
+
+    /// Writes the dirty run around a page, at most `pages` long; how many pages were submitted.
+    pub(crate) fn write_around(
+        &self,
+        m: &Arc<Mapping>,
+        frame: u32,
+        pages: usize,
+        context: WriteContext,
+    ) -> u64 {
+        let mut batch = vec![(self.frames.get(frame).page(), frame)];
+        if pages > 1 {
+            gather(&mut batch, pages, |page| self.probe_dirty(m, page));
+        }
+        self.write_batch(m, &batch, context, usize::MAX).pages
+    }
+
+    /// Submits the dirty pages of a sorted batch in runs, at most `requests_max` requests. Pages that are busy are
+    /// skipped; nothing is done while a truncation holds the invalidate lock.
+    pub(crate) fn write_batch(
+        &self,
+        m: &Arc<Mapping>,
+        batch: &[(u64, u32)],
+        context: WriteContext,
+        requests_max: usize,
+    ) -> Submitted {
+        let mut done = Submitted::default();
+        if !m.invalidate.try_shared() {
+            done.busy = batch.len() as u64;
+            done.taken = batch.len();
+            return done;
+        }
+        let limits = self.run_limits(m);
+        let mut ready = Vec::with_capacity(SUBMIT_BATCH);
+        while done.taken < batch.len() && (done.requests as usize) < requests_max {
+            let rest = &batch[done.taken..];
+            let (request, taken) = self.build_request(m, rest, limits, context, &mut done);
+            done.taken += taken;
+            if let Some(request) = request {
+                done.requests += 1;
+                ready.push(request);
+                if ready.len() == SUBMIT_BATCH {
+                    self.submit_writes(m, context, &mut ready);
+                }
+            }
+        }
+        self.submit_writes(m, context, &mut ready);
+        self.invalidate_put(m);
+        done
+    }
+
+    fn submit_writes(&self, m: &Mapping, context: WriteContext, ready: &mut Vec<Request>) {
+        if ready.is_empty() {
+            return;
+        }
+        m.dev.begin_requests(ready.len() as u64);
+        self.world.charge(Work::Submit, ready.len() as u32);
+        m.backing.write_pages(context, ready);
+        debug_assert!(ready.is_empty(), "a backing takes every request");
+    }
+
+    /// The first request of `batch`: of its first run, the pages up to one that is busy. Their writeback starts here.
+    fn build_request(
+        &self,
+        m: &Arc<Mapping>,
+        batch: &[(u64, u32)],
+        limits: RunLimits,
+        context: WriteContext,
+        done: &mut Submitted,
+    ) -> (Option<Request>, usize) {
+        // Counted before the first page stops being dirty, so that a sync finds it in one place or the other.
+        let parity = m.begin_writeback();
+        let mut request: Option<Request> = None;
+        let mut taken = 0;
+        for (page, frame) in &batch[..run_len(batch, limits)] {
+            let start = *page << self.page_shift;
+            let size = self.memory.frame_size() as u64;
+            let len = m.len().saturating_sub(start).min(size) as usize;
+            let started = match len {
+                // Being truncated: a page beyond the end is not written.
+                0 => Err(NotStarted::Clean),
+                _ => self.start_writeback(m, *page, *frame),
+            };
+            if let Err(e) = started {
+                // A run ends at a page that cannot be written now.
+                if request.is_some() {
+                    break;
+                }
+                done.busy += u64::from(e != NotStarted::Clean);
+                taken += 1;
+                continue;
+            }
+            taken += 1;
+            done.pages += 1;
+            let r = request.get_or_insert_with(|| {
+                let mut r = Request::new(IoOp::Write, start, self.sink());
+                r.cookie = Cookie::write(m.id, parity, context).0;
+                r
+            });
+            self.add_page(m, r, *page, *frame, len);
+        }
+        match &request {
+            None => self.end_writeback_turn(m, parity),
+            Some(r) => self.count_submitted(r, context),
+        }
+        (request, taken)
+    }
+
+    /// Appends a page under writeback to a request.
+    fn add_page(&self, m: &Mapping, r: &mut Request, page: u64, frame: u32, len: usize) {
+        #[allow(unsafe_code)]
+        // SAFETY: FRAME-1: the frame is under WRITEBACK, so its bytes do not change (FRAME-4).
+        m.backing
+            .before_write(page, unsafe { self.memory.bytes(frame) });
+        let follows = r.frames.last().is_some_and(|f| f + 1 == frame);
+        match r.bufs.last_mut() {
+            // Neighbours in memory are one segment.
+            Some(buf) if follows => buf.len += len,
+            _ => r.bufs.push(self.memory.io_buf(frame, len)),
+        }
+        r.frames.push(frame);
+    }
+
+    fn count_submitted(&self, r: &Request, context: WriteContext) {
+        let event = match context {
+            WriteContext::Direct => Event::WrittenDirect,
+            WriteContext::Kswapd => Event::WrittenKswapd,
+            WriteContext::Flusher => Event::WrittenFlusher,
+            WriteContext::Writer => Event::WrittenWriter,
+            WriteContext::Sync => Event::WrittenSync,
+        };
+        self.count(event, r.frames.len() as u64);
+        self.count(Event::WriteRequests, 1);
+        self.count(Event::WriteBytes, r.len() as u64);
+    }
+}

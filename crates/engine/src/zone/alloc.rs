@@ -1,0 +1,202 @@
+//! The allocation slow path: populate, wake kswapd, reclaim, wait for a hand-off, and say in the end who holds what.
+//!
+//! ```text
+//! above min ─► frame            below low: wake kswapd
+//! else: populate 2 MiB ─► direct reclaim (as the policy has it) ─► queue for a hand-off ─► again
+//! ```
+//! It ends without a frame only when for the whole deadline nobody made progress and nothing was in flight.
+//!
+//! **Kernel.** __alloc_pages_slowpath, should_reclaim_retry, out_of_memory.
+
+use super::{Mark, Ticket};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::frame::state::{FREE, State};
+use crate::sync::Ordering;
+use crate::trace::Event;
+use crate::world::{Nanos, Task, Work, World};
+
+/// An allocation made while holding guards fails after so long without any progress.
+const PINNED_TIMEOUT: Nanos = Nanos::from_millis(100);
+/// How long one turn waits for a hand-off.
+const TURN: Nanos = Nanos::from_millis(50);
+
+impl<W: World> Engine<W> {
+    /// A frame for a page: owned by the caller alone, on no list, in no index. Its bytes are anything.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, `AllPinned`. May sleep.
+    pub(crate) fn alloc_page(&self) -> Result<u32, Error> {
+        if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Min) {
+            if self.zone.below(Mark::Low) {
+                self.wake_kswapd();
+            }
+            return Ok(self.claim_free(frame));
+        }
+        let task = self.world.task();
+        task.assert_no_locks();
+        if task.has(Task::MEMALLOC) {
+            return self.alloc_reserve();
+        }
+        self.alloc_slow(task)
+    }
+
+    /// A frame above the low watermark, without waiting: for readahead.
+    pub(crate) fn alloc_nowait(&self) -> Option<u32> {
+        loop {
+            if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Low) {
+                return Some(self.claim_free(frame));
+            }
+            if !self.populate_step() {
+                self.wake_kswapd();
+                return None;
+            }
+        }
+    }
+
+    /// A block of 2^order frames above the low watermark, without waiting: for streams, so that a run has few segments.
+    /// Its frames are still free for `claim_free` or `free_unclaimed`.
+    pub(crate) fn alloc_block(&self, order: u32) -> Option<u32> {
+        self.zone.alloc_block(&*self.world, order)
+    }
+
+    /// Gives back frames of a block that were not claimed.
+    pub(crate) fn free_unclaimed(&self, frames: std::ops::Range<u32>) {
+        if !frames.is_empty() {
+            self.zone
+                .free_range(&*self.world, frames.start as usize, frames.len());
+        }
+    }
+
+    /// A frame from the reserve: for a task that must make progress with no free memory (PF_MEMALLOC).
+    fn alloc_reserve(&self) -> Result<u32, Error> {
+        match self.zone.alloc_reserve(&*self.world) {
+            Some(frame) => Ok(self.claim_free(frame)),
+            None => Err(self.out_of_memory(self.world.now())),
+        }
+    }
+
+    /// A free frame becomes an owned one.
+    pub(crate) fn claim_free(&self, frame: u32) -> u32 {
+        let state: &State = &self.frames.get(frame).state;
+        debug_assert!(
+            state.peek() & FREE != 0,
+            "ZONE-1: frame {frame} given twice"
+        );
+        state.reset(0);
+        self.count(Event::Pgalloc, 1);
+        frame
+    }
+
+    /// Gives back an owned frame that never became a page.
+    pub(crate) fn free_page(&self, frame: u32) {
+        self.retire(frame);
+        self.zone.free_one(&*self.world, frame);
+    }
+
+    /// Populates one step, if any is left. True when it did.
+    pub(crate) fn populate_step(&self) -> bool {
+        let Some((first, count)) = self.zone.claim_unpopulated() else {
+            return false;
+        };
+        self.memory.populate(first, count);
+        self.zone.free_range(&*self.world, first, count);
+        true
+    }
+
+    #[cold]
+    fn alloc_slow(&self, task: &Task) -> Result<u32, Error> {
+        while self.populate_step() {
+            self.count(Event::PopulateDirect, 1);
+            if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Min) {
+                return Ok(self.claim_free(frame));
+            }
+        }
+        let start = self.world.now();
+        let result = self.alloc_reclaiming(task, start);
+        let stalled = self.world.now().since(start);
+        self.count(Event::AllocStallNs, stalled.0);
+        note_stall(task, &task.stall_alloc_ns, stalled);
+        result
+    }
+
+    fn alloc_reclaiming(&self, task: &Task, start: Nanos) -> Result<u32, Error> {
+        self.count(Event::Allocstall, 1);
+        let mut progress = self.progress();
+        let mut progress_at = start;
+        loop {
+            self.world.charge(Work::AllocSlow, 1);
+            self.wake_kswapd();
+            self.direct_reclaim();
+            if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Min) {
+                return Ok(self.claim_free(frame));
+            }
+            self.zone.drain(&*self.world);
+            if let Some(frame) = self.wait_for_frame() {
+                return Ok(frame);
+            }
+            let now = self.world.now();
+            let seen = self.progress();
+            if seen != progress {
+                progress = seen;
+                progress_at = now;
+                continue;
+            }
+            let idle = now.since(progress_at);
+            let in_flight = self.in_flight() > 0;
+            // Relaxed: our own count.
+            let guards = task.guards.load(Ordering::Relaxed);
+            if guards > 0 && idle >= PINNED_TIMEOUT && !in_flight {
+                self.count(Event::AllocRefused, 1);
+                let held = self.count_held();
+                return Err(Error::AllPinned {
+                    mine: guards,
+                    others: held.saturating_sub(guards),
+                });
+            }
+            let limit = if in_flight {
+                self.config().io_timeout.max(self.config().alloc_timeout)
+            } else {
+                self.config().alloc_timeout
+            };
+            if idle >= limit {
+                self.count(Event::AllocRefused, 1);
+                return Err(self.out_of_memory(start));
+            }
+        }
+    }
+
+    /// Queues for a frame and sleeps until one is handed over or the turn is over.
+    fn wait_for_frame(&self) -> Option<u32> {
+        self.count(Event::AllocWaits, 1);
+        self.kick_flushers();
+        let until = self.world.now().plus(TURN);
+        let ticket: Ticket = self.zone.queue(&*self.world);
+        let frame = loop {
+            if let Some(frame) = self.zone.granted(&*self.world, ticket) {
+                break Some(frame);
+            }
+            if self.world.now() >= until {
+                break self.zone.leave(&*self.world, ticket);
+            }
+            self.world.park(until);
+        };
+        let frame = frame?;
+        self.count(Event::AllocHandoffs, 1);
+        Some(self.claim_free(frame))
+    }
+
+    /// A number that changes whenever anybody frees a frame or completes a write.
+    fn progress(&self) -> u64 {
+        self.stat.get(Event::Pgfree) + self.stat.get(Event::NrWritten)
+    }
+}
+
+/// Adds a stall to a task's own account.
+pub(crate) fn note_stall(task: &Task, total: &crate::sync::AtomicU64, stalled: Nanos) {
+    // Relaxed: written by this task only.
+    total.store(total.load(Ordering::Relaxed) + stalled.0, Ordering::Relaxed);
+    if stalled.0 > task.stall_longest_ns.load(Ordering::Relaxed) {
+        task.stall_longest_ns.store(stalled.0, Ordering::Relaxed);
+    }
+}
