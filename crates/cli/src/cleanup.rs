@@ -5,15 +5,26 @@
 //!
 //! **State.** `ACTIONS`: a mutex; held only to take an action out, never while it runs.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 type Action = Box<dyn FnOnce() + Send>;
 
 static ACTIONS: Mutex<Vec<(u64, Action)>> = Mutex::new(Vec::new());
-static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+static NEXT: AtomicU64 = AtomicU64::new(1);
 /// Held while the signal's actions run, so that the main thread does not exit in their midst.
 static ENDING: Mutex<()> = Mutex::new(());
 static WATCHING: OnceLock<()> = OnceLock::new();
+/// A signal arrived: the signals' thread ends the process.
+static SIGNALLED: AtomicBool = AtomicBool::new(false);
+
+/// Returns at once, unless a signal is ending the process: then never, so that nobody reports what the signal broke.
+pub fn wait_if_ending() {
+    // Acquire: pairs with the release in `watch_signals`, which comes before any action.
+    while SIGNALLED.load(Ordering::Acquire) {
+        std::thread::park();
+    }
+}
 
 /// An action that will run. Dropping it runs it now.
 #[must_use]
@@ -22,7 +33,7 @@ pub struct Undo(u64);
 /// Registers `action`.
 pub fn undo(action: impl FnOnce() + Send + 'static) -> Undo {
     // Relaxed: only uniqueness matters.
-    let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
     lock(&ACTIONS).push((id, Box::new(action)));
     Undo(id)
 }
@@ -70,6 +81,8 @@ pub fn watch_signals() {
             .name("signals".into())
             .spawn(move || {
                 if let Some(signal) = signals.forever().next() {
+                    // Release: whoever sees what an action did sees the flag too.
+                    SIGNALLED.store(true, Ordering::Release);
                     run_all();
                     std::process::exit(128 + signal);
                 }
@@ -81,7 +94,7 @@ pub fn watch_signals() {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     #[test]
     fn an_action_runs_once_on_drop_and_on_panic() {

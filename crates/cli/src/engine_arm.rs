@@ -1,13 +1,12 @@
-//! What the OS arm and the lab arm have in common: an engine, its counters, and the report made from them.
+//! What the OS arm and the lab arm have in common: the engine's counters, and the report made from them.
 
 use crate::error::{CliError, Result};
 use crate::measure::{Counters, measure};
 use crate::plan::Plan;
 use crate::report::{ArmReport, Stall, Written};
-use crate::target::WorldHost;
-use highwater_engine::backing::{PlainBacking, RefusingBacking};
-use highwater_engine::world::{Device, Nanos};
-use highwater_engine::{Backing, Config, Engine, Error, Event, File, FileId, FileOptions, World};
+use crate::target::{Handle, WorldHost};
+use highwater_engine::world::Nanos;
+use highwater_engine::{Error, Event, Stats, World};
 use std::sync::Arc;
 
 /// An engine's error as the command's.
@@ -22,54 +21,26 @@ pub fn failed(plan: &Plan, what: &str, e: &Error) -> CliError {
     CliError::failed(format!("{}: {what}: {e}", plan.arm.title()), remedy)
 }
 
-/// The engine's settings for an arm.
-pub fn config(plan: &Plan) -> Result<Config> {
-    Ok(Config {
-        frame_size: plan.frame_size,
-        policy: plan.arm.policy()?,
-        ..Config::new(plan.memory)
-    })
-}
-
-/// A backing over `device`, as the arm wants it.
-pub fn backing(plan: &Plan, device: Arc<dyn Device>) -> Arc<dyn Backing> {
-    let plain = PlainBacking::new(device);
-    if plan.arm.refuse {
-        Arc::new(RefusingBacking::new(plain))
-    } else {
-        Arc::new(plain)
-    }
-}
-
-/// Runs the plan on an engine of `world`; `backings` in the plan's order of files. Called from a task of the world.
+/// Measures the plan over `files` (in the plan's order), and fills in what the engine's counters say.
 ///
 /// # Errors
-/// What the engine answers, and the first failure of a task.
-pub fn run<W: World>(
+/// The first failure of a task.
+pub fn run<W: World, F: Handle>(
     plan: &Plan,
     world: &Arc<W>,
-    backings: Vec<(FileId, Arc<dyn Backing>)>,
+    files: &[F],
+    stats: impl Fn() -> Stats,
 ) -> Result<ArmReport> {
-    let engine = Engine::new(world.clone(), config(plan)?)
-        .map_err(|e| failed(plan, "build the cache", &e))?;
-    let files: Vec<File<W>> = backings
-        .into_iter()
-        .map(|(id, backing)| engine.open(id, backing, FileOptions { write: true }))
-        .collect::<std::result::Result<_, Error>>()
-        .map_err(|e| failed(plan, "open", &e))?;
     let host = Arc::new(WorldHost(world.clone()));
     let counters = || -> Counters {
-        let stats = engine.stats();
-        stats
-            .events
-            .iter()
-            .map(|(name, v)| ((*name).to_string(), *v))
+        let events = stats().events;
+        events
+            .into_iter()
+            .map(|(name, v)| (name.to_string(), v))
             .collect()
     };
-    let mut report = measure(plan, &host, &files, counters)?;
+    let mut report = measure(plan, &host, files, counters)?;
     fill(&mut report);
-    drop(files);
-    engine.close().map_err(|e| failed(plan, "close", &e))?;
     Ok(report)
 }
 

@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         }) => show(&name),
         Some(Command::RunArm) => child::main(),
     };
+    cleanup::wait_if_ending();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

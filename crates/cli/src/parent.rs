@@ -50,6 +50,7 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
         plan.seed = options.seed;
         let progress = Progress::new(index, arms.len(), arm, &plan);
         let result = run_arm(plan, &progress);
+        crate::cleanup::wait_if_ending();
         match result {
             Ok(done) => {
                 progress.finish(&done);

@@ -256,7 +256,7 @@ pub fn arms(
     let mut arms = Vec::new();
     for &world in worlds {
         if world == WorldName::Linux {
-            arms.push(base(world, "page cache", "highwater"));
+            arms.push(base(world, "page cache", Preset::V6_16.name()));
             continue;
         }
         arms.extend(presets.iter().map(|p| base(world, p.name(), p.name())));

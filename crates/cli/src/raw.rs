@@ -247,13 +247,13 @@ mod tests {
                 return;
             }
         };
-        assert!(done.latency.len() > 0);
+        assert!(!done.latency.is_empty());
         let file = std::fs::OpenOptions::new()
             .write(true)
             .custom_flags(libc::O_DIRECT)
             .open(&path)
             .unwrap();
-        assert!(by_threads(&job, &file).unwrap().len() > 0);
+        assert!(!by_threads(&job, &file).unwrap().is_empty());
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
     }
 }

@@ -33,13 +33,30 @@ pub fn waits(report: &Report) -> String {
         ),
         [.., (_, last)] if *last == 0.0 => "No arm ever waited for memory or was throttled.".into(),
         [(best, least), .., (worst, most)] => format!(
-            "{} had the shortest longest wait, {}; {} had the longest, {}{}.",
+            "{} had the shortest longest wait, {}; {} had the longest, {}{}{}.",
             best.title(),
             show_us(least * 1e6),
             worst.title(),
             show_us(most * 1e6),
             times(*most, *least),
+            stalled(report),
         ),
+    }
+}
+
+/// Who stood still longest for memory, all threads together.
+fn stalled(report: &Report) -> String {
+    let known = report
+        .arms
+        .iter()
+        .filter_map(|a| Some((a.title(), a.stall_s.alloc?)));
+    let mut arms: Vec<(String, f64)> = known.collect();
+    arms.sort_by(|a, b| a.1.total_cmp(&b.1));
+    match arms.as_slice() {
+        [(best, least), .., (worst, most)] if *most >= 0.05 => format!(
+            "; waiting for memory took the threads {most:.2} s in {worst} and {least:.2} s in {best}"
+        ),
+        _ => String::new(),
     }
 }
 
@@ -223,6 +240,12 @@ mod tests {
             .starts_with("No arm")
         );
         assert_eq!(waits(&report(vec![])), "No arm ran.");
+        let mut r = r;
+        r.arms[0].stall_s.alloc = Some(22.3);
+        r.arms[1].stall_s.alloc = Some(0.25);
+        let text = waits(&r);
+        let end = "; waiting for memory took the threads 22.30 s in os 2.6.35 and 0.25 s in os highwater.";
+        assert!(text.ends_with(end), "{text}");
     }
 
     #[test]

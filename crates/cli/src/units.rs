@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(show_count(999_999), "999,999");
         assert_eq!(show_count(12_345_678), "12.35 M");
         assert_eq!(show_bytes(64 << 20), "64 MiB");
-        assert_eq!(show_us(3.14159), "3.14 µs");
+        assert_eq!(show_us(2.346), "2.35 µs");
         assert_eq!(show_us(120_000.0), "120.0 ms");
     }
 }

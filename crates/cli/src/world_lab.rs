@@ -1,11 +1,11 @@
 //! The lab arm: the engine on coroutines, in virtual time, on a modelled disk. The same seed gives the same numbers.
 
-use crate::engine_arm::{self, backing};
+use crate::engine_arm::{self, failed};
 use crate::error::{CliError, Result};
 use crate::plan::Plan;
 use crate::report::ArmReport;
-use highwater_engine::world::Device;
-use highwater_engine::{Backing, FileId, Nanos};
+use highwater_engine::backing::{PlainBacking, RefusingBacking};
+use highwater_engine::{Backing, Config, Engine, Error, File, FileId, FileOptions, Nanos};
 use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
 use std::sync::Arc;
 
@@ -35,23 +35,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         })
         .collect();
     let (inner, plan2) = (world.clone(), plan.clone());
-    let run = world.run(move || {
-        let open = |(i, device): (usize, &Arc<RamDevice>)| -> (FileId, Arc<dyn Backing>) {
-            let device: Arc<dyn Device> = device.clone();
-            (
-                FileId {
-                    dev: 1,
-                    ino: i as u64 + 1,
-                },
-                backing(&plan2, device),
-            )
-        };
-        engine_arm::run(
-            &plan2,
-            &inner,
-            devices.iter().enumerate().map(open).collect(),
-        )
-    });
+    let run = world.run(move || on_engine(&plan2, &inner, &devices));
     let report = run.value?;
     if !run.leaked.is_empty() {
         return Err(CliError::failed(
@@ -66,6 +50,44 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
             ),
         ));
     }
+    Ok(report)
+}
+
+/// The plan on an engine of the lab; called from a task of it.
+fn on_engine(plan: &Plan, world: &Arc<LabWorld>, devices: &[Arc<RamDevice>]) -> Result<ArmReport> {
+    let config = Config {
+        frame_size: plan.frame_size,
+        policy: plan.arm.policy()?,
+        ..Config::new(plan.memory)
+    };
+    let engine =
+        Engine::new(world.clone(), config).map_err(|e| failed(plan, "build the cache", &e))?;
+    let open =
+        |(i, device): (usize, &Arc<RamDevice>)| -> std::result::Result<File<LabWorld>, Error> {
+            let plain = PlainBacking::new(device.clone());
+            let backing: Arc<dyn Backing> = if plan.arm.refuse {
+                Arc::new(RefusingBacking::new(plain))
+            } else {
+                Arc::new(plain)
+            };
+            engine.open(
+                FileId {
+                    dev: 1,
+                    ino: i as u64 + 1,
+                },
+                backing,
+                FileOptions { write: true },
+            )
+        };
+    let files = devices
+        .iter()
+        .enumerate()
+        .map(open)
+        .collect::<std::result::Result<Vec<_>, _>>();
+    let files = files.map_err(|e| failed(plan, "open", &e))?;
+    let report = engine_arm::run(plan, world, &files, || engine.stats())?;
+    drop(files);
+    engine.close().map_err(|e| failed(plan, "close", &e))?;
     Ok(report)
 }
 

@@ -1,68 +1,93 @@
-//! The OS arm: the engine on threads, io_uring and real files.
+//! The OS arm: the library as its users have it, on threads, io_uring and real files.
 
 use crate::child::status_bytes;
-use crate::engine_arm::{self, backing, failed};
-use crate::error::{CliError, Result};
-use crate::plan::{Plan, PlanFile};
+use crate::engine_arm::{self, failed};
+use crate::error::Result;
+use crate::plan::Plan;
 use crate::report::ArmReport;
-use highwater::{DirectIo, FileDevice, IoEngine, OsWorld, RateLimited};
-use highwater_engine::world::Device;
-use highwater_engine::{Backing, FileId};
-use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
+use crate::target::{Handle, OpError};
+use highwater::{Cache, Error, File, OpenOptions, PageNo};
+
+/// A file of the library, with the page size that tasks count in.
+#[derive(Clone)]
+struct OsFile {
+    file: File,
+    page_size: usize,
+}
+
+impl Handle for OsFile {
+    fn len(&self) -> u64 {
+        self.file.len()
+    }
+    fn page_size(&self) -> usize {
+        self.page_size
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::result::Result<(), OpError> {
+        self.file.read_at(buf, offset)?;
+        Ok(())
+    }
+    fn write_at(&self, buf: &[u8], offset: u64) -> std::result::Result<(), OpError> {
+        Ok(self.file.write_at(buf, offset)?)
+    }
+    fn touch(&self, page: u64) -> std::result::Result<u64, OpError> {
+        let page = self.file.page(PageNo(page))?;
+        Ok(page
+            .first_chunk::<8>()
+            .map_or(0, |b| u64::from_le_bytes(*b)))
+    }
+    fn touch_mut(&self, page: u64, bytes: &[u8]) -> std::result::Result<(), OpError> {
+        let mut page = self.file.page_mut(PageNo(page))?;
+        page[..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+    fn sync(&self) -> std::result::Result<(), OpError> {
+        Ok(self.file.sync_data()?)
+    }
+}
 
 /// Runs the arm in this process.
 ///
 /// # Errors
-/// What the files or the engine answer.
+/// What the files or the cache answer.
 pub fn run(plan: &Plan) -> Result<ArmReport> {
     let idle = status_bytes("VmRSS");
-    let world = OsWorld::new(IoEngine::Auto).map_err(|e| failed(plan, "start", &e))?;
-    let backings = plan
-        .files
-        .iter()
-        .map(|f| open(plan, &world, f))
-        .collect::<Result<_>>()?;
-    let mut report = engine_arm::run(plan, &world, backings)?;
-    report.peak_rss_bytes = status_bytes("VmHWM");
-    report.idle_rss_bytes = idle;
-    world.shutdown();
-    Ok(report)
-}
-
-fn open(plan: &Plan, world: &Arc<OsWorld>, file: &PlanFile) -> Result<(FileId, Arc<dyn Backing>)> {
-    let path = &file.path;
-    let os = |e: std::io::Error| {
-        CliError::os(
-            path.display(),
-            e,
-            "--dir with a directory that you may write to",
-        )
-    };
-    let opened = std::fs::OpenOptions::new()
+    let builder = Cache::builder()
+        .memory(plan.memory)
+        .frame_size(plan.frame_size)
+        .policy(plan.arm.policy()?);
+    let cache = builder
+        .build()
+        .map_err(|e| failed(plan, "build the cache", &e))?;
+    let mut options = OpenOptions::new()
         .read(true)
         .write(true)
-        .open(path)
-        .map_err(os)?;
-    let meta = opened.metadata().map_err(os)?;
-    let id = FileId {
-        dev: meta.dev(),
-        ino: meta.ino(),
+        .refuse_reclaim_writes(plan.arm.refuse);
+    if let Some(limit) = plan.limit {
+        options = options.limit_rate(limit.bytes_per_s, limit.iops);
+    }
+    let open = |path| -> std::result::Result<OsFile, Error> {
+        Ok(OsFile {
+            file: cache.open(path, options)?,
+            page_size: plan.frame_size,
+        })
     };
-    let device = FileDevice::new(world, path, opened.into(), true, DirectIo::Auto)
-        .map_err(|e| failed(plan, "open", &e))?;
-    if !device.direct() && file.path == plan.files[0].path {
+    let files = plan
+        .files
+        .iter()
+        .map(|f| open(&f.path))
+        .collect::<std::result::Result<Vec<_>, _>>();
+    let files = files.map_err(|e| failed(plan, "open", &e))?;
+    if files.first().is_some_and(|f| !f.file.direct()) {
         eprintln!(
             "{} refuses O_DIRECT: I/O goes through Linux's page cache too",
-            path.display()
+            plan.files[0].path.display()
         );
     }
-    let device: Arc<dyn Device> = match plan.limit {
-        Some(limit) => {
-            let limiter = world.limited(&device, limit.bytes_per_s, limit.iops);
-            Arc::new(RateLimited::new(device, limiter))
-        }
-        None => Arc::new(device),
-    };
-    Ok((id, backing(plan, device)))
+    let world = cache.engine().world().clone();
+    let mut report = engine_arm::run(plan, &world, &files, || cache.stats())?;
+    drop(files);
+    cache.close().map_err(|e| failed(plan, "close", &e))?;
+    report.peak_rss_bytes = status_bytes("VmHWM");
+    report.idle_rss_bytes = idle;
+    Ok(report)
 }

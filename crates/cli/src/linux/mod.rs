@@ -2,7 +2,7 @@
 //! kernel's tracepoints, and a limited device.
 //!
 //! **Fair to Linux.** A v1 group has no dirty throttling of its own, so `vm.dirty_bytes` and `vm.dirty_background_bytes`
-//! are set to what a group of that size would have (20 % and 10 % of it) for the run, and restored. A limited device is
+//! are set to Linux's shares of that size (20 % and 10 %, or what the scenario sets for every arm), and restored. A limited device is
 //! limited for Linux too, and the limit is verified with raw `O_DIRECT` before anything is measured.
 
 pub mod cgroup;
@@ -39,7 +39,12 @@ pub fn set_up(plan: &mut Plan) -> Result<Setup> {
     undo.push(guard);
     plan.cgroup = Some(group.path.clone());
     if group.version == Version::V1 {
-        undo.extend(sysctl::fair_dirty_limits(plan.memory)?);
+        let policy = plan.arm.policy()?;
+        undo.extend(sysctl::fair_dirty_limits(
+            plan.memory,
+            policy.background_percent,
+            policy.limit_percent,
+        )?);
     }
     if let Some(limit) = plan.limit {
         undo.extend(loopdev::move_files(plan, limit, &group, &mut notes)?);

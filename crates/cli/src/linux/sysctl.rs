@@ -5,20 +5,20 @@ use crate::cleanup::{Undo, undo};
 use crate::error::Result;
 use std::path::{Path, PathBuf};
 
-/// Sets the machine's dirty limits to those of a machine of `memory` bytes: 20 % and 10 %.
+/// Sets the machine's dirty limits to `background` and `limit` percent of `memory`.
 ///
 /// # Errors
 /// Without the right to.
-pub fn fair_dirty_limits(memory: u64) -> Result<Vec<Undo>> {
+pub fn fair_dirty_limits(memory: u64, background: u8, limit: u8) -> Result<Vec<Undo>> {
     let vm = Path::new("/proc/sys/vm");
-    // The background limit first: the kernel keeps it below the other by itself, but not the other above it.
+    let share = |percent: u8| memory / 100 * u64::from(percent);
     let background = set(
         vm,
         "dirty_background_bytes",
         "dirty_background_ratio",
-        memory / 10,
+        share(background),
     )?;
-    let limit = set(vm, "dirty_bytes", "dirty_ratio", memory / 5)?;
+    let limit = set(vm, "dirty_bytes", "dirty_ratio", share(limit))?;
     Ok(vec![background, limit])
 }
 

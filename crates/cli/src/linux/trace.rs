@@ -154,8 +154,18 @@ struct Line<'a> {
 }
 
 fn parse(line: &str) -> Option<Line<'_>> {
-    // A thread's name may hold anything; the first " [cpu] " after it ends the tid.
-    let bracket = line.find(" [0")?;
+    // A thread's name may hold anything; the CPU has three digits or more.
+    let is_cpu = |at: usize| {
+        let digits = line[at + 2..]
+            .bytes()
+            .take_while(u8::is_ascii_digit)
+            .count();
+        digits >= 3 && line[at + 2 + digits..].starts_with(']')
+    };
+    let bracket = line
+        .match_indices(" [")
+        .map(|(at, _)| at)
+        .find(|at| is_cpu(*at))?;
     let tid = line[..bracket]
         .trim_end()
         .rsplit('-')

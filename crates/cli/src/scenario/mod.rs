@@ -62,7 +62,7 @@ pub struct Scenario {
 #[serde(deny_unknown_fields)]
 pub struct DeviceLimit {
     /// Bytes a second.
-    #[serde(deserialize_with = "bytes_per_second")]
+    #[serde(deserialize_with = "bytes_from_text", serialize_with = "bytes_to_text")]
     pub bytes_per_s: u64,
     /// Requests a second.
     pub iops: u64,
@@ -160,8 +160,11 @@ pub struct ArmSpec {
     pub refuse: bool,
 }
 
-fn bytes_per_second<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+fn bytes_from_text<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
     Bytes::deserialize(d).map(|b| b.0)
+}
+fn bytes_to_text<S: serde::Serializer>(bytes: &u64, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(&format_args!("{bytes}B"))
 }
 fn default_memory() -> Bytes {
     Bytes(64 << 20)

@@ -1,0 +1,193 @@
+//! The binary as a user meets it: help, lists, errors with their remedy, exit codes, clean-up.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn highwater() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_highwater"))
+}
+
+fn run(args: &[&str]) -> Output {
+    highwater().args(args).output().expect("the binary starts")
+}
+
+fn out(o: &Output) -> String {
+    String::from_utf8_lossy(&o.stdout).into_owned()
+}
+
+fn err(o: &Output) -> String {
+    String::from_utf8_lossy(&o.stderr).into_owned()
+}
+
+/// Fails with exit code `code`, says `what`, and ends with a remedy.
+fn refuses(args: &[&str], code: i32, what: &str) {
+    let o = run(args);
+    let text = err(&o);
+    assert_eq!(o.status.code(), Some(code), "{args:?}: {text}");
+    assert!(text.contains(what), "{args:?}: {text}");
+    let last = text.trim_end().lines().last().unwrap_or("");
+    assert!(
+        last.starts_with("  try: ") || last.contains("--help"),
+        "{args:?}: no remedy at the end: {text}"
+    );
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn help_teaches() {
+    let text = out(&run(&["--help"]));
+    for word in [
+        "rfc-2010",
+        "--world",
+        "Examples",
+        "scenario show",
+        "Exit codes",
+        "in virtual time",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert!(
+        !text.contains("run-arm"),
+        "the internal sub-command is hidden"
+    );
+}
+
+#[test]
+fn the_list_has_eight_and_each_can_be_shown() {
+    let list = out(&run(&["scenarios"]));
+    for name in [
+        "rfc",
+        "random-write",
+        "stream-write",
+        "stream-read",
+        "zipf-mix",
+        "hot-clean",
+        "slow-disk",
+        "fits",
+    ] {
+        assert!(list.lines().any(|l| l.starts_with(name)), "{name}: {list}");
+        let shown = run(&["scenario", "show", name]);
+        assert!(shown.status.success());
+        assert!(out(&shown).contains(&format!("name = \"{name}\"")));
+    }
+}
+
+#[test]
+fn nonsense_is_refused_with_a_remedy_and_exit_code_2() {
+    refuses(&["run", "rcf"], 2, "did you mean \"rfc\"?");
+    refuses(&["run", "no/such/file.toml"], 2, "cannot read");
+    refuses(
+        &["run", "rfc", "--preset", "hihgwater"],
+        2,
+        "did you mean highwater?",
+    );
+    refuses(
+        &["run", "rfc", "--world", "linus"],
+        2,
+        "did you mean linux?",
+    );
+    refuses(&["run", "rfc", "--memory", "1KiB"], 2, "makes no sense");
+    refuses(&["run", "rfc", "--memory", "9999TiB"], 2, "makes no sense");
+    refuses(&["run", "rfc", "--memory", "many"], 2, "64MiB");
+    refuses(&["run", "rfc", "--duration", "5"], 2, "5s");
+    refuses(&["run", "rfc", "--duration", "0s"], 2, "nothing");
+    refuses(&["run", "stream-read", "--raw"], 2, "no writer");
+    refuses(&["run", "rfc", "--dir", "/no/such/dir"], 2, "/no/such/dir");
+    refuses(&["matrix", "--world", "linux"], 2, "os and lab");
+    refuses(&["rnu"], 2, "unrecognized");
+}
+
+#[test]
+fn a_typo_in_a_scenario_names_line_and_column() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mine.toml");
+    let text = out(&run(&["scenario", "show", "rfc"])).replace("settle =", "setle =");
+    std::fs::write(&path, &text).unwrap();
+    let line = text.lines().position(|l| l.starts_with("setle")).unwrap() + 1;
+    let path = path.to_str().unwrap();
+    refuses(
+        &["run", path],
+        2,
+        &format!("mine.toml:{line}:1: unknown field `setle`"),
+    );
+    refuses(&["run", path], 2, "did you mean `settle`?");
+}
+
+fn entries(dir: &Path) -> usize {
+    std::fs::read_dir(dir).unwrap().count()
+}
+
+/// A raw arm needs no engine: data is laid out, written, and gone afterwards; the JSON is on standard output alone.
+#[test]
+fn raw_rows_are_measured_and_nothing_is_left() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let scenario = dir.path().join("raw.toml");
+    let text = "name = \"raw\"\nabout = \"raw rows alone\"\nmemory = \"8MiB\"\nduration = \"100ms\"\nsettle = \"0s\"\n\
+        presets = []\n[files.data]\nsize = \"1x\"\n[[tasks]]\nname = \"w\"\nkind = \"random-write\"\nfile = \"data\"\n";
+    std::fs::write(&scenario, text).unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let o = highwater()
+        .args([
+            "run",
+            scenario.to_str().unwrap(),
+            "--raw",
+            "--json",
+            "-",
+            "--dir",
+        ])
+        .arg(&data)
+        .output()
+        .unwrap();
+    assert_eq!(entries(&data), 0, "temporary files are gone");
+    if err(&o).contains("O_DIRECT") && !o.status.success() {
+        eprintln!("skipped: {}", err(&o));
+        return;
+    }
+    assert!(o.status.success(), "{}", err(&o));
+    let json: serde_json::Value =
+        serde_json::from_slice(&o.stdout).expect("only JSON on standard output");
+    assert_eq!(json["arms"].as_array().unwrap().len(), 3);
+    assert!(json["arms"][0]["ops_per_s"].as_f64().unwrap() > 0.0);
+    assert!(
+        err(&o).contains("O_DIRECT qd128"),
+        "the table is on standard error"
+    );
+}
+
+/// SIGTERM in the midst of a run: the files go, the child goes, the exit code says which signal.
+#[test]
+fn a_signal_removes_what_was_made() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let mut child = highwater()
+        .args([
+            "run",
+            "random-write",
+            "--raw",
+            "--preset",
+            "highwater",
+            "--duration",
+            "30s",
+            "--memory",
+            "8MiB",
+            "--dir",
+        ])
+        .arg(dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    while entries(dir.path()) == 0 && begin.elapsed() < Duration::from_secs(10) {
+        if child.try_wait().unwrap().is_some() {
+            panic!("it ended before it made a directory");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(entries(dir.path()), 0, "temporary files are gone");
+    assert_eq!(status.code(), Some(128 + 15));
+}

@@ -1,0 +1,172 @@
+//! One scenario in the worlds that need no privilege: what the rows say must hold together.
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+
+const SCENARIO: &str = r#"
+name = "small"
+about = "all kinds, more data than memory"
+memory = "8MiB"
+settle = "50ms"
+duration = "400ms"
+presets = ["2.6.35", "highwater"]
+
+[files.data]
+size = "3x"
+[files.fresh]
+size = "16x"
+sparse = true
+
+[[tasks]]
+name = "write"
+kind = "random-write"
+file = "data"
+fsync_every = 2000
+
+[[tasks]]
+name = "page_mut"
+kind = "page-mut-write"
+file = "data"
+threads = 2
+
+[[tasks]]
+name = "zipf"
+kind = "zipf"
+file = "data"
+
+[[tasks]]
+name = "stream"
+kind = "stream-read"
+file = "data"
+io = "64KiB"
+
+[[tasks]]
+name = "probe"
+kind = "fresh-page"
+file = "fresh"
+rate = 500.0
+
+[[arms]]
+name = "2.6.35 refused"
+preset = "2.6.35"
+refuse = true
+"#;
+
+fn run(dir: &Path, args: &[&str]) -> Output {
+    let path = dir.join("small.toml");
+    std::fs::write(&path, SCENARIO).unwrap();
+    let data = dir.join("data");
+    let _ = std::fs::create_dir(&data);
+    let o = Command::new(env!("CARGO_BIN_EXE_highwater"))
+        .arg("run")
+        .arg(&path)
+        .args(["--json", "-", "--dir"])
+        .arg(&data)
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(
+        o.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&o.stderr)
+    );
+    assert_eq!(
+        std::fs::read_dir(&data).unwrap().count(),
+        0,
+        "temporary files are gone"
+    );
+    o
+}
+
+fn json(o: &Output) -> Value {
+    serde_json::from_slice(&o.stdout).expect("only JSON on standard output")
+}
+
+/// What holds of each arm on the engine.
+fn check_arm(arm: &Value) {
+    let title = format!("{} {}", arm["world"], arm["preset"]);
+    for task in arm["tasks"].as_array().unwrap() {
+        assert!(
+            task["ops"].as_u64().unwrap() > 0,
+            "{title}: {} did nothing",
+            task["name"]
+        );
+    }
+    let count = |name: &str| arm["vmstat"][name].as_u64().unwrap();
+    let written = &arm["written_pages"];
+    let by = |who: &str| written[who].as_u64().unwrap();
+    assert!(
+        by("direct") + by("kswapd") + by("flusher") + by("writer") + by("sync") > 0,
+        "{title}: nobody wrote"
+    );
+    assert!(count("pgsteal_kswapd") <= count("pgscan_kswapd"), "{title}");
+    assert!(count("pgsteal_direct") <= count("pgscan_direct"), "{title}");
+    assert!(
+        count("pgsteal_kswapd") + count("pgsteal_direct") > 0,
+        "{title}: memory was never short"
+    );
+    assert_eq!(count("lost_wakeups"), 0, "{title}");
+    let hits = arm["hit_ratio"].as_f64().unwrap();
+    assert!(hits > 0.0 && hits < 1.0, "{title}: {hits}");
+    assert_eq!(arm["refused"].as_u64(), Some(0), "{title}");
+    let name = arm["preset"].as_str().unwrap();
+    if name == "highwater" {
+        assert_eq!(
+            by("direct") + by("kswapd") + by("writer"),
+            0,
+            "{title}: only the flusher and sync write"
+        );
+    }
+    if name.ends_with("refused") {
+        assert_eq!(
+            by("direct") + by("kswapd"),
+            0,
+            "{title}: the backing refuses reclaim's writes"
+        );
+    }
+}
+
+#[test]
+fn the_os_world_runs_every_kind_within_its_budget() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let report = json(&run(dir.path(), &["--world", "os"]));
+    let arms = report["arms"].as_array().unwrap();
+    let names: Vec<&str> = arms.iter().map(|a| a["preset"].as_str().unwrap()).collect();
+    assert_eq!(names, ["2.6.35", "highwater", "2.6.35 refused"]);
+    for arm in arms {
+        check_arm(arm);
+        let peak = arm["peak_rss_bytes"].as_u64().unwrap();
+        let idle = arm["idle_rss_bytes"].as_u64().unwrap();
+        assert!(idle > 0 && peak > idle);
+        let budget = report["memory_bytes"].as_u64().unwrap();
+        // The engine's bound is 8 MiB over the budget; this process's threads and histograms have as much again.
+        assert!(
+            peak - idle <= budget + (16 << 20),
+            "peak {peak}, idle {idle}"
+        );
+    }
+}
+
+#[test]
+fn the_lab_repeats_itself_by_seed() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let args = [
+        "--world",
+        "lab",
+        "--preset",
+        "highwater",
+        "--duration",
+        "100ms",
+        "--seed",
+    ];
+    let with = |seed: &str| {
+        let mut args = args.to_vec();
+        args.push(seed);
+        json(&run(dir.path(), &args))
+    };
+    let first = with("7");
+    check_arm(&first["arms"][0]);
+    assert_eq!(first, with("7"), "the same seed gives the same numbers");
+    assert_ne!(first, with("8"));
+}
