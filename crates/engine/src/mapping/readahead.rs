@@ -10,7 +10,7 @@
 //! ```
 //!
 //! **State.** A handle's streams: its lock (`Rank::Readahead`), by try only: a reader never waits for it.
-//! **Context.** A reader, without latches. Allocates frames without waiting, above the low watermark only.
+//! **Context.** A reader, without latches. Allocates frames above the low watermark only; reclaims, but never waits for them.
 //! **Kernel.** readahead.c: ondemand_readahead, page_cache_async_ra.
 
 use super::{Key, Mapping};
@@ -161,7 +161,10 @@ impl<W: World> Engine<W> {
         }
         match supply.block.next() {
             Some(frame) => Some(self.claim_free(frame)),
-            None => self.alloc_nowait(),
+            None => self.alloc_nowait().or_else(|| {
+                // As Linux does (__GFP_NORETRY): one round of reclaim, and the window ends if it finds nothing clean.
+                (self.direct_reclaim() > 0).then(|| self.alloc_nowait())?
+            }),
         }
     }
 
