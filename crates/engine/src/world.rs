@@ -82,6 +82,8 @@ pub struct Task {
     pub lock_ranks: AtomicU32,
     /// Pages dirtied since this task was last throttled.
     pub dirtied: AtomicU32,
+    /// How many pages it may dirty before the throttle looks again (`nr_dirtied_pause`); 0: not yet known.
+    pub dirtied_pause: AtomicU32,
     /// Hits not yet folded into the counters of `hits_of`.
     pub hits: AtomicU32,
     /// Which cache `hits` belongs to.
@@ -93,7 +95,7 @@ pub struct Task {
     /// The longest single wait of either kind, in nanoseconds.
     pub stall_longest_ns: AtomicU64,
     /// When the writers' throttle last looked at this task.
-    pub throttle_until_ns: AtomicU64,
+    pub throttled_at_ns: AtomicU64,
     /// The page this task read last: (mapping, page) hashed. Reading it again is not another reference.
     pub last_page: AtomicU64,
     /// Pages this task holds: (cache, mapping, page). Kept in debug builds only.
@@ -117,12 +119,13 @@ impl Task {
             flags: AtomicU32::new(0),
             lock_ranks: AtomicU32::new(0),
             dirtied: AtomicU32::new(0),
+            dirtied_pause: AtomicU32::new(0),
             hits: AtomicU32::new(0),
             hits_of: AtomicU32::new(0),
             stall_alloc_ns: AtomicU64::new(0),
             stall_throttle_ns: AtomicU64::new(0),
             stall_longest_ns: AtomicU64::new(0),
-            throttle_until_ns: AtomicU64::new(0),
+            throttled_at_ns: AtomicU64::new(0),
             last_page: AtomicU64::new(0),
             #[cfg(debug_assertions)]
             held: std::sync::Mutex::new(Vec::new()),

@@ -152,7 +152,9 @@ impl<W: World> Engine<W> {
     /// Who may go on now that a write has ended.
     fn after_write(&self, m: &Mapping) {
         self.waits.wake(&*self.world, Channel::Progress);
-        self.waits.wake(&*self.world, Channel::Dirty);
+        if self.nr_unclean() < self.thresholds.limit {
+            self.waits.wake(&*self.world, Channel::Dirty);
+        }
         self.unpark_flusher_if_asleep(&m.dev);
         if self.zone.below(Mark::Low) {
             self.wake_kswapd();

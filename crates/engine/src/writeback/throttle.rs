@@ -40,10 +40,15 @@ impl<W: World> Engine<W> {
             return Ok(());
         }
         self.unpark_flusher_if_asleep(&m.dev);
-        if unclean < self.thresholds.limit
-            && u64::from(dirtied) < poll_interval(unclean, self.thresholds).min(POLL_MAX)
-        {
-            return Ok(());
+        if unclean < self.thresholds.limit {
+            // Relaxed: written by this task only.
+            let allowed = match task.dirtied_pause.load(Ordering::Relaxed) {
+                0 => POLL_MAX,
+                n => u64::from(n),
+            };
+            if u64::from(dirtied) < poll_interval(unclean, self.thresholds).min(allowed) {
+                return Ok(());
+            }
         }
         self.throttle_dirty(m, u64::from(dirtied))
     }
@@ -76,7 +81,7 @@ impl<W: World> Engine<W> {
             note_stall(task, &task.stall_throttle_ns, stalled);
         }
         // Relaxed: written by this task only.
-        task.throttle_until_ns.store(end.0, Ordering::Relaxed);
+        task.throttled_at_ns.store(end.0, Ordering::Relaxed);
         result
     }
 
@@ -85,11 +90,16 @@ impl<W: World> Engine<W> {
         let pause_max = self.config().policy.pause_max;
         let task = self.world.task();
         // Relaxed: written by this task only.
-        let last = task.throttle_until_ns.load(Ordering::Relaxed);
+        let last = task.throttled_at_ns.load(Ordering::Relaxed);
         let unclean = self.nr_unclean();
         let ratio = self.position(m, unclean);
         let rate = self.learn_rates(m, start, unclean, ratio);
         let owed = pause_ns(dirtied, rate, ratio, pause_max);
+        // As many pages until the next look as cost half of the longest pause: so pauses stay short with many writers.
+        let allowed = rate * ratio * pause_max.as_secs_f64() / 2.0;
+        // Relaxed: written by this task only.
+        task.dirtied_pause
+            .store(allowed.clamp(1.0, POLL_MAX as f64) as u32, Ordering::Relaxed);
         // The pages are paid by time, not by sleep: what passed since the last pause counts.
         let pause = owed.since(start.since(Nanos(last)));
         if pause.0 > 0 && unclean > self.thresholds.freerun() {

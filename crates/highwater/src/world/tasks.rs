@@ -200,7 +200,7 @@ impl Slot {
             &t.stall_alloc_ns,
             &t.stall_throttle_ns,
             &t.stall_longest_ns,
-            &t.throttle_until_ns,
+            &t.throttled_at_ns,
         ] {
             counter.store(0, Ordering::Relaxed);
         }
