@@ -18,7 +18,7 @@ use crate::sync::{AtomicBool, AtomicU64, Lock, Ordering, Rank};
 use crate::trace::{Event, Stats, VmStat};
 use crate::wait::WaitTable;
 use crate::world::{Nanos, TaskId, World};
-use crate::writeback::{BackingDev, ratelimit::Thresholds};
+use crate::writeback::{BackingDev, Scope, ratelimit::Thresholds};
 use crate::zone::Zone;
 use crate::zone::buddy::Buddy;
 use crate::zone::watermark::Watermarks;
@@ -416,7 +416,7 @@ impl<W: World> Engine<W> {
         };
         let mut result = Ok(());
         for m in &all {
-            let synced = self.sync_mapping(m, &(0..u64::MAX));
+            let synced = self.sync_mapping(m, &(0..u64::MAX), Scope::Data);
             result = result.and(synced);
         }
         result

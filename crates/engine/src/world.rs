@@ -313,6 +313,13 @@ pub trait Device: Send + Sync + 'static {
     /// # Errors
     /// What the device answers. After an error nothing is known of any write since the last success.
     fn flush(&self) -> Result<(), crate::IoError>;
+    /// As `flush`, with the file's attributes (`fsync`). By default the same.
+    ///
+    /// # Errors
+    /// As `flush`.
+    fn flush_all(&self) -> Result<(), crate::IoError> {
+        self.flush()
+    }
     /// Length in bytes.
     ///
     /// # Errors

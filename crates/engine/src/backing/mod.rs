@@ -76,6 +76,13 @@ pub trait Backing: Send + Sync + 'static {
     /// # Errors
     /// What the device answers.
     fn flush(&self) -> Result<(), IoError>;
+    /// As `flush`, with the file's attributes. By default the same.
+    ///
+    /// # Errors
+    /// As `flush`.
+    fn flush_all(&self) -> Result<(), IoError> {
+        self.flush()
+    }
     /// The file's length in bytes.
     ///
     /// # Errors

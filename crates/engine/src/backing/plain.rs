@@ -34,6 +34,9 @@ impl Backing for PlainBacking {
     fn flush(&self) -> Result<(), IoError> {
         self.device.flush()
     }
+    fn flush_all(&self) -> Result<(), IoError> {
+        self.device.flush_all()
+    }
     fn len(&self) -> Result<u64, IoError> {
         self.device.len()
     }

@@ -37,6 +37,9 @@ impl<B: Backing> Backing for RefusingBacking<B> {
     fn flush(&self) -> Result<(), IoError> {
         self.inner.flush()
     }
+    fn flush_all(&self) -> Result<(), IoError> {
+        self.inner.flush_all()
+    }
     fn len(&self) -> Result<u64, IoError> {
         self.inner.len()
     }

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::mapping::{Mapping, readahead::Readahead};
 use crate::sync::Ordering;
 use crate::world::World;
+use crate::writeback::Scope;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -124,9 +125,7 @@ impl<W: World> File<W> {
     /// `Io` while a page could not be written or the device could not be flushed, also for an earlier error of the
     /// background that nobody has seen; `DurabilityLost`; `Busy` naming a page whose latch somebody keeps; `TimedOut`.
     pub fn sync_data(&self) -> Result<(), Error> {
-        let engine = self.engine();
-        engine.usable()?;
-        engine.sync_mapping(&self.handle.mapping, &(0..u64::MAX))
+        self.sync(&(0..u64::MAX), Scope::Data)
     }
 
     /// As `sync_data`, with the file's attributes (`fsync`). The length is part of both.
@@ -134,7 +133,7 @@ impl<W: World> File<W> {
     /// # Errors
     /// As `sync_data`.
     pub fn sync_all(&self) -> Result<(), Error> {
-        self.sync_data()
+        self.sync(&(0..u64::MAX), Scope::All)
     }
 
     /// As `sync_data`, for the pages that a byte range touches.
@@ -142,9 +141,13 @@ impl<W: World> File<W> {
     /// # Errors
     /// As `sync_data`.
     pub fn sync_range(&self, range: Range<u64>) -> Result<(), Error> {
+        self.sync(&self.pages(&range), Scope::Data)
+    }
+
+    fn sync(&self, pages: &Range<u64>, scope: Scope) -> Result<(), Error> {
         let engine = self.engine();
         engine.usable()?;
-        engine.sync_mapping(&self.handle.mapping, &self.pages(&range))
+        engine.sync_mapping(&self.handle.mapping, pages, scope)
     }
 
     fn pages(&self, range: &Range<u64>) -> Range<u64> {

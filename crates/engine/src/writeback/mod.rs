@@ -36,3 +36,4 @@ mod writepages;
 
 pub(crate) use complete::Cookie;
 pub(crate) use device::BackingDev;
+pub(crate) use sync::Scope;

@@ -25,6 +25,15 @@ use crate::world::{Nanos, World};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// What a sync makes durable beside the pages' bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Scope {
+    /// What is needed to read them again (`fdatasync`).
+    Data,
+    /// The file's attributes too (`fsync`).
+    All,
+}
+
 /// Pages looked at in one go.
 const BATCH: usize = 4096;
 /// Write requests in flight beyond which a sync waits for some to end.
@@ -32,11 +41,16 @@ const IN_FLIGHT_MAX: u64 = 1024;
 
 impl<W: World> Engine<W> {
     /// Makes the pages of `pages` durable.
-    pub(crate) fn sync_mapping(&self, m: &Arc<Mapping>, pages: &Range<u64>) -> Result<(), Error> {
+    pub(crate) fn sync_mapping(
+        &self,
+        m: &Arc<Mapping>,
+        pages: &Range<u64>,
+        scope: Scope,
+    ) -> Result<(), Error> {
         self.count(Event::Syncs, 1);
         let start = self.world.now();
         self.take_sync_turn(m, start)?;
-        let result = self.sync_in_turn(m, pages, start);
+        let result = self.sync_in_turn(m, pages, scope, start);
         m.sync_turn.unlock(&*self.world, &self.waits);
         result
     }
@@ -59,6 +73,7 @@ impl<W: World> Engine<W> {
         &self,
         m: &Arc<Mapping>,
         pages: &Range<u64>,
+        scope: Scope,
         start: Nanos,
     ) -> Result<(), Error> {
         let errors = m.write_errors();
@@ -72,7 +87,7 @@ impl<W: World> Engine<W> {
             return Err(Error::io(op, e));
         }
         written?;
-        self.flush_mapping(m)
+        self.flush_mapping(m, scope)
     }
 
     /// Writes the dirty pages of the range and waits for every write submitted so far.
@@ -178,16 +193,20 @@ impl<W: World> Engine<W> {
     }
 
     /// Flushes the device's cache and settles what that says about the pages.
-    fn flush_mapping(&self, m: &Arc<Mapping>) -> Result<(), Error> {
+    fn flush_mapping(&self, m: &Arc<Mapping>, scope: Scope) -> Result<(), Error> {
         let epoch = {
             let mut d = m.durability.lock(&*self.world);
-            if !d.needs_flush() {
+            if !d.needs_flush() && scope == Scope::Data {
                 return self.lost_or_ok(&d);
             }
             d.begin_flush()
         };
         self.count(Event::Flushes, 1);
-        match m.backing.flush() {
+        let flushed = match scope {
+            Scope::Data => m.backing.flush(),
+            Scope::All => m.backing.flush_all(),
+        };
+        match flushed {
             Ok(()) => {
                 let mut d = m.durability.lock(&*self.world);
                 d.flush_ok(epoch);

@@ -98,8 +98,10 @@ impl<W: World> Engine<W> {
         // As many pages until the next look as cost half of the longest pause: so pauses stay short with many writers.
         let allowed = rate * ratio * pause_max.as_secs_f64() / 2.0;
         // Relaxed: written by this task only.
-        task.dirtied_pause
-            .store(allowed.clamp(1.0, POLL_MAX as f64) as u32, Ordering::Relaxed);
+        task.dirtied_pause.store(
+            allowed.clamp(1.0, POLL_MAX as f64) as u32,
+            Ordering::Relaxed,
+        );
         // The pages are paid by time, not by sleep: what passed since the last pause counts.
         let pause = owed.since(start.since(Nanos(last)));
         if pause.0 > 0 && unclean > self.thresholds.freerun() {

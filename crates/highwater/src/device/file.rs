@@ -169,6 +169,16 @@ pub(crate) fn describe(kind: FileType) -> &'static str {
     }
 }
 
+/// Repeats a call that a signal interrupts.
+fn uninterrupted(call: impl Fn() -> rustix::io::Result<()>) -> Result<(), IoError> {
+    loop {
+        match call() {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other.map_err(|e| IoError::from_errno(e.raw_os_error(), 0)),
+        }
+    }
+}
+
 impl Device for FileDevice {
     fn queue(&self) -> Arc<dyn Queue> {
         self.queue.clone()
@@ -192,12 +202,11 @@ impl Device for FileDevice {
     }
 
     fn flush(&self) -> Result<(), IoError> {
-        loop {
-            match rustix::fs::fdatasync(&self.target.now().buffered) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => return other.map_err(|e| IoError::from_errno(e.raw_os_error(), 0)),
-            }
-        }
+        uninterrupted(|| rustix::fs::fdatasync(&self.target.now().buffered))
+    }
+
+    fn flush_all(&self) -> Result<(), IoError> {
+        uninterrupted(|| rustix::fs::fsync(&self.target.now().buffered))
     }
 
     fn len(&self) -> Result<u64, IoError> {

@@ -337,6 +337,10 @@ impl<D: Device> Device for RateLimited<D> {
         self.inner.flush()
     }
 
+    fn flush_all(&self) -> Result<(), IoError> {
+        self.inner.flush_all()
+    }
+
     fn len(&self) -> Result<u64, IoError> {
         self.inner.len()
     }

@@ -193,7 +193,13 @@ impl Slot {
     fn reset(&self) {
         let t = &self.task;
         // Relaxed: the owner has ended; the next one takes the slot through the lock of `FREE`.
-        for counter in [&t.guards, &t.flags, &t.lock_ranks, &t.dirtied] {
+        for counter in [
+            &t.guards,
+            &t.flags,
+            &t.lock_ranks,
+            &t.dirtied,
+            &t.dirtied_pause,
+        ] {
             counter.store(0, Ordering::Relaxed);
         }
         for counter in [
