@@ -1,15 +1,15 @@
 //! A slow device: a wrapper that lets an inner device do so many bytes and requests a second.
 //!
-//! One clock serves one request at a time, as a single spindle would: a request takes max(bytes / B, 1 / I) of it,
-//! and is handed to the inner device at the end of its time. Reads go before writes, but after `WRITES_STARVED` reads a
-//! waiting write goes first, as in mq-deadline.
+//! Reads and writes have a clock each, with the same limits, as under `blkio.throttle` and `io.max`, so that the same work
+//! on Linux meets the same device. A clock serves one request at a time: a request takes max(bytes / B, 1 / I) of it, and
+//! is handed to the inner device at the end of its time.
 //!
-//! **State.** `state` guards both queues; the clock is the thread's own.
+//! **State.** A direction's `state` guards its queue; the clock is its thread's own.
 //!
-//! **Context.** The limiter's thread submits to the inner device's shared lane, so completions run on the inner queue's
+//! **Context.** The limiter's threads submit to the inner device's shared lane, so completions run on the inner queue's
 //! threads, and `reap` parks. `read_now` and `write_now` wait for their turn on the calling thread.
 //!
-//! **Kernel.** blk-throttle, mq-deadline.
+//! **Kernel.** blk-throttle.
 //!
 //! **Tests.** `tests/limit.rs`: both limits within 10 %.
 
@@ -24,11 +24,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-const WRITES_STARVED: u32 = 2;
 /// How far the clock may lie behind while requests wait: a sleep that ends late is made up for. Idle time never is.
 const BEHIND_MAX: Nanos = Nanos::from_millis(50);
 
-/// The queue of a [`RateLimited`] device: one clock for all devices that share it. Made by
+/// The queue of a [`RateLimited`] device: two clocks for all devices that share it. Made by
 /// [`crate::OsWorld::limited`]; [`RateLimited`] has an example.
 pub struct Limiter {
     id: QueueId,
@@ -36,8 +35,15 @@ pub struct Limiter {
     inner: Arc<dyn Queue>,
     bytes_per_s: u64,
     iops: u64,
-    shared: Arc<Shared>,
+    reads: Direction,
+    writes: Direction,
     fork: ForkMark,
+}
+
+/// One direction's queue and the thread that keeps its clock.
+#[derive(Default)]
+struct Direction {
+    shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -49,9 +55,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    reads: VecDeque<Job>,
-    writes: VecDeque<Job>,
-    reads_in_a_row: u32,
+    jobs: VecDeque<Job>,
     stop: bool,
 }
 
@@ -82,27 +86,32 @@ impl Limiter {
             inner,
             bytes_per_s,
             iops,
-            shared: Arc::default(),
+            reads: Direction::default(),
+            writes: Direction::default(),
             fork: ForkMark::new(),
-            thread: Mutex::new(None),
         };
         Arc::new(limiter)
     }
 
-    fn push(&self, op: IoOp, jobs: impl Iterator<Item = Job>) {
-        self.start();
-        let mut state = self.shared.state.lock();
+    fn direction(&self, op: IoOp) -> &Direction {
         match op {
-            IoOp::Read => state.reads.extend(jobs),
-            IoOp::Write => state.writes.extend(jobs),
+            IoOp::Read => &self.reads,
+            IoOp::Write => &self.writes,
         }
+    }
+
+    fn push(&self, op: IoOp, job: Job) {
+        self.start(op);
+        let shared = &self.direction(op).shared;
+        let mut state = shared.state.lock();
+        state.jobs.push_back(job);
         let stopped = state.stop;
         drop(state);
         if stopped {
             // No thread: nothing is limited any more.
-            self.shared.serve_all();
+            shared.serve_all();
         } else {
-            self.shared.work.notify_one();
+            shared.work.notify_one();
         }
     }
 
@@ -111,7 +120,7 @@ impl Limiter {
         let task = tasks::current();
         let turn = Arc::new(AtomicU64::new(0));
         let what = What::Turn(turn.clone(), task.id());
-        self.push(op, std::iter::once(Job { bytes, what }));
+        self.push(op, Job { bytes, what });
         let mut unparked = false;
         // Acquire: pairs with the Release of `serve`; the device's time before is over.
         while turn.load(Ordering::Acquire) == 0 {
@@ -120,7 +129,7 @@ impl Limiter {
             task.park(&self.clock, until);
             // Acquire: as above.
             unparked |= turn.load(Ordering::Acquire) == 0 && self.clock.now() < until;
-            if self.stopped() {
+            if self.direction(op).stopped() {
                 break;
             }
         }
@@ -130,33 +139,43 @@ impl Limiter {
         }
     }
 
-    fn stopped(&self) -> bool {
-        self.shared.state.lock().stop
-    }
-
-    fn start(&self) {
-        let mut thread = self.thread.lock();
-        if thread.is_some() || self.stopped() {
+    fn start(&self, op: IoOp) {
+        let direction = self.direction(op);
+        let mut thread = direction.thread.lock();
+        if thread.is_some() || direction.stopped() {
             return;
         }
-        let (shared, clock) = (self.shared.clone(), self.clock);
+        let (shared, clock) = (direction.shared.clone(), self.clock);
         let (bytes_per_s, iops) = (self.bytes_per_s, self.iops);
-        let name = format!("limit-{}", self.inner.name());
+        let name = match op {
+            IoOp::Read => format!("slow-r-{}", self.inner.name()),
+            IoOp::Write => format!("slow-w-{}", self.inner.name()),
+        };
         let body = move || shared.run(&clock, |bytes| cost(bytes, bytes_per_s, iops));
         match thread_builder(&name).spawn(body) {
             Ok(handle) => *thread = Some(handle),
             Err(e) => {
                 tracing::error!("no thread {name} ({e}): the rate is not limited");
-                self.shared.state.lock().stop = true;
+                direction.shared.state.lock().stop = true;
             }
         }
     }
 
     /// Ends the limiter: what waits is submitted at once.
     pub(crate) fn stop(&self) {
-        if self.fork.forked() {
-            return;
+        if !self.fork.forked() {
+            self.reads.stop();
+            self.writes.stop();
         }
+    }
+}
+
+impl Direction {
+    fn stopped(&self) -> bool {
+        self.shared.state.lock().stop
+    }
+
+    fn stop(&self) {
         self.shared.state.lock().stop = true;
         self.shared.work.notify_all();
         let handle = self.thread.lock().take();
@@ -181,18 +200,6 @@ fn cost(bytes: u64, bytes_per_s: u64, iops: u64) -> Nanos {
     Nanos(by_bytes.max(by_count))
 }
 
-impl State {
-    fn next(&mut self) -> Option<Job> {
-        let write_first = self.reads.is_empty() || self.reads_in_a_row >= WRITES_STARVED;
-        if write_first && let Some(job) = self.writes.pop_front() {
-            self.reads_in_a_row = 0;
-            return Some(job);
-        }
-        self.reads_in_a_row += 1;
-        self.reads.pop_front()
-    }
-}
-
 impl Shared {
     fn run(&self, clock: &Clock, cost: impl Fn(u64) -> Nanos) {
         own_thread();
@@ -201,7 +208,7 @@ impl Shared {
         let mut free_at = Nanos::ZERO;
         let mut state = self.state.lock();
         while !state.stop {
-            let Some(job) = state.next() else {
+            let Some(job) = state.jobs.pop_front() else {
                 self.work.wait(&mut state);
                 free_at = free_at.max(clock.now());
                 continue;
@@ -223,7 +230,7 @@ impl Shared {
 
     fn serve_all(&self) {
         loop {
-            let next = self.state.lock().next();
+            let next = self.state.lock().jobs.pop_front();
             let Some(job) = next else { return };
             job.serve();
         }
@@ -318,7 +325,7 @@ impl<D: Device> Device for RateLimited<D> {
             let op = request.op;
             let bytes = request.len() as u64;
             let what = What::Submit(self.inner.clone(), request);
-            self.limiter.push(op, std::iter::once(Job { bytes, what }));
+            self.limiter.push(op, Job { bytes, what });
         }
     }
 
@@ -373,20 +380,5 @@ mod tests {
         assert_eq!(cost(4096, 0, 1_000), Nanos::from_millis(1));
         assert_eq!(cost(4096, 0, 0), Nanos::ZERO);
         assert_eq!(cost(u64::MAX, 1, 0), Nanos(u64::MAX));
-    }
-
-    #[test]
-    fn reads_first_but_writes_are_not_starved() {
-        let mut state = State::default();
-        let job = |bytes| Job {
-            bytes,
-            what: What::Turn(Arc::default(), TaskId(0)),
-        };
-        state.reads.extend([1, 2, 3, 4, 5].map(job));
-        state.writes.extend([10, 20].map(job));
-        let order: Vec<u64> = std::iter::from_fn(|| state.next())
-            .map(|j| j.bytes)
-            .collect();
-        assert_eq!(order, [1, 2, 10, 3, 4, 20, 5]);
     }
 }
