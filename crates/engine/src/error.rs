@@ -71,6 +71,7 @@ impl fmt::Display for IoError {
 impl std::error::Error for IoError {}
 
 /// Who holds the memory when an allocation fails: the report of an out-of-memory error.
+#[doc(alias = "out_of_memory")]
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct OomReport {
     /// Frames in all.

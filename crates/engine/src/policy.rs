@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Who writes a dirty file page found at the LRU's tail.
+#[doc(alias = "pageout")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WritebackFrom {
     /// The thread that reclaims, and kswapd too (before 2010).
@@ -40,6 +41,7 @@ pub enum OnDirty {
 }
 
 /// How a reclaimer that makes no headway waits.
+#[doc(alias("congestion_wait", "wait_iff_congested", "reclaim_throttle"))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReclaimWait {
     /// Naps of up to 100 ms at priority < 10, ended by any write's completion (`congestion_wait`).
@@ -51,6 +53,7 @@ pub enum ReclaimWait {
 }
 
 /// How writers are slowed when there are many dirty pages.
+#[doc(alias = "balance_dirty_pages")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Throttle {
     /// Not at all.
@@ -202,6 +205,7 @@ impl Default for Policy {
 }
 
 /// Limits of dirty memory, in percent of the budget.
+#[doc(alias("dirty_ratio", "dirty_background_ratio"))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DirtyLimits {
     /// The flusher starts above this.

@@ -70,6 +70,7 @@ pub struct TaskId(pub u32);
 /// What the engine keeps for each task: the part of `task_struct` that memory management uses.
 ///
 /// Written by its own task only (plain load and store, no read-modify-write), read by anyone for reports.
+#[doc(alias = "task_struct")]
 #[repr(align(64))]
 #[derive(Debug)]
 pub struct Task {
@@ -225,12 +226,15 @@ pub trait World: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the operating system refuses another thread.
+    #[doc(alias = "kthread_run")]
     fn spawn(&self, name: &str, body: TaskBody) -> Result<TaskId, crate::Error>;
     /// Waits until the task `id`, made by `spawn`, has ended, or until `until`; true when it has ended.
     fn join(&self, id: TaskId, until: Nanos) -> bool;
     /// Sleeps until someone unparks this task, or until `until`. May return early without cause.
+    #[doc(alias = "schedule")]
     fn park(&self, until: Nanos);
     /// Wakes `task`, or makes its next `park` return at once.
+    #[doc(alias = "wake_up_process")]
     fn unpark(&self, task: TaskId);
     /// The one body of a spin loop.
     fn relax(&self);
@@ -268,6 +272,7 @@ pub trait World: Send + Sync + 'static {
 pub struct QueueId(pub u64);
 
 /// A device's request queue (the kernel's `request_queue`, with its `backing_dev_info`).
+#[doc(alias("request_queue", "backing_dev_info"))]
 pub trait Queue: Send + Sync + 'static {
     /// The queue's name.
     fn id(&self) -> QueueId;

@@ -50,6 +50,7 @@ impl WriteContext {
 }
 
 /// What stands behind a file's pages. Offsets are bytes of the file.
+#[doc(alias("address_space_operations", "a_ops", "writepages", "writepage"))]
 pub trait Backing: Send + Sync + 'static {
     /// The queue whose flusher writes this file.
     fn queue(&self) -> Arc<dyn Queue>;
@@ -105,11 +106,12 @@ pub trait Backing: Send + Sync + 'static {
     /// # Errors
     /// What the device answers.
     fn extents(&self, offset: u64, len: u64) -> Result<Vec<(u64, u64)>, IoError>;
-    /// Called on a stable copy of a page's bytes before they are written; for checksums and encryption.
+    /// Called on a page's bytes, a whole frame, before they are written: they do not change until the write has ended. For
+    /// checksums that are kept elsewhere; the bytes themselves cannot be changed here.
     fn before_write(&self, page: u64, bytes: &[u8]) {
         let _ = (page, bytes);
     }
-    /// Called on a page's bytes after they were read.
+    /// Called on a page's bytes, a whole frame, after they were read and before anybody sees them.
     ///
     /// # Errors
     /// When the bytes are not what was written: the read fails.

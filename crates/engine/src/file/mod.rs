@@ -104,6 +104,7 @@ impl<W: World> File<W> {
     ///
     /// # Errors
     /// `ReadOnly`; `Io` and `Busy` (the new last page is held), after which nothing has changed; `TimedOut`.
+    #[doc(alias = "ftruncate")]
     pub fn set_len(&self, len: u64) -> Result<(), Error> {
         self.writable()?;
         self.engine().truncate(&self.handle.mapping, len)
@@ -113,6 +114,7 @@ impl<W: World> File<W> {
     ///
     /// # Errors
     /// `Io` when a write failed: that page stays dirty and in memory.
+    #[doc(alias("posix_fadvise", "invalidate_mapping_pages"))]
     pub fn evict(&self, range: Range<u64>) -> Result<u64, Error> {
         let engine = self.engine();
         engine.usable()?;
@@ -124,6 +126,7 @@ impl<W: World> File<W> {
     /// # Errors
     /// `Io` while a page could not be written or the device could not be flushed, also for an earlier error of the
     /// background that nobody has seen; `DurabilityLost`; `Busy` naming a page whose latch somebody keeps; `TimedOut`.
+    #[doc(alias = "fdatasync")]
     pub fn sync_data(&self) -> Result<(), Error> {
         self.sync(&(0..u64::MAX), Scope::Data)
     }
@@ -132,6 +135,7 @@ impl<W: World> File<W> {
     ///
     /// # Errors
     /// As `sync_data`.
+    #[doc(alias = "fsync")]
     pub fn sync_all(&self) -> Result<(), Error> {
         self.sync(&(0..u64::MAX), Scope::All)
     }
@@ -140,6 +144,7 @@ impl<W: World> File<W> {
     ///
     /// # Errors
     /// As `sync_data`.
+    #[doc(alias = "sync_file_range")]
     pub fn sync_range(&self, range: Range<u64>) -> Result<(), Error> {
         self.sync(&self.pages(&range), Scope::Data)
     }

@@ -63,6 +63,7 @@ const BUSY: u64 = HOLDERS | EXCL | LOADING | WRITEBACK | ISOLATED;
 const UNRECLAIMABLE: u64 = HOLDERS | EXCL | EXCL_WAIT | LOADING | WRITEBACK | DIRTY | ORPHAN | FREE;
 
 /// A frame's state word.
+#[doc(alias = "page_flags")]
 pub(crate) struct State(AtomicU64);
 
 /// How an attempt to latch a page ended.

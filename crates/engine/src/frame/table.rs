@@ -6,6 +6,7 @@ pub(crate) use crate::lru::list::NONE;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// One frame's descriptor. See the room's head for who may touch which field.
+#[doc(alias("struct page", "folio"))]
 #[repr(align(64))]
 pub(crate) struct Frame {
     pub state: State,

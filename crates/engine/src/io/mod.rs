@@ -52,10 +52,12 @@ unsafe impl Sync for IoBuf {}
 /// Where completions go: the engine.
 pub trait IoSink: Send + Sync + 'static {
     /// Takes back a finished request. Runs in completion context: must not sleep, and may take engine locks.
+    #[doc(alias = "bio_endio")]
     fn io_done(&self, request: &mut Request, result: Result<(), IoError>);
 }
 
 /// One read or write of consecutive bytes of a device, from or into pieces of memory.
+#[doc(alias = "bio")]
 pub struct Request {
     /// Read or write.
     pub op: IoOp,

@@ -33,6 +33,7 @@ const WAYS: usize = 8;
 pub(crate) struct NonresidentAge(AtomicU64);
 
 /// The shadows of evicted pages. See the module's head.
+#[doc(alias = "workingset_eviction")]
 #[derive(Debug)]
 pub(crate) struct Shadows {
     sets: Vec<Set>,

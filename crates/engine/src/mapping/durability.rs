@@ -178,6 +178,8 @@ impl Durability {
 }
 
 #[cfg(all(test, not(loom)))]
+// A lost range is what these tests mean: one element, a range.
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
     use crate::error::IoErrorKind;

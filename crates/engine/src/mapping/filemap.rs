@@ -249,6 +249,7 @@ impl<W: World> Engine<W> {
     }
 
     /// Reads a missing page on the calling thread; pinned shared. `None`: somebody else was first, look again.
+    #[doc(alias = "filemap_fault")]
     fn fill_now(&self, m: &Mapping, page: u64) -> Result<Option<u32>, Error> {
         let key = Key {
             mapping: m.id,

@@ -45,6 +45,7 @@ use crate::writeback::BackingDev;
 use std::sync::Arc;
 
 /// One file's pages. Shared by all its handles.
+#[doc(alias = "address_space")]
 pub(crate) struct Mapping {
     pub id: u32,
     pub file: FileId,

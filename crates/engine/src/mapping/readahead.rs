@@ -50,6 +50,7 @@ pub(crate) struct Window {
 }
 
 /// The streams of one handle.
+#[doc(alias = "file_ra_state")]
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     streams: [Stream; STREAMS],

@@ -45,7 +45,7 @@ impl<W: World> Engine<W> {
         let size = self.memory.frame_size() as u64;
         // A write in flight would lengthen the file again.
         self.wait_drained(m, start)?;
-        let tail = (len < old && len % size != 0)
+        let tail = (len < old && !len.is_multiple_of(size))
             .then(|| self.latch_for_truncate(m, len / size))
             .transpose()?
             .flatten();

@@ -10,6 +10,7 @@ use crate::world::{Task, World};
 
 impl<W: World> Engine<W> {
     /// Reclaims up to a cluster of frames on the calling task; how many it got.
+    #[doc(alias("try_to_free_pages", "do_try_to_free_pages"))]
     pub(crate) fn direct_reclaim(&self) -> u64 {
         let task = self.world.task();
         // RECLAIM-1: nothing that reclaim calls comes back here.

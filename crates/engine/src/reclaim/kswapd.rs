@@ -60,6 +60,7 @@ impl<W: World> Engine<W> {
     }
 
     /// kswapd's body.
+    #[doc(alias = "balance_pgdat")]
     pub(crate) fn kswapd(&self) {
         let task = self.world.task();
         task.set_flag(Task::MEMALLOC | Task::KSWAPD);

@@ -25,11 +25,13 @@ use crate::backing::WriteContext;
 use crate::policy::{Policy, WritebackFrom};
 
 /// Pages reclaimed in one go (SWAP_CLUSTER_MAX).
+#[doc(alias = "SWAP_CLUSTER_MAX")]
 pub(crate) const CLUSTER: usize = 32;
 /// The first priority.
 pub(crate) const DEF_PRIORITY: u32 = 12;
 
 /// One reclaimer's run: its target, and what it has met so far.
+#[doc(alias = "scan_control")]
 #[derive(Debug)]
 pub(crate) struct ScanControl {
     pub context: WriteContext,

@@ -35,6 +35,7 @@ pub(super) const CONGESTION_TIMEOUT: Nanos = Nanos::from_millis(100);
 
 impl<W: World> Engine<W> {
     /// One pass over the lists at the run's priority.
+    #[doc(alias("shrink_lruvec", "shrink_node"))]
     pub(super) fn shrink_zone(&self, sc: &mut ScanControl) {
         let inactive = self.lru.len(LruList::Inactive);
         let active = self.lru.len(LruList::Active);
@@ -64,6 +65,7 @@ impl<W: World> Engine<W> {
     }
 
     /// Moves up to `n` pages from the active tail to the inactive head; those referenced go round once more.
+    #[doc(alias = "shrink_active_list")]
     fn shrink_active(&self, n: usize) {
         let mut batch = [0; CLUSTER];
         let n = self
@@ -91,6 +93,7 @@ impl<W: World> Engine<W> {
     }
 
     /// Scans up to `n` pages from the inactive tail; returns how many there were.
+    #[doc(alias = "shrink_inactive_list")]
     fn shrink_inactive(&self, sc: &mut ScanControl, n: usize) -> usize {
         let direct = sc.context == WriteContext::Direct;
         if direct && self.lru.isolated() > self.lru.len(LruList::Inactive) {
@@ -174,6 +177,7 @@ impl<W: World> Engine<W> {
     }
 
     /// Sleeps until a write completes, at most `for_ns`.
+    #[doc(alias = "congestion_wait")]
     pub(super) fn nap(&self, length: Nanos) {
         self.count(Event::CongestionWait, 1);
         if self.in_flight() == 0 && self.nr_dirty() == 0 {
@@ -195,6 +199,7 @@ impl<W: World> Engine<W> {
         }
     }
 
+    #[doc(alias("shrink_page_list", "shrink_folio_list"))]
     fn shrink_page(&self, sc: &mut ScanControl, frame: u32, last: &mut LastMapping) -> Outcome {
         let f = self.frames.get(frame);
         let s = f.state.load();

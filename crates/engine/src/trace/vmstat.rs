@@ -178,6 +178,7 @@ impl VmStat {
 }
 
 /// A snapshot of all counters and gauges, under vmstat's names.
+#[doc(alias = "vmstat")]
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
     /// Event counters since the cache was built, by name, in the order of [`Event::ALL`].

@@ -71,6 +71,7 @@ impl<W: World> Engine<W> {
         self.loading_requests.fetch_sub(1, Ordering::Relaxed);
     }
 
+    #[doc(alias("end_page_writeback", "folio_end_writeback"))]
     fn end_write(&self, m: &Mapping, request: &Request, result: Result<(), IoError>) {
         let n = request.frames.len() as u64;
         let ok = result.is_ok();

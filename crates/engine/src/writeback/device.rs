@@ -17,6 +17,7 @@ pub(crate) struct Rates {
 }
 
 /// One device.
+#[doc(alias("backing_dev_info", "bdi_writeback"))]
 pub(crate) struct BackingDev {
     pub queue: Arc<dyn Queue>,
     pub rates: Lock<Rates>,

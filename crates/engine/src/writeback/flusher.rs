@@ -40,6 +40,7 @@ impl Cursor {
 
 impl<W: World> Engine<W> {
     /// Asks every flusher to write some pages: reclaim met dirty ones.
+    #[doc(alias = "wakeup_flusher_threads")]
     pub(crate) fn kick_flushers(&self) {
         let devices = self.devices.lock(&*self.world).clone();
         for dev in devices.iter() {
@@ -73,6 +74,7 @@ impl<W: World> Engine<W> {
     }
 
     /// The flusher's body.
+    #[doc(alias("wb_workfn", "bdi_writeback_thread"))]
     pub(crate) fn flusher(&self, dev: &BackingDev) {
         let task = self.world.task();
         task.set_flag(Task::MEMALLOC | Task::FLUSHER);

@@ -65,6 +65,7 @@ impl Thresholds {
 }
 
 /// The factor on every writer's rate at `dirty` pages, from 2 (freerun and below) to 0 (the limit and above).
+#[doc(alias = "wb_position_ratio")]
 pub(crate) fn pos_ratio(dirty: u64, thresholds: Thresholds) -> f64 {
     if dirty >= thresholds.limit {
         return 0.0;

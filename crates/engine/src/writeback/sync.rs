@@ -41,6 +41,7 @@ const IN_FLIGHT_MAX: u64 = 1024;
 
 impl<W: World> Engine<W> {
     /// Makes the pages of `pages` durable.
+    #[doc(alias = "vfs_fsync_range")]
     pub(crate) fn sync_mapping(
         &self,
         m: &Arc<Mapping>,

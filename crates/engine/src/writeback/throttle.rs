@@ -62,6 +62,7 @@ impl<W: World> Engine<W> {
         Ok(())
     }
 
+    #[doc(alias = "balance_dirty_pages_ratelimited")]
     #[cold]
     fn throttle_dirty(&self, m: &Arc<Mapping>, dirtied: u64) -> Result<(), Error> {
         self.failing_error(m)?;

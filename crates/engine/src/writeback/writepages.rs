@@ -103,6 +103,7 @@ impl<W: World> Engine<W> {
 
     /// Submits the dirty pages of a sorted batch in runs, at most `requests_max` requests. Pages that are busy are
     /// skipped; nothing is done while a truncation holds the invalidate lock.
+    #[doc(alias("writepages", "write_cache_pages"))]
     pub(crate) fn write_batch(
         &self,
         m: &Arc<Mapping>,

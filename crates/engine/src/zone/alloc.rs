@@ -26,6 +26,7 @@ impl<W: World> Engine<W> {
     ///
     /// # Errors
     /// `OutOfMemory`, `AllPinned`. May sleep.
+    #[doc(alias("__alloc_pages", "__alloc_pages_slowpath"))]
     pub(crate) fn alloc_page(&self) -> Result<u32, Error> {
         if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Min) {
             if self.zone.below(Mark::Low) {

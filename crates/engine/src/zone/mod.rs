@@ -48,6 +48,7 @@ struct Inner {
 }
 
 /// The free memory of one zone.
+#[doc(alias("struct zone", "page_alloc"))]
 pub(crate) struct Zone {
     inner: Lock<Inner>,
     /// Frames in the buddy.
