@@ -26,8 +26,8 @@ use std::sync::{Arc, Weak};
 
 /// Bytes of the top order: a huge page.
 const TOP_ORDER_BYTES: usize = 2 << 20;
-/// A cache has at least so many frames.
-const FRAMES_MIN: usize = 64;
+/// A cache has at least so many frames; fewer in loom's models.
+const FRAMES_MIN: usize = if cfg!(loom) { 2 } else { 64 };
 /// Tables whose size does not depend on the frame count.
 const FIXED_BYTES: usize = 64 << 10;
 

@@ -152,7 +152,7 @@ impl<W: World> Engine<W> {
     }
 
     /// Queues for a frame and sleeps until one is handed over or the turn is over.
-    fn wait_for_frame(&self) -> Option<u32> {
+    pub(crate) fn wait_for_frame(&self) -> Option<u32> {
         self.count(Event::AllocWaits, 1);
         self.kick_flushers();
         let until = self.world.now().plus(TURN);
@@ -178,7 +178,7 @@ impl<W: World> Engine<W> {
 }
 
 /// Adds a stall to a task's own account.
-pub(crate) fn note_stall(task: &Task, total: &crate::sync::AtomicU64, stalled: Nanos) {
+pub(crate) fn note_stall(task: &Task, total: &crate::sync::hint::AtomicU64, stalled: Nanos) {
     // Relaxed: written by this task only.
     total.store(total.load(Ordering::Relaxed) + stalled.0, Ordering::Relaxed);
     if stalled.0 > task.stall_longest_ns.load(Ordering::Relaxed) {

@@ -16,7 +16,7 @@
 //! - ZONE-3: while the oldest waiter is older than 1 ms no newcomer takes a frame before it (reclaimers excepted).
 //!
 //! **Kernel.** page_alloc.c; the hand-off to waiters is ours (Linux's allocators race for freed pages).
-//! **Tests.** `tests.rs`; `tests/loom_handoff.rs`.
+//! **Tests.** Unit tests beside each file; `loom/zone.rs`.
 
 mod alloc;
 pub(crate) mod buddy;
