@@ -30,6 +30,8 @@ pub(super) struct LoomWorld {
     threads: Mutex<[Option<thread::Thread>; TASKS]>,
     /// The time. It stands still unless a model moves it. A std atomic: time has no stale values.
     clock: AtomicU64,
+    /// Read before the clock moves, so that loom may switch there.
+    tick: loom::sync::atomic::AtomicU32,
 }
 
 impl LoomWorld {
@@ -38,6 +40,7 @@ impl LoomWorld {
             tasks: std::array::from_fn(|i| Task::new(TaskId(i as u32))),
             threads: Mutex::new([const { None }; TASKS]),
             clock: AtomicU64::new(1),
+            tick: loom::sync::atomic::AtomicU32::new(0),
         };
         world.be(0);
         Arc::new(world)
