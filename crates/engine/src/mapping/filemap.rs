@@ -434,7 +434,7 @@ impl<W: World> Engine<W> {
             self.release(frame, EXCL, 0);
             return Ok(None);
         }
-        if let (true, Some(copy)) = (writeback, spare.take()) {
+        if writeback && let Some(copy) = spare.take() {
             self.switch_to_copy(m, key, frame, copy);
             return Ok(Some(Exclusive {
                 frame: copy,
