@@ -1,7 +1,7 @@
 //! Frames: who may touch one, and who frees it.
 
 use super::{
-    model,
+    long_model, model,
     rig::{Disk, Rig, spawn},
 };
 use crate::PageNo;
@@ -103,7 +103,7 @@ fn last_release_of_an_orphan() {
 /// old frame is freed once, after its write.
 #[test]
 fn frame_switch_against_holders() {
-    model(|| {
+    long_model(|| {
         let rig = Rig::new(Disk::default());
         let old = rig.dirty(0, 7);
         let before = rig.free();

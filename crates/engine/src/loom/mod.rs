@@ -4,7 +4,7 @@
 //! loom thread, the clock stands still unless a model moves it, kswapd and the flusher do not run. The bytes of a frame
 //! are told to loom (`Memory::bytes`), so two accesses that nothing orders are found even where they do not collide.
 //!
-//! **Bound.** At most [`PREEMPTIONS`] preemptions in one execution: a bug that needs more is not found. Atomics of
+//! **Bound.** At most [`PREEMPTIONS`] (or [`PREEMPTIONS_LONG`]) preemptions in one execution: a bug that needs more is not found. Atomics of
 //! `sync::hint` (statistics, single-writer fields) are std's and are not explored.
 //!
 //! Run by `RUSTFLAGS="--cfg loom" cargo test -p highwater-engine --release --lib loom`.
@@ -19,12 +19,19 @@ mod zone;
 /// Preemptions in one execution, beside the switches at which a thread waits.
 const PREEMPTIONS: usize = 3;
 
+/// The same for models of many steps.
+const PREEMPTIONS_LONG: usize = 2;
+
 /// Runs a model with the usual bound.
 fn model(f: impl Fn() + Send + Sync + 'static) {
     bounded(PREEMPTIONS, f);
 }
 
-/// Runs a model with a bound of its own.
+/// Runs a model of many steps.
+fn long_model(f: impl Fn() + Send + Sync + 'static) {
+    bounded(PREEMPTIONS_LONG, f);
+}
+
 fn bounded(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
     let mut builder = ::loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);

@@ -9,10 +9,10 @@ use crate::mapping::{Key, Mapping};
 use crate::world::{Arena, Nanos, Queue, QueueId, Task, TaskBody, TaskId, World};
 use crate::zone::Context;
 use crate::{Config, Error, File, FileId, FileOptions, IoError, IoErrorKind};
+use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 use std::cell::{Cell, UnsafeCell};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Bytes of a frame.
@@ -28,19 +28,16 @@ pub(super) struct LoomWorld {
     tasks: [Task; TASKS],
     /// Where each task is parked. A std lock: never held across a switch.
     threads: Mutex<[Option<thread::Thread>; TASKS]>,
-    /// The time. It stands still unless a model moves it. A std atomic: time has no stale values.
-    clock: AtomicU64,
-    /// Read before the clock moves, so that loom may switch there.
-    tick: loom::sync::atomic::AtomicU32,
+    /// The time, where a model moves it; else it stands still.
+    clock: Option<AtomicU64>,
 }
 
 impl LoomWorld {
-    pub(super) fn new() -> Arc<LoomWorld> {
+    pub(super) fn new(moving_clock: bool) -> Arc<LoomWorld> {
         let world = LoomWorld {
             tasks: std::array::from_fn(|i| Task::new(TaskId(i as u32))),
             threads: Mutex::new([const { None }; TASKS]),
-            clock: AtomicU64::new(1),
-            tick: loom::sync::atomic::AtomicU32::new(0),
+            clock: moving_clock.then(|| AtomicU64::new(1)),
         };
         world.be(0);
         Arc::new(world)
@@ -54,7 +51,8 @@ impl LoomWorld {
 
     /// Moves the clock beyond every deadline; `sleeper`'s timer fires.
     pub(super) fn time_out(&self, sleeper: usize) {
-        self.clock.store(Nanos::from_secs(1000).0, Ordering::SeqCst);
+        let clock = self.clock.as_ref().expect("a moving clock");
+        clock.store(Nanos::from_secs(1000).0, Ordering::SeqCst);
         self.unpark(TaskId(sleeper as u32));
     }
 }
@@ -92,7 +90,11 @@ impl World for LoomWorld {
     type Arena = Bytes;
 
     fn now(&self) -> Nanos {
-        Nanos(self.clock.load(Ordering::SeqCst))
+        match &self.clock {
+            // A read-modify-write sees the newest value: time has no stale ones.
+            Some(clock) => Nanos(clock.fetch_add(0, Ordering::SeqCst)),
+            None => Nanos(1),
+        }
     }
     fn spawn(&self, _name: &str, _body: TaskBody) -> Result<TaskId, Error> {
         // kswapd and the flusher do not run: a model calls what they would.
@@ -131,14 +133,15 @@ impl World for LoomWorld {
     }
 }
 
-/// A disk of bytes, one for each page. Std locks: never held across a switch.
+/// A disk of bytes, one for each page. What it holds is under loom's locks, so that loom tries both orders of a write and
+/// a flush; the requests are under a std lock, never held across a switch.
 #[derive(Default)]
 pub(super) struct Disk {
     /// Writes that the model has not completed.
     pub pending: Mutex<Vec<Request>>,
     /// What was written, and what a flush has made durable.
-    pub written: Mutex<BTreeMap<u64, u8>>,
-    pub durable: Mutex<BTreeMap<u64, u8>>,
+    pub written: loom::sync::Mutex<BTreeMap<u64, u8>>,
+    pub durable: loom::sync::Mutex<BTreeMap<u64, u8>>,
     /// Reads fail.
     pub bad_reads: bool,
     /// Writes of a sync complete at once.
@@ -258,7 +261,11 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn new(disk: Disk) -> Arc<Rig> {
-        let world = LoomWorld::new();
+        Rig::with_clock(disk, false)
+    }
+
+    pub(super) fn with_clock(disk: Disk, moving_clock: bool) -> Arc<Rig> {
+        let world = LoomWorld::new(moving_clock);
         let mut config = Config::new(24 * SIZE as u64);
         config.frame_size = SIZE;
         config.readahead_max = 0;

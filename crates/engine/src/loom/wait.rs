@@ -20,8 +20,8 @@ struct Table {
     lock: SleepLock,
 }
 
-fn table() -> (Arc<LoomWorld>, Arc<Table>) {
-    let world = LoomWorld::new();
+fn table(moving_clock: bool) -> (Arc<LoomWorld>, Arc<Table>) {
+    let world = LoomWorld::new(moving_clock);
     let table = Table {
         waits: WaitTable::new(),
         stat: VmStat::new(),
@@ -35,7 +35,7 @@ fn table() -> (Arc<LoomWorld>, Arc<Table>) {
 #[test]
 fn wake_against_wait() {
     model(|| {
-        let (world, t) = table();
+        let (world, t) = table(false);
         let (w, u) = (world.clone(), t.clone());
         let waker = spawn(&world, 1, move || {
             for n in 1..=2 {
@@ -61,7 +61,7 @@ fn wake_against_wait() {
 #[test]
 fn sleep_lock_excludes_and_wakes() {
     model(|| {
-        let (world, t) = table();
+        let (world, t) = table(false);
         let cell = Arc::new(loom::cell::UnsafeCell::new(0));
         let (w, u, c) = (world.clone(), t.clone(), cell.clone());
         let other = spawn(&world, 1, move || {
@@ -83,7 +83,7 @@ fn sleep_lock_excludes_and_wakes() {
 #[test]
 fn sleep_lock_against_time_out() {
     model(|| {
-        let (world, t) = table();
+        let (world, t) = table(true);
         assert!(t.lock.try_shared());
         let (w, u) = (world.clone(), t.clone());
         let waiter = spawn(&world, 1, move || {

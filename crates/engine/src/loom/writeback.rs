@@ -2,7 +2,7 @@
 
 use super::{
     frame::complete,
-    model,
+    long_model, model,
     rig::{Disk, Rig, spawn},
 };
 use crate::frame::state::DIRTY;
@@ -11,7 +11,7 @@ use crate::world::Nanos;
 /// A change made beside the flusher is either in what it writes, or leaves the page dirty.
 #[test]
 fn clear_dirty_against_page_mut() {
-    model(|| {
+    long_model(|| {
         let rig = Rig::new(Disk::default());
         rig.dirty(0, 7);
         let r = rig.clone();
@@ -31,7 +31,7 @@ fn clear_dirty_against_page_mut() {
 /// A sync that returns Ok has on the device what was written before it, whoever was writing it back.
 #[test]
 fn end_of_writeback_against_sync() {
-    model(|| {
+    long_model(|| {
         let disk = Disk {
             sync_at_once: true,
             ..Disk::default()
@@ -64,6 +64,29 @@ fn begin_of_writeback_against_sync() {
             .wait_submitted(&rig.m, Nanos(0))
             .expect("no deadline");
         flusher.join().expect("no panic");
+        rig.check();
+    });
+}
+
+/// A sync that gave up on a write still in flight does not let the next one return before that write.
+#[test]
+fn sync_after_a_sync_that_timed_out() {
+    model(|| {
+        let disk = Disk {
+            sync_at_once: true,
+            ..Disk::default()
+        };
+        let rig = Rig::new(disk);
+        rig.dirty(0, 7);
+        let requests = rig.submit();
+        // The first sync turns the epoch, and its deadline fires.
+        rig.m.turn_sync_epoch();
+        let r = rig.clone();
+        let device = spawn(&rig.world, 1, move || complete(&r, requests));
+        rig.file.sync_data().expect("nothing fails");
+        let durable = rig.disk.durable.lock().expect("no panic").get(&0).copied();
+        assert_eq!(durable, Some(7), "SYNC-A: an early sync");
+        device.join().expect("no panic");
         rig.check();
     });
 }

@@ -16,7 +16,7 @@ fn exhaust(rig: &Rig) -> Vec<u32> {
 #[test]
 fn hand_off_against_time_out() {
     model(|| {
-        let rig = Rig::new(Disk::default());
+        let rig = Rig::with_clock(Disk::default(), true);
         let frames = exhaust(&rig);
         let (r, all) = (rig.clone(), frames.clone());
         let waiter = spawn(&rig.world, 1, move || {
