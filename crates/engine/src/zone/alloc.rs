@@ -116,7 +116,6 @@ impl<W: World> Engine<W> {
             if let Some(frame) = self.zone.alloc_above(&*self.world, min) {
                 return Ok(self.claim_free(frame));
             }
-            self.zone.drain(&*self.world);
             if let Some(frame) = self.wait_for_frame() {
                 return Ok(frame);
             }
@@ -157,6 +156,8 @@ impl<W: World> Engine<W> {
         self.kick_flushers();
         let until = self.world.now().plus(TURN);
         let ticket: Ticket = self.zone.queue(&*self.world);
+        // After we queued: what is freed from now on is handed on, and what was freed before is found here.
+        self.zone.drain(&*self.world);
         let frame = loop {
             if let Some(frame) = self.zone.granted(&*self.world, ticket) {
                 break Some(frame);

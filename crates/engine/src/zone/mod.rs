@@ -211,9 +211,14 @@ impl Zone {
 
     /// Gives back one frame: to the CPU's cache, or to a waiter.
     pub(crate) fn free_one<W: World>(&self, world: &W, frame: u32) {
-        // Relaxed: a waiter that comes now drains the caches itself before it sleeps.
-        let nobody_waits = self.oldest_waiter_ns.load(Ordering::Relaxed) == 0;
-        if nobody_waits && self.cache(world).push(world, frame) {
+        // Relaxed: looked at again below.
+        let nobody_waits = || self.oldest_waiter_ns.load(Ordering::Relaxed) == 0;
+        if nobody_waits() && self.cache(world).push(world, frame) {
+            // A waiter queues, then drains the caches, before it sleeps. Either its drain comes after our push, or it
+            // held the cache's lock before us, and then this look sees it in the queue.
+            if !nobody_waits() {
+                self.drain(world);
+            }
             return;
         }
         self.free_to_buddy(world, &[frame]);
@@ -255,6 +260,10 @@ impl Zone {
         for task in &woken[..n] {
             world.unpark(*task);
         }
+        if n == woken.len() {
+            // More may wait.
+            self.free_to_buddy(world, &[]);
+        }
     }
 
     /// Hands free frames to the waiters at the head (ZONE-2). Waiters may go down to half of min: they have waited.
@@ -273,18 +282,16 @@ impl Zone {
         n
     }
 
-    /// Moves every cached frame to the buddy.
+    /// Moves every cached frame to the buddy, and hands free frames to whoever waits.
     pub(crate) fn drain<W: World>(&self, world: &W) {
         let mut frames = Vec::new();
         for cache in &self.caches {
             cache.drain(world, &mut frames);
         }
-        if !frames.is_empty() {
-            self.free_to_buddy(world, &frames);
-        }
+        self.free_to_buddy(world, &frames);
     }
 
-    /// Joins the queue of waiters.
+    /// Joins the queue of waiters. The caller then drains the caches, which also hands out what lies in the buddy.
     pub(crate) fn queue<W: World>(&self, world: &W) -> Ticket {
         let mut inner = self.inner.lock(world);
         let ticket = inner.waiters.join(world.task().id(), world.now());
