@@ -11,6 +11,8 @@ mod file;
 mod frame;
 mod invariants;
 pub mod io;
+#[cfg(all(test, loom))]
+mod loom;
 mod lru;
 mod mapping;
 pub mod policy;

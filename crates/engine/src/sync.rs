@@ -14,6 +14,12 @@ pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Order
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
+/// Atomics on which no protocol rests: statistics, shadows, fields that one task writes. They are std's under loom too,
+/// so that loom explores the protocols and not the counters.
+pub mod hint {
+    pub use std::sync::atomic::{AtomicU32, AtomicU64};
+}
+
 #[cfg(not(loom))]
 use parking_lot::{Mutex, MutexGuard};
 

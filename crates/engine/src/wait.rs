@@ -13,13 +13,14 @@
 //!   is a lost wake-up: counted, and a panic in debug builds and in the lab.
 //!
 //! **Kernel.** wait_queue_head_t, wait_on_bit, folio_wait_table.
-//! **Tests.** `tests/loom_wait.rs`, and every seed of the lab.
+//! **Tests.** `loom/wait.rs`, and every seed of the lab.
 
 use crate::sync::{AtomicU32, Lock, Ordering, Rank, fence};
 use crate::trace::{Event, VmStat};
 use crate::world::{Nanos, TaskId, World};
 
-const BUCKETS: usize = 64;
+/// Few in loom's models: channels share buckets there.
+const BUCKETS: usize = if cfg!(loom) { 2 } else { 64 };
 
 /// What a task waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

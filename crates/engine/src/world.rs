@@ -14,7 +14,8 @@
 //!
 //! **Kernel.** schedule(), wake_up_process(), current, ktime_get(), kthread_run().
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::Ordering;
+use crate::sync::hint::{AtomicU32, AtomicU64};
 use std::fmt;
 use std::sync::Arc;
 

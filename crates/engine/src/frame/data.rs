@@ -10,6 +10,9 @@ pub(crate) struct Memory<A: Arena> {
     base: *mut u8,
     frame_size: usize,
     frames: usize,
+    /// Tells loom of each access, so that it finds two that are not ordered (FRAME-1).
+    #[cfg(loom)]
+    accesses: Vec<loom::cell::UnsafeCell<()>>,
 }
 
 // SAFETY: FRAME-1: the bytes of a frame are reached only with the rights that its state word gave out; the pointer
@@ -29,6 +32,10 @@ impl<A: Arena> Memory<A> {
             arena,
             frame_size,
             frames,
+            #[cfg(loom)]
+            accesses: (0..frames)
+                .map(|_| loom::cell::UnsafeCell::new(()))
+                .collect(),
         }
     }
 
@@ -79,6 +86,8 @@ impl<A: Arena> Memory<A> {
     /// The caller holds a shared pin, EXCL or WRITEBACK on the frame (FRAME-1) for as long as it uses the slice.
     #[inline(always)]
     pub(crate) unsafe fn bytes(&self, frame: u32) -> &[u8] {
+        #[cfg(loom)]
+        self.accesses[frame as usize].with(|_| ());
         // SAFETY: in bounds by `at`; initialised, as an arena is zeroed memory; no writer by the caller's promise.
         unsafe { std::slice::from_raw_parts(self.at(frame), self.frame_size) }
     }
@@ -91,6 +100,8 @@ impl<A: Arena> Memory<A> {
     #[allow(clippy::mut_from_ref)]
     #[inline(always)]
     pub(crate) unsafe fn bytes_mut(&self, frame: u32) -> &mut [u8] {
+        #[cfg(loom)]
+        self.accesses[frame as usize].with_mut(|_| ());
         // SAFETY: in bounds by `at`; exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.at(frame), self.frame_size) }
     }

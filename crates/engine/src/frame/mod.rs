@@ -18,7 +18,7 @@
 //! - FRAME-4: the bytes of a page under WRITEBACK never change: EXCL for writing is taken on such a page only to copy it.
 //!
 //! **Kernel.** struct page, page flags, memmap; `page_ref_freeze` for the claim.
-//! **Tests.** `state.rs` (tables), `tests/loom_*.rs` (pin against evict, frame switch against holders, …).
+//! **Tests.** `state.rs` (tables), `loom/frame.rs` (pin against evict, frame switch against holders, …).
 
 pub(crate) mod data;
 mod latch;

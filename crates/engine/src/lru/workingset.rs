@@ -23,7 +23,7 @@
 //!
 //! **Tests.** Here, against a `Vec` for each set.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Ordering, hint::AtomicU64};
 
 /// Shadows of a set: one cache line.
 const WAYS: usize = 8;

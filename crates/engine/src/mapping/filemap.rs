@@ -322,8 +322,10 @@ impl<W: World> Engine<W> {
 
     /// LOADING ends badly: the page leaves the index; who waits looks again and gets an error of its own.
     pub(crate) fn fail_fill(&self, m: &Mapping, frame: u32) {
-        self.unhash(m, frame);
-        self.release(frame, LOADING, ORPHAN);
+        // FRAME-3: the one that unhashed it makes it an orphan. Were a filler that came second to set ORPHAN as well, it
+        // could free the frame before truncation is done with it.
+        let orphan = if self.unhash(m, frame) { ORPHAN } else { 0 };
+        self.release(frame, LOADING, orphan);
     }
 
     /// Takes a frame out of the index. True for the one caller that did it; that one then sets ORPHAN or frees the frame.
@@ -434,7 +436,7 @@ impl<W: World> Engine<W> {
             self.release(frame, EXCL, 0);
             return Ok(None);
         }
-        if let (true, Some(copy)) = (writeback, spare.take()) {
+        if writeback && let Some(copy) = spare.take() {
             self.switch_to_copy(m, key, frame, copy);
             return Ok(Some(Exclusive {
                 frame: copy,

@@ -136,17 +136,17 @@ impl Mapping {
         self.nr_dirty.store(n, Ordering::Relaxed);
     }
 
-    /// Counts a page into writeback; the parity to give back at its end.
-    pub(crate) fn begin_writeback(&self) -> u64 {
+    /// Counts a request into writeback; the parity to give back at its end. `Err`: the epoch was turned meanwhile; the
+    /// count must be ended under that parity, and its sleepers woken, before another try.
+    pub(crate) fn try_begin_writeback(&self) -> Result<u64, u64> {
         // SeqCst on both, against `turn_sync_epoch` and `writeback_drained`: a submission either sees the new epoch or
         // its count is seen by the sync that turned it.
-        loop {
-            let epoch = self.sync_epoch.load(Ordering::SeqCst);
-            self.in_writeback[(epoch & 1) as usize].fetch_add(1, Ordering::SeqCst);
-            if self.sync_epoch.load(Ordering::SeqCst) == epoch {
-                return epoch & 1;
-            }
-            self.in_writeback[(epoch & 1) as usize].fetch_sub(1, Ordering::SeqCst);
+        let epoch = self.sync_epoch.load(Ordering::SeqCst);
+        self.in_writeback[(epoch & 1) as usize].fetch_add(1, Ordering::SeqCst);
+        if self.sync_epoch.load(Ordering::SeqCst) == epoch {
+            Ok(epoch & 1)
+        } else {
+            Err(epoch & 1)
         }
     }
 
@@ -154,6 +154,12 @@ impl Mapping {
     pub(crate) fn end_writeback(&self, parity: u64) -> bool {
         // SeqCst: as above; the sync that then sees zero also sees the outcome of the write.
         self.in_writeback[(parity & 1) as usize].fetch_sub(1, Ordering::SeqCst) == 1
+    }
+
+    /// The parity that no submission counts in now. The caller holds `sync_turn`.
+    pub(crate) fn idle_parity(&self) -> u64 {
+        // SeqCst: as above.
+        (self.sync_epoch.load(Ordering::SeqCst) & 1) ^ 1
     }
 
     /// Begins a new sync epoch; the parity of the old one. The caller holds `sync_turn`.

@@ -310,7 +310,12 @@ impl<W: World> Engine<W> {
             f.state.clear(HASHED);
             removed
         };
-        assert!(removed, "MAP-1: a hashed page is in the index");
+        if !removed {
+            // Truncation took it out between the claim and the lock, and makes it an orphan: whoever lets go last frees
+            // it (FRAME-3).
+            self.release(frame, EXCL, 0);
+            return Outcome::Keep(Putback::InactiveTail);
+        }
         self.shadows.evict(hash, self.age.advance(1));
         let epoch = f.generation();
         if epoch != 0

@@ -3,7 +3,7 @@
 //! Hits are counted per task and folded in batches (as vmstat's per-CPU deltas are), so `hits` may lag by up to 255
 //! for each task that is between two folds; all others are exact.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Ordering, hint::AtomicU64};
 
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident $text:literal,)*) => {

@@ -143,8 +143,19 @@ impl<W: World> Engine<W> {
         }
     }
 
+    /// A request is counted into writeback; the parity to end it with.
+    pub(crate) fn begin_writeback_turn(&self, m: &Mapping) -> u64 {
+        loop {
+            match m.try_begin_writeback() {
+                Ok(parity) => return parity,
+                // A sync may have seen the count and gone to sleep on it.
+                Err(parity) => self.end_writeback_turn(m, parity),
+            }
+        }
+    }
+
     /// A request's count of writeback ends; a sync that waits for the last one is woken.
-    pub(super) fn end_writeback_turn(&self, m: &Mapping, parity: u64) {
+    pub(crate) fn end_writeback_turn(&self, m: &Mapping, parity: u64) {
         if m.end_writeback(parity) {
             self.waits.wake(&*self.world, Channel::Writeback(m.id));
         }

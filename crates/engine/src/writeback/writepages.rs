@@ -58,7 +58,7 @@ impl<W: World> Engine<W> {
     }
 
     /// The oldest dirty pages of a mapping, widened by dirty neighbours, sorted: the next batch of `writepages`.
-    pub(super) fn collect_dirty(
+    pub(crate) fn collect_dirty(
         &self,
         m: &Mapping,
         out: &mut Vec<(u64, u32)>,
@@ -156,7 +156,7 @@ impl<W: World> Engine<W> {
         done: &mut Submitted,
     ) -> (Option<Request>, usize) {
         // Counted before the first page stops being dirty, so that a sync finds it in one place or the other.
-        let parity = m.begin_writeback();
+        let parity = self.begin_writeback_turn(m);
         let mut request: Option<Request> = None;
         let mut taken = 0;
         for (page, frame) in &batch[..run_len(batch, limits)] {

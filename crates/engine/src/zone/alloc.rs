@@ -132,7 +132,6 @@ impl<W: World> Engine<W> {
             if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Min) {
                 return Ok(self.claim_free(frame));
             }
-            self.zone.drain(&*self.world);
             if let Some(frame) = self.wait_for_frame() {
                 return Ok(frame);
             }
@@ -168,7 +167,7 @@ impl<W: World> Engine<W> {
     }
 
     /// Queues for a frame and sleeps until one is handed over or the turn is over.
-    fn wait_for_frame(&self) -> Option<u32> {
+    pub(crate) fn wait_for_frame(&self) -> Option<u32> {
         self.count(Event::AllocWaits, 1);
         self.kick_flushers();
         let until = self.world.now().plus(TURN);
@@ -194,7 +193,7 @@ impl<W: World> Engine<W> {
 }
 
 /// Adds a stall to a task's own account.
-pub(crate) fn note_stall(task: &Task, total: &crate::sync::AtomicU64, stalled: Nanos) {
+pub(crate) fn note_stall(task: &Task, total: &crate::sync::hint::AtomicU64, stalled: Nanos) {
     // Relaxed: written by this task only.
     total.store(total.load(Ordering::Relaxed) + stalled.0, Ordering::Relaxed);
     if stalled.0 > task.stall_longest_ns.load(Ordering::Relaxed) {

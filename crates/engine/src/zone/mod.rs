@@ -19,7 +19,7 @@
 //! - ZONE-3: while the oldest waiter is older than 1 ms no newcomer takes a frame before it (reclaimers excepted).
 //!
 //! **Kernel.** page_alloc.c; the hand-off to waiters is ours (Linux's allocators race for freed pages).
-//! **Tests.** `tests.rs`; `tests/loom_handoff.rs`.
+//! **Tests.** Unit tests beside each file; `loom/zone.rs`.
 
 mod alloc;
 pub(crate) mod buddy;
@@ -212,9 +212,14 @@ impl Zone {
 
     /// Gives back one frame: to the CPU's cache, or to a waiter.
     pub(crate) fn free_one<W: World>(&self, world: &W, frame: u32) {
-        // Relaxed: a waiter that comes now drains the caches itself before it sleeps.
-        let nobody_waits = self.oldest_waiter_ns.load(Ordering::Relaxed) == 0;
-        if nobody_waits && self.cache(world).push(world, frame) {
+        // Relaxed: looked at again below.
+        let nobody_waits = || self.oldest_waiter_ns.load(Ordering::Relaxed) == 0;
+        if nobody_waits() && self.cache(world).push(world, frame) {
+            // A waiter queues, then drains the caches, before it sleeps. Either its drain comes after our push, or it
+            // held the cache's lock before us, and then this look sees it in the queue.
+            if !nobody_waits() {
+                self.drain(world);
+            }
             return;
         }
         self.free_to_buddy(world, &[frame]);
@@ -256,6 +261,10 @@ impl Zone {
         for task in &woken[..n] {
             world.unpark(*task);
         }
+        if n == woken.len() {
+            // More may wait.
+            self.free_to_buddy(world, &[]);
+        }
     }
 
     /// Hands free frames to the waiters at the head (ZONE-2). Waiters may go down to half of min: they have waited.
@@ -275,7 +284,7 @@ impl Zone {
     }
 
     /// Moves every cached frame to the buddy and serves the waiters.
-    pub(crate) fn drain<W: World>(&self, world: &W) {
+    fn drain<W: World>(&self, world: &W) {
         let mut frames = Vec::new();
         for cache in &self.caches {
             cache.drain(world, &mut frames);

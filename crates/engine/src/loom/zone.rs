@@ -1,0 +1,66 @@
+//! The hand-off of free frames to those who wait.
+
+use super::{
+    model,
+    rig::{Disk, Rig, spawn},
+};
+use crate::zone::Context;
+
+/// Empties the zone; the frames.
+fn exhaust(rig: &Rig) -> Vec<u32> {
+    let frames = std::iter::from_fn(|| rig.engine.alloc_page(Context::Reserve).ok());
+    frames.collect()
+}
+
+/// A frame handed to a waiter whose time runs out is taken or goes back: never lost, never given twice.
+#[test]
+fn hand_off_against_time_out() {
+    model(|| {
+        let rig = Rig::with_clock(Disk::default(), true);
+        let frames = exhaust(&rig);
+        let (r, all) = (rig.clone(), frames.clone());
+        let waiter = spawn(&rig.world, 1, move || {
+            if let Some(frame) = r.engine.wait_for_frame() {
+                assert!(all.contains(&frame));
+                r.fill(frame, 1);
+                r.engine.free_page(frame);
+            }
+        });
+        rig.engine.free_page(frames[0]);
+        rig.world.time_out(1);
+        rig.engine.free_page(frames[1]);
+        waiter.join().expect("no panic");
+        assert_eq!(rig.free(), 2, "ZONE-2: a frame is lost, or given twice");
+        assert_eq!(rig.engine.zone.nr_waiters(&*rig.world), 0);
+        rig.check_free(&frames[2..]);
+    });
+}
+
+/// A frame that is freed while a task comes to wait reaches that task: it does not hide in a cache. The clock stands
+/// still, so a hand-off that is lost is a deadlock.
+#[test]
+fn free_against_waiter() {
+    model(|| {
+        let rig = Rig::new(Disk::default());
+        let frames = exhaust(&rig);
+        let r = rig.clone();
+        let waiter = spawn(&rig.world, 1, move || {
+            let frame = r.engine.wait_for_frame().expect("no deadline");
+            r.engine.free_page(frame);
+        });
+        rig.engine.free_page(frames[0]);
+        rig.engine.free_page(frames[1]);
+        waiter.join().expect("no panic");
+        rig.check_free(&frames[2..]);
+    });
+}
+
+impl Rig {
+    /// Gives the rest back and checks everything.
+    fn check_free(&self, rest: &[u32]) {
+        for frame in rest {
+            self.engine.free_page(*frame);
+        }
+        self.check();
+    }
+}
