@@ -173,9 +173,9 @@ impl CacheBuilder {
             config.policy.background_percent,
             config.policy.limit_percent,
         );
-        if background >= limit || limit > 95 {
+        if background >= limit || limit > 90 {
             return Err(Error::Config(format!(
-                "dirty limits of {background}% and {limit}% are not possible; choose a background limit below the limit, and the limit up to 95%"
+                "dirty limits of {background}% and {limit}% are not possible; choose a background limit below the limit, and the limit up to 90%"
             )));
         }
         config.memory = self.memory.to_bytes()?;

@@ -115,8 +115,8 @@ impl PolicyPatch {
     pub fn problem(&self) -> Option<&'static str> {
         let limit = self.limit_percent.unwrap_or(60);
         let background = self.background_percent.unwrap_or(0);
-        if limit == 0 || limit > 95 {
-            return Some("limit_percent is a share of memory: expected 1 to 95");
+        if limit == 0 || limit > 90 {
+            return Some("limit_percent is a share of memory: expected 1 to 90");
         }
         if self.limit_percent.is_some() && background > limit {
             return Some(

@@ -31,6 +31,9 @@ impl<B: Backing> Backing for RefusingBacking<B> {
     fn write_pages(&self, context: WriteContext, batch: &mut Vec<Request>) {
         self.inner.write_pages(context, batch);
     }
+    fn write_page(&self, context: WriteContext, request: Request) {
+        self.inner.write_page(context, request);
+    }
     fn may_write(&self, context: WriteContext) -> bool {
         !context.is_reclaim() && self.inner.may_write(context)
     }

@@ -75,7 +75,9 @@ impl<W: World> Engine<W> {
     fn end_write(&self, m: &Mapping, request: &Request, result: Result<(), IoError>) {
         let n = request.frames.len() as u64;
         let ok = result.is_ok();
-        m.note_write(ok, self.world.now().0);
+        let now = self.world.now();
+        m.note_write(ok, now.0);
+        m.dev.note_write(ok, now);
         let epoch = {
             let mut d = m.durability.lock(&*self.world);
             if let Err(e) = result {
@@ -164,7 +166,9 @@ impl<W: World> Engine<W> {
     /// Who may go on now that a write has ended.
     fn after_write(&self, m: &Mapping) {
         self.waits.wake(&*self.world, Channel::Progress);
-        if self.nr_unclean() < self.thresholds.limit {
+        let unclean = self.nr_unclean();
+        let limit = self.thresholds.limit;
+        if unclean < limit || unclean < limit + self.excused(None) {
             self.waits.wake(&*self.world, Channel::Dirty);
         }
         self.unpark_flusher_if_asleep(&m.dev);

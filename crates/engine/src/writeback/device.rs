@@ -29,6 +29,8 @@ pub(crate) struct BackingDev {
     pub written: AtomicU64,
     pub dirtied: AtomicU64,
     in_flight: AtomicU64,
+    /// Since when every write has failed; 0 while they succeed.
+    failing_since_ns: AtomicU64,
     /// Pages that reclaim has asked for.
     pub kicked: AtomicU64,
     pub asleep: AtomicBool,
@@ -53,6 +55,7 @@ impl BackingDev {
             written: AtomicU64::new(0),
             dirtied: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
+            failing_since_ns: AtomicU64::new(0),
             kicked: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
             task: AtomicU32::new(0),
@@ -73,6 +76,24 @@ impl BackingDev {
     pub(crate) fn end_request(&self) {
         // Relaxed: as above.
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Notes how a write ended.
+    pub(crate) fn note_write(&self, ok: bool, now: Nanos) {
+        // Relaxed: policy.
+        let since = self.failing_since_ns.load(Ordering::Relaxed);
+        match (ok, since) {
+            (true, 0) | (false, 1..) => {}
+            (true, _) => self.failing_since_ns.store(0, Ordering::Relaxed),
+            (false, 0) => self.failing_since_ns.store(now.0.max(1), Ordering::Relaxed),
+        }
+    }
+
+    /// Has every write failed for `span`?
+    pub(crate) fn failing(&self, now: Nanos, span: Nanos) -> bool {
+        // Relaxed: policy.
+        let since = self.failing_since_ns.load(Ordering::Relaxed);
+        since != 0 && now.0.saturating_sub(since) >= span.0
     }
 
     /// More than 7/8 of the queue is in use (`bdi_write_congested`).

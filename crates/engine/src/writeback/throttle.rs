@@ -2,7 +2,8 @@
 //!
 //! Below *freerun* nobody pauses. Above it a task pays, every few pages, the time its pages cost at the rate that
 //! [`super::ratelimit`] allows, at most `pause_max` at a time; at the limit it waits until pages have been written. A
-//! device whose writes have failed for `fail_after` gives its writers the error instead.
+//! device whose writes have failed for `fail_after` gives its writers the error instead, and its dirty pages no longer
+//! slow the writers of other devices, up to a quarter of memory.
 //!
 //! **Context.** A writer, without locks or latches of this call; it may hold guards.
 //! **Kernel.** balance_dirty_pages (3.2 and later); `DirtierWrites` is that of 2.6.35.
@@ -17,11 +18,14 @@ use crate::sync::Ordering;
 use crate::trace::Event;
 use crate::wait::Channel;
 use crate::world::{Nanos, World};
+use crate::writeback::BackingDev;
 use crate::zone::note_stall;
 use std::sync::Arc;
 
 /// The most pages a task dirties between two looks (`ratelimit_pages`).
 const POLL_MAX: u64 = 32;
+/// One part in so many of memory may hold pages that cannot be written without slowing the writers of other devices.
+const FAILED_SHARE: u64 = 4;
 /// Pages that a throttled writer writes itself: one and a half times what it dirtied (sync_writeback_pages).
 const WRITE_CHUNK: usize = 48;
 
@@ -63,6 +67,24 @@ impl<W: World> Engine<W> {
     }
 
     #[doc(alias = "balance_dirty_pages_ratelimited")]
+    /// The pages that slow the writers of `m`.
+    fn unclean_for(&self, m: &Mapping) -> u64 {
+        self.nr_unclean().saturating_sub(self.excused(Some(&m.dev)))
+    }
+
+    /// Unclean pages of devices, other than `but`, that have failed for `fail_after`; at most `FAILED_SHARE` of memory.
+    pub(super) fn excused(&self, but: Option<&Arc<BackingDev>>) -> u64 {
+        let (now, span) = (self.world.now(), self.config().fail_after);
+        let devices = self.devices.lock(&*self.world).clone();
+        let failed: u64 = devices
+            .iter()
+            .filter(|d| but.is_none_or(|but| !Arc::ptr_eq(d, but)) && d.failing(now, span))
+            // Relaxed: policy.
+            .map(|d| d.nr_dirty.load(Ordering::Relaxed) + d.nr_writeback.load(Ordering::Relaxed))
+            .sum();
+        failed.min(self.frames.len() as u64 / FAILED_SHARE)
+    }
+
     #[cold]
     fn throttle_dirty(&self, m: &Arc<Mapping>, dirtied: u64) -> Result<(), Error> {
         self.failing_error(m)?;
@@ -92,7 +114,7 @@ impl<W: World> Engine<W> {
         let task = self.world.task();
         // Relaxed: written by this task only.
         let last = task.throttled_at_ns.load(Ordering::Relaxed);
-        let unclean = self.nr_unclean();
+        let unclean = self.unclean_for(m);
         let ratio = self.position(m, unclean);
         let rate = self.learn_rates(m, start, unclean, ratio);
         let owed = pause_ns(dirtied, rate, ratio, pause_max);
@@ -120,7 +142,7 @@ impl<W: World> Engine<W> {
         let start = self.world.now();
         let mut written = self.stat.get(Event::NrWritten);
         let mut progress_at = start;
-        while self.nr_unclean() >= self.thresholds.limit {
+        while self.unclean_for(m) >= self.thresholds.limit {
             self.failing_error(m)?;
             self.unpark_flusher_if_asleep(&m.dev);
             let now = self.world.now();
@@ -136,10 +158,12 @@ impl<W: World> Engine<W> {
                 });
             }
             let until = now.plus(Nanos::from_millis(100));
+            // Fixed for this turn: a condition that time makes true has no waker.
+            let limit = self.thresholds.limit + self.excused(Some(&m.dev));
             let _ = self
                 .waits
                 .wait(&*self.world, &self.stat, Channel::Dirty, until, || {
-                    self.nr_unclean() < self.thresholds.limit
+                    self.nr_unclean() < limit
                 });
         }
         Ok(())
@@ -178,7 +202,7 @@ impl<W: World> Engine<W> {
     /// Before 3.2: the writer writes pages of its file until there are fewer dirty ones than the limit.
     fn dirtier_writes(&self, m: &Arc<Mapping>, start: Nanos) -> Result<(), Error> {
         let mut batch = Vec::new();
-        while self.nr_unclean() > self.thresholds.limit {
+        while self.unclean_for(m) > self.thresholds.limit {
             self.failing_error(m)?;
             self.count(Event::Throttled, 1);
             let mut wrote = 0;
@@ -188,7 +212,7 @@ impl<W: World> Engine<W> {
                     .write_batch(m, &batch, WriteContext::Writer, usize::MAX)
                     .pages;
             }
-            if self.nr_unclean() <= self.thresholds.limit {
+            if self.unclean_for(m) <= self.thresholds.limit {
                 break;
             }
             if wrote == 0 || m.dev.congested() {

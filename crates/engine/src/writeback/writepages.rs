@@ -142,7 +142,13 @@ impl<W: World> Engine<W> {
         }
         m.dev.begin_requests(ready.len() as u64);
         self.world.charge(Work::Submit, ready.len() as u32);
-        m.backing.write_pages(context, ready);
+        match ready.as_slice() {
+            [one] if one.frames.len() == 1 => {
+                let one = ready.remove(0);
+                m.backing.write_page(context, one);
+            }
+            _ => m.backing.write_pages(context, ready),
+        }
         debug_assert!(ready.is_empty(), "a backing takes every request");
     }
 
