@@ -86,7 +86,8 @@ impl WaitTable {
         }
     }
 
-    /// Sleeps until `ready` or until `until`.
+    /// Sleeps until `ready` or until `until`. `ready` may take what it looks for: after it has said yes it is not asked
+    /// again.
     pub(crate) fn wait<W: World>(
         &self,
         world: &W,
@@ -99,7 +100,8 @@ impl WaitTable {
         task.assert_no_locks();
         let bucket = &self.buckets[channel.bucket()];
         let mut entered = false;
-        let mut grace = false;
+        // The deadline fired while we slept, and nobody had taken us out.
+        let mut unwoken = false;
         loop {
             if !entered {
                 let mut waiters = bucket.waiters.lock_for(task);
@@ -110,26 +112,41 @@ impl WaitTable {
             // WAIT-1: our entry is visible before we look.
             fence(Ordering::SeqCst);
             if ready() {
+                if unwoken {
+                    self.expect_waker(world, stat, channel);
+                }
                 self.leave(world, bucket, channel);
                 return Waited::Ready;
             }
-            let limit = if grace { until.plus(GRACE) } else { until };
-            if world.now() >= limit {
-                let still_in = self.leave(world, bucket, channel);
-                if !ready() {
-                    return Waited::TimedOut;
-                }
-                if still_in && (grace || world.is_lab()) {
-                    lost_wakeup(world, stat, channel);
-                }
-                return Waited::Ready;
+            if world.now() >= until {
+                self.leave(world, bucket, channel);
+                // The last look: `ready` may take what it looks for, so its answer is never thrown away.
+                return if ready() {
+                    Waited::Ready
+                } else {
+                    Waited::TimedOut
+                };
             }
-            world.park(limit);
-            if world.now() >= until && !grace && !world.is_lab() && ready() {
-                // True, and nobody has told us: on real threads the waker may be on its way. Give it a moment.
-                grace = true;
-            }
+            world.park(until);
             entered = self.is_in(world, bucket, channel);
+            unwoken = entered && world.now() >= until;
+        }
+    }
+
+    /// The condition is true at the deadline and nobody has told us. On real threads the waker may be on its way: gives it
+    /// a moment before calling it lost (WAIT-2).
+    #[cold]
+    fn expect_waker<W: World>(&self, world: &W, stat: &VmStat, channel: Channel) {
+        let bucket = &self.buckets[channel.bucket()];
+        let until = world.now().plus(GRACE);
+        while !world.is_lab() && world.now() < until {
+            if !self.is_in(world, bucket, channel) {
+                return;
+            }
+            world.park(until);
+        }
+        if self.is_in(world, bucket, channel) {
+            lost_wakeup(world, stat, channel);
         }
     }
 
@@ -138,17 +155,16 @@ impl WaitTable {
         waiters.contains(&(channel, world.task().id()))
     }
 
-    /// Takes the caller out; false when a waker has done so.
-    fn leave<W: World>(&self, world: &W, bucket: &Bucket, channel: Channel) -> bool {
+    /// Takes the caller out, unless a waker has done so.
+    fn leave<W: World>(&self, world: &W, bucket: &Bucket, channel: Channel) {
         let mut waiters = bucket.waiters.lock(world);
         let me = (channel, world.task().id());
         let Some(at) = waiters.iter().position(|w| *w == me) else {
-            return false;
+            return;
         };
         waiters.remove(at);
         // Relaxed: a count that is too high costs a look; see `wake`.
         bucket.count.fetch_sub(1, Ordering::Relaxed);
-        true
     }
 
     /// Wakes all who wait on `channel`. Cheap when nobody does.

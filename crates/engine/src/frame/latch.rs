@@ -2,7 +2,9 @@
 //!
 //! **Context.** Waiting: a task without engine locks. Letting go: anyone, completion context included.
 
-use super::state::{ERROR, EXCL, EXCL_WAIT, HASHED, LOADING, ORPHAN, Released, WAITERS, WRITEBACK};
+use super::state::{
+    ERROR, EXCL, EXCL_WAIT, HASHED, HOLDERS, LOADING, ORPHAN, Released, VERSION, WAITERS,
+};
 use crate::engine::Engine;
 use crate::trace::Event;
 use crate::wait::{Channel, Waited};
@@ -48,10 +50,12 @@ impl<W: World> Engine<W> {
         self.waits.wake(&*self.world, Channel::Frame(frame));
     }
 
-    /// Sleeps until `ready(word)` of the frame's state. The frame may change hands meanwhile: look the page up again.
+    /// Sleeps until `ready(word)` of the frame's state, or until the frame has another life than in the word `seen`: then
+    /// the page is gone from it. The caller looks the page up again in any case.
     pub(crate) fn wait_frame(
         &self,
         frame: u32,
+        seen: u64,
         until: Nanos,
         mut ready: impl FnMut(u64) -> bool,
     ) -> Waited {
@@ -65,44 +69,46 @@ impl<W: World> Engine<W> {
             || {
                 // The flag is set in the same word that the waker changes: one of the two changes is first, and either
                 // the waker sees WAITERS or we see its change.
-                let s = state.set(WAITERS);
-                ready(s)
+                let s = state.set_in_life(seen, WAITERS);
+                (s ^ seen) & VERSION != 0 || ready(s)
             },
         )
     }
 
     /// Sleeps until the page may be latched shared, or is gone.
-    pub(crate) fn wait_sharable(&self, frame: u32, until: Nanos) -> Waited {
-        self.wait_frame(frame, until, |s| {
+    pub(crate) fn wait_sharable(&self, frame: u32, seen: u64, until: Nanos) -> Waited {
+        self.wait_frame(frame, seen, until, |s| {
             s & HASHED == 0 || s & (EXCL | EXCL_WAIT | LOADING) == 0
         })
     }
 
     /// Sleeps until the page may be latched exclusively, or is gone. Keeps new shared holders out meanwhile.
-    pub(crate) fn wait_exclusive(&self, frame: u32, until: Nanos) -> Waited {
-        use super::state::HOLDERS;
+    pub(crate) fn wait_exclusive(&self, frame: u32, seen: u64, until: Nanos) -> Waited {
         let state = &self.frames.get(frame).state;
-        let waited = self.wait_frame(frame, until, |s| {
+        let waited = self.wait_frame(frame, seen, until, |s| {
             if s & HASHED == 0 || s & (EXCL | LOADING | HOLDERS) == 0 {
                 return true;
             }
             if s & EXCL_WAIT == 0 && s & HOLDERS != 0 {
-                state.set(EXCL_WAIT);
+                // Only in this life: on another page nobody would ever take it back.
+                state.set_in_life(seen, EXCL_WAIT);
                 // Looked at again: the last holder may have left in between.
-                return state.peek() & (EXCL | LOADING | HOLDERS) == 0;
+                let s = state.peek();
+                return (s ^ seen) & VERSION != 0 || s & (EXCL | LOADING | HOLDERS) == 0;
             }
             false
         });
         if waited == Waited::TimedOut {
-            state.clear(EXCL_WAIT);
-            self.wake_frame(frame);
+            self.stop_waiting_exclusive(frame);
         }
         waited
     }
 
-    /// Sleeps until the page is not under writeback.
-    pub(crate) fn wait_writeback(&self, frame: u32, until: Nanos) -> Waited {
-        self.wait_frame(frame, until, |s| s & WRITEBACK == 0)
+    /// Lets shared holders in again. Others who wait exclusively set the flag anew.
+    pub(crate) fn stop_waiting_exclusive(&self, frame: u32) {
+        if self.frames.get(frame).state.clear(EXCL_WAIT) & EXCL_WAIT != 0 {
+            self.wake_frame(frame);
+        }
     }
 
     /// Frees a frame that the caller has claimed: EXCL on it, out of the index, no holder, no I/O (FRAME-3).

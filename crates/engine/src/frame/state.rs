@@ -55,7 +55,8 @@ pub(crate) const FREE: u64 = flag(17);
 /// Under writeback, and a newer copy has taken its place: that copy's write waits for the end of this one.
 pub(crate) const SUPERSEDED: u64 = flag(18);
 const VERSION_SHIFT: u32 = 44;
-const VERSION: u64 = !0 << VERSION_SHIFT;
+/// Counts the lives of the frame.
+pub(crate) const VERSION: u64 = !0 << VERSION_SHIFT;
 
 /// What keeps an orphan from being freed.
 const BUSY: u64 = HOLDERS | EXCL | LOADING | WRITEBACK | ISOLATED;
@@ -265,6 +266,22 @@ impl State {
         self.0.fetch_or(flags, Ordering::AcqRel)
     }
 
+    /// Sets flags if the frame still has the life of the word `seen`; returns the word before, which tells.
+    pub(crate) fn set_in_life(&self, seen: u64, flags: u64) -> u64 {
+        let mut s = self.peek();
+        while (s ^ seen) & VERSION == 0 {
+            // AcqRel: as in `set`.
+            match self
+                .0
+                .compare_exchange_weak(s, s | flags, Ordering::AcqRel, Ordering::Relaxed)
+            {
+                Ok(_) => return s,
+                Err(now) => s = now,
+            }
+        }
+        s
+    }
+
     /// Clears flags; returns the word before.
     pub(crate) fn clear(&self, flags: u64) -> u64 {
         // AcqRel: as in `set`.
@@ -275,8 +292,9 @@ impl State {
     pub(crate) fn reset(&self, flags: u64) {
         let s = self.peek();
         let version = (s & VERSION).wrapping_add(1 << VERSION_SHIFT) & VERSION;
-        // Release: the key and the bytes are visible to whoever finds the frame in its new life.
-        self.0.store(version | flags, Ordering::Release);
+        // Release: the key and the bytes are visible to whoever finds the frame in its new life. An exchange and not a
+        // store: a late waiter may change the word at the same time, and all changes are one total order.
+        self.0.swap(version | flags, Ordering::AcqRel);
     }
 
     /// Takes the references seen since the last look: 0, 1 or 2.

@@ -16,7 +16,7 @@ use super::{Key, Mapping};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::frame::state::{
-    ACTIVE, EXCL, EXCL_WAIT, HASHED, LOADING, Latch, ORPHAN, REF1, UPTODATE, WRITEBACK,
+    ACTIVE, EXCL, HASHED, LOADING, Latch, ORPHAN, REF1, UPTODATE, WRITEBACK,
 };
 use crate::lru::LruList;
 use crate::lru::workingset::belongs_to_the_working_set;
@@ -25,7 +25,7 @@ use crate::wait::Waited;
 use crate::world::{Nanos, Work, World};
 
 /// What a locked look-up found.
-enum Found {
+pub(super) enum Found {
     /// Latched.
     Held(u32),
     /// There, but not now.
@@ -89,7 +89,7 @@ impl<W: World> Engine<W> {
     }
 
     /// Finds a page under the region lock and tries `latch` on it. The answer is exact.
-    fn find_locked(&self, key: Key, latch: impl Fn(u32) -> Latch) -> Found {
+    pub(super) fn find_locked(&self, key: Key, latch: impl Fn(u32) -> Latch) -> Found {
         let hash = self.index.hash(key);
         let region = self.index.lock(self.world.task(), hash);
         let found = region.find(hash, |f| {
@@ -102,7 +102,7 @@ impl<W: World> Engine<W> {
             Latch::Busy(s) => Found::Busy(f, s),
             Latch::Full => Found::Full,
             // In the index but not HASHED: its owner is taking it out. It looks busy until the region lock is free.
-            Latch::Gone => Found::Busy(f, EXCL),
+            Latch::Gone => Found::Busy(f, self.frames.get(f).state.peek() | EXCL),
         }
     }
 
@@ -162,7 +162,7 @@ impl<W: World> Engine<W> {
         let now = self.world.now();
         if s & LOADING != 0 {
             let until = start.plus(self.config().io_timeout);
-            let waited = self.wait_frame(f, until, |s| s & HASHED == 0 || s & LOADING == 0);
+            let waited = self.wait_frame(f, s, until, |s| s & HASHED == 0 || s & LOADING == 0);
             if waited == Waited::TimedOut {
                 return Err(Error::TimedOut {
                     what: "read",
@@ -173,14 +173,14 @@ impl<W: World> Engine<W> {
         }
         let until = start.plus(self.config().latch_timeout);
         let waited = if now >= until {
-            if excl && self.frames.get(f).state.clear(EXCL_WAIT) & EXCL_WAIT != 0 {
-                self.wake_frame(f);
+            if excl {
+                self.stop_waiting_exclusive(f);
             }
             Waited::TimedOut
         } else if excl {
-            self.wait_exclusive(f, until)
+            self.wait_exclusive(f, s, until)
         } else {
-            self.wait_sharable(f, until)
+            self.wait_sharable(f, s, until)
         };
         if waited == Waited::TimedOut {
             return Err(Error::Busy {
@@ -498,7 +498,7 @@ impl<W: World> Engine<W> {
     }
 }
 
-fn too_many(page: u64) -> Error {
+pub(super) fn too_many(page: u64) -> Error {
     Error::TooManyHolders {
         page,
         max: crate::frame::state::HOLDERS_MAX,

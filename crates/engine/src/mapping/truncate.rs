@@ -7,9 +7,10 @@
 //! **Kernel.** truncate.c: truncate_setsize, truncate_inode_pages_range, invalidate_mapping_pages.
 
 use super::Mapping;
+use super::filemap::{Found, too_many};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::frame::state::{HASHED, LOADING, Latch, ORPHAN};
+use crate::frame::state::{HASHED, LOADING, ORPHAN};
 use crate::wait::{Channel, Waited};
 use crate::world::{Nanos, World};
 use std::ops::Range;
@@ -86,17 +87,17 @@ impl<W: World> Engine<W> {
     /// Latches the page that will be the last, if it is in memory.
     fn latch_for_truncate(&self, m: &Mapping, page: u64) -> Result<Option<u32>, Error> {
         let until = self.world.now().plus(self.config().latch_timeout);
+        let key = super::Key {
+            mapping: m.id,
+            page,
+        };
         loop {
-            let Some(frame) = self.find_frame(m.id, page) else {
-                return Ok(None);
-            };
-            let f = self.frames.get(frame);
-            match f.state.try_excl() {
-                Latch::Held if f.mapping() == m.id && f.page() == page => return Ok(Some(frame)),
-                Latch::Held => self.release(frame, crate::frame::state::EXCL, 0),
-                Latch::Gone => {}
-                Latch::Busy(_) | Latch::Full => {
-                    if self.wait_exclusive(frame, until) == Waited::TimedOut {
+            match self.find_locked(key, |f| self.frames.get(f).state.try_excl()) {
+                Found::Held(frame) => return Ok(Some(frame)),
+                Found::Miss => return Ok(None),
+                Found::Full => return Err(too_many(page)),
+                Found::Busy(frame, seen) => {
+                    if self.wait_exclusive(frame, seen, until) == Waited::TimedOut {
                         return Err(Error::Busy {
                             page,
                             waited: self.config().latch_timeout,

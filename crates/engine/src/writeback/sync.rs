@@ -143,9 +143,15 @@ impl<W: World> Engine<W> {
     ) -> Result<(), Error> {
         let until = self.world.now().plus(self.config().latch_timeout);
         for (page, frame) in batch {
-            let old = m.dirty.lock(&*self.world).superseded(*page);
-            if let Some(old) = old {
-                let waited = self.wait_writeback(old, start.plus(self.config().io_timeout));
+            // The word is read under the dirty lock, where the older copy's write cannot end.
+            let old = {
+                let dirty = m.dirty.lock(&*self.world);
+                let old = dirty.superseded(*page);
+                old.map(|f| (f, self.frames.get(f).state.peek()))
+            };
+            if let Some((old, seen)) = old {
+                let until = start.plus(self.config().io_timeout);
+                let waited = self.wait_frame(old, seen, until, |s| s & WRITEBACK == 0);
                 return self.in_time(waited, start);
             }
             let s = self.frames.get(*frame).state.peek();
@@ -155,7 +161,7 @@ impl<W: World> Engine<W> {
             if s & (EXCL | LOADING | WRITEBACK) == 0 {
                 continue;
             }
-            let waited = self.wait_frame(*frame, until, |s| {
+            let waited = self.wait_frame(*frame, s, until, |s| {
                 s & HASHED == 0 || s & (EXCL | LOADING | WRITEBACK) == 0
             });
             return match waited {
