@@ -1,4 +1,7 @@
 //! Rounds that live in memory: pinned threads that start together, and the time of one operation.
+//!
+//! **What counts.** Wall time, less the time a thread was ready to run and another program had its CPU (the kernel's
+//! `run_delay`): on a machine with nothing else to do the two are the same. Time asleep, as for a contended lock, counts.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::sync::Barrier;
@@ -22,6 +25,15 @@ fn pin(n: usize) {
     }
 }
 
+/// Nanoseconds the calling thread has been ready to run without a CPU; 0 where the kernel does not say.
+fn run_delay_ns() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split(' ')
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
+}
+
 /// Nanoseconds of one operation as a thread sees it, mean over `threads` threads, each pinned to a CPU of its own.
 /// `make` gives the work of a thread: a function that does so many operations.
 pub fn ns_per_op<W: FnMut(usize)>(
@@ -35,13 +47,15 @@ pub fn ns_per_op<W: FnMut(usize)>(
         let mut work = make(n);
         work(BATCH);
         start.wait();
-        let (begin, mut ops) = (Instant::now(), 0usize);
+        let (delay, begin, mut ops) = (run_delay_ns(), Instant::now(), 0usize);
         loop {
             work(BATCH);
             ops += BATCH;
             let passed = begin.elapsed();
             if passed >= length {
-                return passed.as_nanos() as f64 / ops as f64;
+                let waited = Duration::from_nanos(run_delay_ns() - delay);
+                let ran = passed.saturating_sub(waited);
+                return ran.as_nanos() as f64 / ops as f64;
             }
         }
     };

@@ -122,7 +122,7 @@ pub fn run(bench: &mut Bench, group: &'static str) -> Outcome<Vec<Row>> {
         .map(|((expect, own), peer)| Row::new(group, expect, own).peer("plain memory", peer))
         .collect();
     let note = format!(
-        "1 GiB resident in a budget of {} MiB, {held}; 8 bytes at a random multiple of 8; the key costs {cost:.2} ns of it (not subtracted); threads pinned, time as each thread sees it; plain memory: the same 8 bytes of 1 GiB on huge pages, the bound",
+        "1 GiB resident in a budget of {} MiB, {held}; 8 bytes at a random multiple of 8; the key costs {cost:.2} ns of it (not subtracted); threads pinned, time as each thread sees it, less its waits for a CPU that another program had; plain memory: the same 8 bytes of 1 GiB on huge pages, the bound",
         MEMORY / MIB
     );
     rows[0].notes.push(note);
