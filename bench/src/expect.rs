@@ -57,6 +57,14 @@ pub const HIT_DEPENDENT_2: Expect = expect(
     Goal::None,
 );
 
+/// The same instructions when no load leaves the core: two locked ones and some fifty others.
+pub const HIT_NEAR: Expect = expect(
+    "page() hit, 128 pages in the CPU's cache, 1 thread",
+    Unit::Ns,
+    20.0,
+    Goal::None,
+);
+
 /// 40 ns and the copy, against the call, the look-up and the same copy: 170 against 420 ns.
 pub const READ_4K_256M: Expect = expect(
     "read_at hit, 4 KiB of 256 MiB",
