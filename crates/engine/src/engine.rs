@@ -7,7 +7,7 @@
 use crate::backing::Backing;
 use crate::error::Error;
 use crate::file::{File, FileId, FileOptions};
-use crate::frame::{FrameTable, Memory};
+use crate::frame::{Carver, Frame, FrameTable, Memory};
 use crate::io::IoSink;
 use crate::lru::workingset::{NonresidentAge, Shadows};
 use crate::lru::{Lru, LruList};
@@ -64,14 +64,15 @@ pub struct Engine<W: World> {
     me: Weak<Engine<W>>,
 }
 
+/// Bytes of the tables that lie in the arena behind `frames` frames.
+fn tables_of(frames: usize) -> usize {
+    Carver::bytes_for::<Frame>(frames) + Index::bytes_for(frames) + Shadows::bytes_for(frames)
+}
+
 /// How many frames a budget gives, metadata paid.
 fn frames_of(memory: u64, frame_size: usize) -> usize {
     let cost = |n: usize| {
-        n * (frame_size + size_of::<crate::frame::Frame>())
-            + Index::bytes_for(n)
-            + Buddy::bytes_for(n, top_order(frame_size))
-            + Shadows::bytes_for(n)
-            + FIXED_BYTES
+        n * frame_size + tables_of(n) + Buddy::bytes_for(n, top_order(frame_size)) + FIXED_BYTES
     };
     let (mut low, mut high) = (0, (memory / frame_size as u64) as usize);
     while low < high {
@@ -131,7 +132,9 @@ impl<W: World> Engine<W> {
     /// `Config` for settings that make no sense; `Os` when memory or a task is refused.
     pub fn new(world: Arc<W>, config: Config) -> Result<Arc<Engine<W>>, Error> {
         let frames = check_config(&config)?;
-        let arena = world.arena(frames * config.frame_size)?;
+        let data = frames * config.frame_size;
+        let arena = Arc::new(world.arena(data + tables_of(frames))?);
+        let mut carver = Carver::new(arena.clone(), data);
         let top = top_order(config.frame_size);
         let watermarks = Watermarks::new(config.memory, config.frame_size);
         let share = |percent: u8| frames as u64 * u64::from(percent) / 100;
@@ -140,11 +143,11 @@ impl<W: World> Engine<W> {
             id: (world.random() as u32).max(1),
             page_shift: config.frame_size.ilog2(),
             memory: Memory::new(arena, config.frame_size, frames),
-            frames: FrameTable::new(frames),
-            index: Index::new(frames, seed),
+            frames: FrameTable::new(&mut carver, frames),
+            index: Index::new(&mut carver, frames, seed),
             zone: Zone::new(frames, top, watermarks, world.cpus()),
             lru: Lru::new(),
-            shadows: Shadows::new(frames),
+            shadows: Shadows::new(&mut carver, frames),
             age: NonresidentAge::new(),
             waits: WaitTable::new(),
             stat: VmStat::new(),

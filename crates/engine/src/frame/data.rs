@@ -3,10 +3,11 @@
 
 use crate::io::IoBuf;
 use crate::world::Arena;
+use std::sync::Arc;
 
 /// The arena, cut into frames.
 pub(crate) struct Memory<A: Arena> {
-    arena: A,
+    arena: Arc<A>,
     base: *mut u8,
     frame_size: usize,
     frames: usize,
@@ -22,7 +23,7 @@ unsafe impl<A: Arena> Send for Memory<A> {}
 unsafe impl<A: Arena> Sync for Memory<A> {}
 
 impl<A: Arena> Memory<A> {
-    pub(crate) fn new(arena: A, frame_size: usize, frames: usize) -> Memory<A> {
+    pub(crate) fn new(arena: Arc<A>, frame_size: usize, frames: usize) -> Memory<A> {
         assert!(
             frames * frame_size <= arena.len(),
             "the arena holds all frames"

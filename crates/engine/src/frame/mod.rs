@@ -22,8 +22,10 @@
 
 pub(crate) mod data;
 mod latch;
+pub(crate) mod metadata;
 pub(crate) mod state;
 mod table;
 
 pub(crate) use data::Memory;
+pub(crate) use metadata::{Carver, Table};
 pub(crate) use table::{DirtyLinks, Frame, FrameTable, LruLinks};

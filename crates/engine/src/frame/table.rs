@@ -1,5 +1,6 @@
 //! The descriptors: one for each frame, never freed.
 
+use super::metadata::{Carver, Table};
 use super::state::{FREE, State};
 use crate::lru::list::Links;
 pub(crate) use crate::lru::list::NONE;
@@ -74,13 +75,13 @@ impl Frame {
 
 /// All descriptors.
 pub(crate) struct FrameTable {
-    frames: Box<[Frame]>,
+    frames: Table<Frame>,
 }
 
 impl FrameTable {
-    pub(crate) fn new(frames: usize) -> FrameTable {
+    pub(crate) fn new(carver: &mut Carver, frames: usize) -> FrameTable {
         FrameTable {
-            frames: (0..frames).map(|_| Frame::new()).collect(),
+            frames: carver.carve(frames, |_| Frame::new()),
         }
     }
 

@@ -23,6 +23,7 @@
 //!
 //! **Tests.** Here, against a `Vec` for each set.
 
+use crate::frame::{Carver, Table};
 use crate::sync::{Ordering, hint::AtomicU64};
 
 /// Shadows of a set: one cache line.
@@ -34,9 +35,8 @@ pub(crate) struct NonresidentAge(AtomicU64);
 
 /// The shadows of evicted pages. See the module's head.
 #[doc(alias = "workingset_eviction")]
-#[derive(Debug)]
 pub(crate) struct Shadows {
-    sets: Vec<Set>,
+    sets: Table<Set>,
 }
 
 /// Words of tag << 32 | time; 0 when empty.
@@ -70,16 +70,16 @@ impl NonresidentAge {
 
 impl Shadows {
     /// Room for one shadow for each of `frames` frames, rounded down to whole sets, at least one set.
-    pub fn new(frames: usize) -> Shadows {
+    pub fn new(carver: &mut Carver, frames: usize) -> Shadows {
         let set = || Set(std::array::from_fn(|_| AtomicU64::new(0)));
         Shadows {
-            sets: (0..set_count(frames)).map(|_| set()).collect(),
+            sets: carver.carve(set_count(frames), |_| set()),
         }
     }
 
     /// Bytes of memory the shadows of `frames` frames take: 8 a frame.
     pub fn bytes_for(frames: usize) -> usize {
-        size_of::<Shadows>() + set_count(frames) * size_of::<Set>()
+        size_of::<Shadows>() + Carver::bytes_for::<Set>(set_count(frames))
     }
 
     /// Remembers that the page of `hash` is evicted at `age`. An older shadow of it is replaced.
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn distance_counts_evictions_and_activations() {
-        let (shadows, clock) = (Shadows::new(64), NonresidentAge::new());
+        let (shadows, clock) = (Shadows::new(&mut Carver::heap(), 64), NonresidentAge::new());
         shadows.evict(hash(1), clock.advance(1));
         shadows.evict(hash(2), clock.advance(1));
         clock.advance(5);
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_clock_may_wrap() {
-        let shadows = Shadows::new(8);
+        let shadows = Shadows::new(&mut Carver::heap(), 8);
         for page in 0..9 {
             shadows.evict(hash(page), u64::from(u32::MAX) - 4 + page);
         }
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn an_empty_word_is_no_shadow() {
-        let shadows = Shadows::new(8);
+        let shadows = Shadows::new(&mut Carver::heap(), 8);
         assert_eq!(shadows.refault(0, 5), None);
         shadows.evict(0, 0);
         assert_eq!(shadows.refault(0, 5), Some(5));
@@ -206,8 +206,8 @@ mod tests {
     #[test]
     fn at_most_one_word_a_frame() {
         for frames in [8, 9, 1000, 262_144] {
-            assert!(Shadows::new(frames).sets.len() * WAYS <= frames);
-            assert!(Shadows::bytes_for(frames) <= frames * 8 + size_of::<Shadows>());
+            assert!(Shadows::new(&mut Carver::heap(), frames).sets.len() * WAYS <= frames);
+            assert!(Shadows::bytes_for(frames) <= frames * 8 + size_of::<Shadows>() + 64);
         }
     }
 
@@ -220,7 +220,7 @@ mod tests {
             frames in 1usize..100, start in prop_oneof![Just(0), Just((1u64 << 32) - 100)],
             ops in prop::collection::vec((any::<bool>(), 0u64..150, 0u64..3), 1..600),
         ) {
-            let (shadows, clock) = (Shadows::new(frames), NonresidentAge::new());
+            let (shadows, clock) = (Shadows::new(&mut Carver::heap(), frames), NonresidentAge::new());
             clock.advance(start);
             let mut model: Vec<Vec<(u64, u64)>> = vec![Vec::new(); shadows.sets.len()];
             let set_of = |page| ((u128::from(hash(page)) * shadows.sets.len() as u128) >> 64) as usize;
@@ -246,7 +246,7 @@ mod tests {
     /// Races lose shadows; what is found is a distance that was possible, once.
     #[test]
     fn races_are_only_lossy() {
-        let (shadows, clock) = (Shadows::new(64), NonresidentAge::new());
+        let (shadows, clock) = (Shadows::new(&mut Carver::heap(), 64), NonresidentAge::new());
         let rounds = if cfg!(miri) { 50 } else { 5_000 };
         let found: u64 = std::thread::scope(|scope| {
             let tasks: Vec<_> = (0..3u64)

@@ -27,6 +27,7 @@
 //!
 //! **Tests.** Here: a `HashMap` as the model, forced collisions, spread of sequential keys, readers beside a writer.
 
+use crate::frame::{Carver, Table};
 use crate::sync::{AtomicU64, Lock, LockGuard, Ordering, Rank};
 use crate::world::Task;
 
@@ -48,9 +49,8 @@ pub(crate) struct Key {
 }
 
 /// The table. See the module's head.
-#[derive(Debug)]
 pub(crate) struct Index {
-    buckets: Vec<Bucket>,
+    buckets: Table<Bucket>,
     locks: Vec<RegionLock>,
     /// Buckets of each region: all of them have as many.
     region_buckets: usize,
@@ -80,7 +80,7 @@ const _: () = assert!(FRAMES_PER_BUCKET < WAYS);
 
 impl Index {
     /// An empty index for `frames` frames, its hash drawn from `seed`. Allocates [`Index::bytes_for`] bytes.
-    pub fn new(frames: usize, seed: u64) -> Index {
+    pub fn new(carver: &mut Carver, frames: usize, seed: u64) -> Index {
         assert!(
             frames < u32::MAX as usize,
             "INDEX-2: a frame number has 32 bits"
@@ -88,7 +88,7 @@ impl Index {
         let buckets = bucket_count(frames);
         let mut state = seed;
         Index {
-            buckets: (0..buckets).map(|_| Bucket::new()).collect(),
+            buckets: carver.carve(buckets, |_| Bucket::new()),
             locks: (0..buckets.div_ceil(REGION_BUCKETS))
                 .map(|_| RegionLock(Lock::new(Rank::Index, ())))
                 .collect(),
@@ -101,7 +101,7 @@ impl Index {
     pub fn bytes_for(frames: usize) -> usize {
         let buckets = bucket_count(frames);
         size_of::<Index>()
-            + buckets * size_of::<Bucket>()
+            + Carver::bytes_for::<Bucket>(buckets)
             + buckets.div_ceil(REGION_BUCKETS) * size_of::<RegionLock>()
     }
 

@@ -1,6 +1,7 @@
 //! Tests of the index.
 
 use super::*;
+use crate::frame::Carver;
 use crate::sync::AtomicBool;
 use crate::world::TaskId;
 use proptest::prelude::*;
@@ -40,7 +41,7 @@ proptest! {
     /// The index answers as a `HashMap` does. `weak` hashes put all keys into few buckets of one region.
     #[test]
     fn same_as_a_hash_map(ops in ops(), frames in 1usize..420, weak in any::<bool>(), seed in any::<u64>()) {
-        let (index, task) = (Index::new(frames, seed), task());
+        let (index, task) = (Index::new(&mut Carver::heap(), frames, seed), task());
         let hash_of = |page: u64| {
             let hash = index.hash(key(1, page));
             // A weak hash keeps six bits of the tag, and one home bucket in the middle of a region.
@@ -99,7 +100,7 @@ fn nth(model: &HashMap<u64, u32>, n: usize) -> Option<(u64, u32)> {
 /// INDEX-3: entries that found their bucket full are counted on their way, and the counts return to zero.
 #[test]
 fn collisions_overflow_and_come_back() {
-    let (index, task) = (Index::new(4 * 64 * 3, 7), task());
+    let (index, task) = (Index::new(&mut Carver::heap(), 4 * 64 * 3, 7), task());
     assert_eq!(index.buckets.len(), 192);
     // All in the last bucket but one of the middle region, with one tag: they wrap to the region's start.
     let hash = ((126u128 << 64) / 192) as u64 + 1;
@@ -134,7 +135,7 @@ fn collisions_overflow_and_come_back() {
 #[test]
 fn a_single_region_holds_all_frames() {
     for frames in [1, 2, 3, 4, 5, 7, 8, 29, 255, 256] {
-        let (index, task) = (Index::new(frames, 1), task());
+        let (index, task) = (Index::new(&mut Carver::heap(), frames, 1), task());
         assert_eq!(index.locks.len(), 1);
         for frame in 0..frames as u32 {
             index.lock(&task, u64::MAX).insert(u64::MAX, frame);
@@ -146,7 +147,7 @@ fn a_single_region_holds_all_frames() {
 #[test]
 #[should_panic(expected = "INDEX-1")]
 fn a_full_region_is_a_bug() {
-    let (index, task) = (Index::new(1, 1), task());
+    let (index, task) = (Index::new(&mut Carver::heap(), 1, 1), task());
     for frame in 0..=WAYS as u32 {
         index.lock(&task, 5).insert(5, frame);
     }
@@ -156,7 +157,7 @@ fn a_full_region_is_a_bug() {
 #[cfg(debug_assertions)]
 #[should_panic(expected = "INDEX-2")]
 fn a_frame_is_inserted_once() {
-    let (index, task) = (Index::new(64, 1), task());
+    let (index, task) = (Index::new(&mut Carver::heap(), 64, 1), task());
     index.lock(&task, 5).insert(5, 3);
     index.lock(&task, 5).insert(5, 3);
 }
@@ -175,7 +176,7 @@ fn ordered_keys_spread_like_random_ones() {
         ("both", |i| key(i as u32 & 255, i >> 8)),
     ];
     for seed in [0, 1, 0xDEAD_BEEF] {
-        let index = Index::new(frames, seed);
+        let index = Index::new(&mut Carver::heap(), frames, seed);
         for (name, pattern) in patterns {
             let mut load = vec![0u32; index.buckets.len()];
             let mut tags = Vec::with_capacity(frames);
@@ -206,9 +207,9 @@ fn ordered_keys_spread_like_random_ones() {
 #[test]
 fn bytes_are_what_is_allocated() {
     for frames in [1, 100, 256, 257, 10_000] {
-        let index = Index::new(frames, 0);
+        let index = Index::new(&mut Carver::heap(), frames, 0);
         let bytes = size_of::<Index>()
-            + index.buckets.capacity() * 64
+            + Carver::bytes_for::<Bucket>(index.buckets.len())
             + index.locks.capacity() * size_of::<RegionLock>();
         assert_eq!(Index::bytes_for(frames), bytes);
     }
@@ -217,7 +218,7 @@ fn bytes_are_what_is_allocated() {
 /// Entries that stay are found by every look-up while others come and go around them.
 #[test]
 fn readers_never_miss_what_stays() {
-    let index = Index::new(256, 9);
+    let index = Index::new(&mut Carver::heap(), 256, 9);
     // One home bucket for all: what stays lies behind what comes and goes.
     let hash = |frame: u32| 1 << 63 | u64::from(frame & 3);
     let writer = task();
@@ -252,7 +253,7 @@ fn readers_never_miss_what_stays() {
 fn measure_find() {
     let task = task();
     for frames in [1024u32, 262_144] {
-        let index = Index::new(frames as usize, 42);
+        let index = Index::new(&mut Carver::heap(), frames as usize, 42);
         for f in 0..frames {
             let hash = index.hash(key(1, u64::from(f)));
             index.lock(&task, hash).insert(hash, f);
