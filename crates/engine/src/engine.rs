@@ -197,7 +197,11 @@ impl<W: World> Engine<W> {
     /// How many pages `len` bytes have.
     #[inline(always)]
     pub(crate) fn pages_of(&self, len: u64) -> u64 {
-        (len >> self.page_shift) + u64::from(len & ((1 << self.page_shift) - 1) != 0)
+        // `len` may be u64::MAX, as the end of a range.
+        match len.checked_sub(1) {
+            Some(last) => (last >> self.page_shift) + 1,
+            None => 0,
+        }
     }
 
     pub(crate) fn sink(&self) -> Arc<dyn IoSink> {

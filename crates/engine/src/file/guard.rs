@@ -42,35 +42,33 @@ impl<W: World> File<W> {
     /// # Errors
     /// `OutOfRange`, `Io`, `OutOfMemory`, `AllPinned`, `Busy`, `TimedOut`, `TooManyHolders`; `SelfDeadlock` (debug
     /// builds) when this task holds the page already.
-    #[inline]
+    #[inline(always)]
     pub fn page(&self, page: PageNo) -> Result<PageRef<'_, W>, Error> {
+        // The hit in as few instructions as can be: how many look-ups of independent pages the CPU overlaps depends on
+        // how many fit into its window. Everything else is `page_slow`.
         let handle = &*self.handle;
         let engine = &*handle.engine;
         let page = page.0;
-        #[cfg(debug_assertions)]
-        self.check_not_held(page)?;
-        let len = handle.mapping.len();
-        if page >= engine.pages_of(len) || engine.is_unusable() {
-            return self.page_refused(page, len);
+        let in_range = page < engine.pages_of(handle.mapping.len());
+        if cfg!(debug_assertions) || !in_range || engine.is_unusable() {
+            return self.page_slow(page);
         }
-        let frame = match engine.find_shared(handle.mapping.id, page, false) {
-            Some(frame) => {
-                engine.count_hit();
-                if engine.frames.get(frame).state.peek() & READAHEAD != 0 {
-                    engine.readahead_mark(&handle.mapping, &handle.readahead, frame, page);
-                }
-                frame
-            }
-            None => engine.get_shared_slow(&handle.mapping, &handle.readahead, page, 1)?,
+        let Some(frame) = engine.find_shared::<false>(handle.mapping.id, page) else {
+            return self.page_slow(page);
         };
+        let task = engine.world.task();
+        engine.count_hit(task);
+        if engine.frames.get(frame).state.peek() & READAHEAD != 0 {
+            engine.readahead_mark(&handle.mapping, &handle.readahead, frame, page);
+        }
         engine.world.charge(Work::Hit, 1);
-        Ok(self.page_ref(frame, page))
+        Ok(self.page_ref(task, frame, page))
     }
 
     #[inline(always)]
-    fn page_ref(&self, frame: u32, page: u64) -> PageRef<'_, W> {
+    fn page_ref(&self, task: &Task, frame: u32, page: u64) -> PageRef<'_, W> {
         let engine = &*self.handle.engine;
-        note_guard(engine, self.handle.mapping.id, page);
+        note_guard(engine, task, self.handle.mapping.id, page);
         // SAFETY: FRAME-1: the caller has pinned the frame; the guard keeps the pin.
         let bytes = unsafe { engine.memory.bytes(frame) }.as_ptr();
         PageRef {
@@ -82,10 +80,32 @@ impl<W: World> File<W> {
         }
     }
 
+    /// Whatever is not a plain hit.
     #[cold]
-    fn page_refused(&self, page: u64, len: u64) -> Result<PageRef<'_, W>, Error> {
-        self.handle.engine.usable()?;
-        Err(Error::OutOfRange { page, len })
+    #[inline(never)]
+    fn page_slow(&self, page: u64) -> Result<PageRef<'_, W>, Error> {
+        let handle = &*self.handle;
+        let engine = &*handle.engine;
+        engine.usable()?;
+        let len = handle.mapping.len();
+        if page >= engine.pages_of(len) {
+            return Err(Error::OutOfRange { page, len });
+        }
+        #[cfg(debug_assertions)]
+        self.check_not_held(page)?;
+        let task = engine.world.task();
+        let frame = match engine.find_shared::<false>(handle.mapping.id, page) {
+            Some(frame) => {
+                engine.count_hit(task);
+                if engine.frames.get(frame).state.peek() & READAHEAD != 0 {
+                    engine.readahead_mark(&handle.mapping, &handle.readahead, frame, page);
+                }
+                frame
+            }
+            None => engine.get_shared_slow(&handle.mapping, &handle.readahead, page, 1)?,
+        };
+        engine.world.charge(Work::Hit, 1);
+        Ok(self.page_ref(task, frame, page))
     }
 
     /// A page for writing, without a copy. The page must lie within the file: `set_len` or `write_at` extends it.
@@ -108,7 +128,7 @@ impl<W: World> File<W> {
         let excl = engine.get_excl(&handle.mapping, page, |_| Fill::Read)?;
         engine.set_dirty(&handle.mapping, excl.frame);
         engine.invalidate_put(&handle.mapping);
-        note_guard(engine, handle.mapping.id, page);
+        note_guard(engine, engine.world.task(), handle.mapping.id, page);
         engine.world.charge(Work::Hit, 1);
         // SAFETY: FRAME-1: `get_excl` holds EXCL on the frame; the guard keeps it.
         let bytes = unsafe { engine.memory.bytes_mut(excl.frame) }.as_mut_ptr();
@@ -134,14 +154,13 @@ impl<W: World> File<W> {
 }
 
 #[inline(always)]
-fn note_guard<W: World>(engine: &Engine<W>, mapping: u32, page: u64) {
-    let task = engine.world.task();
+fn note_guard<W: World>(engine: &Engine<W>, task: &Task, mapping: u32, page: u64) {
     Task::bump(&task.guards, 1);
     #[cfg(debug_assertions)]
     if let Ok(mut held) = task.held.lock() {
         held.push((engine.id, mapping, page));
     }
-    let _ = (mapping, page);
+    let _ = (engine, mapping, page);
 }
 
 #[inline(always)]
@@ -229,8 +248,7 @@ impl<W: World> Drop for PageMut<'_, W> {
 impl<W: World> Engine<W> {
     /// Counts a hit on the task's own counter, folded every 256.
     #[inline(always)]
-    pub(crate) fn count_hit(&self) {
-        let task = self.world.task();
+    pub(crate) fn count_hit(&self, task: &Task) {
         let n = Task::bump(&task.hits, 1);
         // Relaxed: written by this task only.
         if n >= 256 || task.hits_of.load(Ordering::Relaxed) != self.id {

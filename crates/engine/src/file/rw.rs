@@ -60,9 +60,14 @@ impl<W: World> File<W> {
         let this = (u64::from(id) << 40) ^ page;
         // Relaxed: written by this task only.
         let again = task.last_page.load(Ordering::Relaxed) == this;
-        let frame = match engine.find_shared(id, page, again) {
+        let found = if again {
+            engine.find_shared::<true>(id, page)
+        } else {
+            engine.find_shared::<false>(id, page)
+        };
+        let frame = match found {
             Some(frame) => {
-                engine.count_hit();
+                engine.count_hit(task);
                 if engine.frames.get(frame).state.peek() & READAHEAD != 0 {
                     engine.readahead_mark(&handle.mapping, &handle.readahead, frame, page);
                 }

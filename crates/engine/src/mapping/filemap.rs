@@ -53,15 +53,15 @@ pub(crate) struct Exclusive {
 }
 
 impl<W: World> Engine<W> {
-    /// Pins a page if it is in memory. `again`: by the task that touched it last, which does not count as a reference.
+    /// Pins a page if it is in memory. `AGAIN`: by the task that touched it last, which does not count as a reference.
     #[inline(always)]
-    pub(crate) fn find_shared(&self, mapping: u32, page: u64, again: bool) -> Option<u32> {
+    pub(crate) fn find_shared<const AGAIN: bool>(&self, mapping: u32, page: u64) -> Option<u32> {
         let hash = self.index.hash(Key { mapping, page });
         self.index.find(hash, |f| {
             // The data and the descriptor are fetched side by side.
             self.memory.prefetch(f);
             let frame = self.frames.get(f);
-            let latch = if again {
+            let latch = if AGAIN {
                 frame.state.try_shared_quiet()
             } else {
                 frame.state.try_shared()
@@ -382,7 +382,7 @@ impl<W: World> Engine<W> {
                 Found::Held(f) => {
                     if let Some(e) = self.settle_excl(m, key, f, spare)? {
                         if !missed {
-                            self.count_hit();
+                            self.count_hit(self.world.task());
                         }
                         return Ok(e);
                     }

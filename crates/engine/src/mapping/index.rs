@@ -1,8 +1,8 @@
 //! The index: (mapping, page) → frame, one hash table per cache, sized once from the frame count.
 //!
-//! A bucket is one cache line: a control word and seven entries of (tag, frame + 1). A hit costs that line; the frame
+//! A bucket is one cache line: eight slots of (tag of 16 bits, frame + 1) and an overflow count. A hit costs that line; the frame
 //! number then addresses descriptor and data in parallel. An entry whose home bucket is full goes to the next bucket
-//! of its region (64 buckets, wrapping), and every bucket it passed over counts it in its control word; a look-up goes
+//! of its region (64 buckets, wrapping), and every bucket it passed over counts it; a look-up goes
 //! on past a bucket only while that count is not zero. Entries never move, so a look-up needs no lock.
 //!
 //! **State.** All words: changed under the lock of their region, read by anyone. `seeds`, sizes: constant.
@@ -14,12 +14,12 @@
 //! `find` hands out a frame number only: `accept` pins the frame and checks its key again.
 //!
 //! **Invariants.**
-//! - INDEX-1: a region is never full. With one region its slots (7 × frames/4) exceed the frames. With more, a region
-//!   of 448 slots expects at most 256 entries, each placed independently by the seeded hash: P(Poisson(256) > 448)
-//!   ≤ e^(−256 (1.75 ln 1.75 − 0.75)) ≈ 3 × 10^-26 for each insertion, so 10^9 insertions a second for ten years meet
-//!   it with a probability of about 10^-8. Meeting it is taken for a bug (entries leaked, or a broken hash).
+//! - INDEX-1: a region is never full. With one region its slots (8 × frames/4) exceed the frames. With more, a region
+//!   of 512 slots expects at most 256 entries, each placed independently by the seeded hash: P(Poisson(256) > 512)
+//!   ≤ e^(−256 (2 ln 2 − 1)) ≈ 1 × 10^-43 for each insertion. Meeting it is taken for a bug (entries leaked, or a
+//!   broken hash).
 //! - INDEX-2: a frame has at most one entry.
-//! - INDEX-3: the control word of a bucket is the number of entries whose probe path passes over it. Were it too low,
+//! - INDEX-3: the overflow count of a bucket is the number of entries whose probe path passes over it. Were it too low,
 //!   look-ups would miss; were it too high, they would only be slow.
 //!
 //! **Kernel.** The XArray of each address_space (filemap.c); here one table, because its memory is then a constant
@@ -28,12 +28,18 @@
 //! **Tests.** Here: a `HashMap` as the model, forced collisions, spread of sequential keys, readers beside a writer.
 
 use crate::frame::{Carver, Table};
-use crate::sync::{AtomicU64, Lock, LockGuard, Ordering, Rank};
+use crate::sync::{AtomicU32, AtomicU64, Lock, LockGuard, Ordering, Rank};
 use crate::world::Task;
 
 /// Entries of a bucket.
-const WAYS: usize = 7;
-/// Frames for each bucket: the average load of its seven entries.
+const WAYS: usize = 8;
+/// Tags in one word.
+const LANES: usize = 4;
+const TAG_BITS: usize = 16;
+/// The lowest and the highest bit of each lane.
+const LOWEST: u64 = 0x0001_0001_0001_0001;
+const HIGHEST: u64 = LOWEST << 15;
+/// Frames for each bucket: the average load of its entries.
 const FRAMES_PER_BUCKET: usize = 4;
 /// Buckets of a region, where there is more than one region.
 const REGION_BUCKETS: usize = 1 << REGION_SHIFT;
@@ -54,7 +60,7 @@ pub(crate) struct Index {
     locks: Vec<RegionLock>,
     /// Buckets of each region: all of them have as many.
     region_buckets: usize,
-    seeds: [u64; 2],
+    seed: u64,
 }
 
 /// One region of the index, locked.
@@ -64,10 +70,15 @@ pub(crate) struct Region<'a> {
     _guard: LockGuard<'a, ()>,
 }
 
-/// Word 0: how many entries passed over this bucket. Words 1..: entries, 0 when empty.
+/// One cache line. A slot is a lane of `tags` and a word of `frames`, which holds frame + 1, or 0 when it is empty.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Bucket([AtomicU64; 1 + WAYS]);
+struct Bucket {
+    tags: [AtomicU64; WAYS / LANES],
+    frames: [AtomicU32; WAYS],
+    /// How many entries passed over this bucket.
+    overflow: AtomicU32,
+}
 
 /// A lock with a cache line of its own, so that neighbours do not disturb each other.
 #[derive(Debug)]
@@ -86,14 +97,13 @@ impl Index {
             "INDEX-2: a frame number has 32 bits"
         );
         let buckets = bucket_count(frames);
-        let mut state = seed;
         Index {
             buckets: carver.carve(buckets, |_| Bucket::new()),
             locks: (0..buckets.div_ceil(REGION_BUCKETS))
                 .map(|_| RegionLock(Lock::new(Rank::Index, ())))
                 .collect(),
             region_buckets: buckets.min(REGION_BUCKETS),
-            seeds: [split_mix(&mut state), split_mix(&mut state)],
+            seed: split_mix(seed),
         }
     }
 
@@ -105,14 +115,12 @@ impl Index {
             + buckets.div_ceil(REGION_BUCKETS) * size_of::<RegionLock>()
     }
 
-    /// The hash of `key`. Its high bits choose the bucket, its low 32 bits are the tag.
+    /// The hash of `key`. Its high bits choose the bucket, its low 16 bits are the tag.
     #[inline(always)]
     pub fn hash(&self, key: Key) -> u64 {
-        // Two folded multiplications: the first mixes page and mapping, the second spreads what a weak factor of the
-        // first left together. `| 1`: a zero factor would give all pages of a mapping one hash.
-        let factor = u64::from(key.mapping).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ self.seeds[1];
-        let mixed = folded_multiply(key.page ^ self.seeds[0], factor | 1);
-        folded_multiply(mixed ^ factor, 0xD6E8_FEB8_6659_FD93)
+        // The mapping chooses where its pages begin; one folded multiplication spreads them.
+        let start = u64::from(key.mapping).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ self.seed;
+        folded_multiply(key.page ^ start, 0xD6E8_FEB8_6659_FD93)
     }
 
     /// Looks for the frame of `hash` without a lock: calls `accept` for each entry with its tag until that says yes.
@@ -171,7 +179,7 @@ impl Index {
     fn find_beyond(
         &self,
         home: usize,
-        tag: u32,
+        tag: u16,
         mut accept: impl FnMut(u32) -> bool,
     ) -> Option<u32> {
         let mut at = self.after(home);
@@ -200,13 +208,13 @@ impl Region<'_> {
             self.place(hash, frame).is_none(),
             "INDEX-2: frame {frame} is in the index already"
         );
-        let (home, new) = (self.home(hash), entry(tag(hash), frame));
-        let mut at = home;
+        let mut at = self.home(hash);
         for _ in 0..self.index.region_buckets {
             let bucket = &self.index.buckets[at];
             if let Some(slot) = bucket.slot_of(0) {
-                // Release: whoever sees the entry sees the frame's key and the control words counted up before.
-                slot.store(new, Ordering::Release);
+                bucket.set_tag(slot, tag(hash));
+                // Release: whoever sees the frame sees its key, its tag and the overflow counted up before.
+                bucket.frames[slot].store(frame + 1, Ordering::Release);
                 return;
             }
             bucket.count_overflow(1);
@@ -225,10 +233,10 @@ impl Region<'_> {
         };
         // Relaxed, here and for the counts: in whatever order a reader sees these, it either finds the entry, and then
         // `accept` decides, or misses an entry that is being removed.
-        slot.store(0, Ordering::Relaxed);
+        self.index.buckets[at].frames[slot].store(0, Ordering::Relaxed);
         let mut passed = self.home(hash);
         while passed != at {
-            self.index.buckets[passed].count_overflow(u64::MAX);
+            self.index.buckets[passed].count_overflow(u32::MAX);
             passed = self.index.after(passed);
         }
         true
@@ -240,18 +248,18 @@ impl Region<'_> {
             old == new || self.place(hash, new).is_none(),
             "INDEX-2: frame {new} is in the index already"
         );
-        let Some((_, slot)) = self.place(hash, old) else {
+        let Some((at, slot)) = self.place(hash, old) else {
             return false;
         };
         // Release: whoever sees the new frame's number sees its key and contents.
-        slot.store(entry(tag(hash), new), Ordering::Release);
+        self.index.buckets[at].frames[slot].store(new + 1, Ordering::Release);
         true
     }
 
-    /// The bucket and word that hold `frame` under `hash`.
-    fn place(&self, hash: u64, frame: u32) -> Option<(usize, &AtomicU64)> {
+    /// The bucket and slot that hold `frame` under `hash`.
+    fn place(&self, hash: u64, frame: u32) -> Option<(usize, usize)> {
         self.assert_own(hash);
-        let (home, wanted) = (self.home(hash), entry(tag(hash), frame));
+        let (home, wanted) = (self.home(hash), frame + 1);
         let mut at = home;
         loop {
             let bucket = &self.index.buckets[at];
@@ -280,21 +288,20 @@ impl Region<'_> {
     fn check(&self, hash_of: &mut impl FnMut(u32) -> u64) -> usize {
         let index = self.index;
         let first = self.number << REGION_SHIFT;
-        let mut passed = vec![0u64; index.region_buckets];
+        let mut passed = vec![0u32; index.region_buckets];
         let mut frames = Vec::new();
         for at in first..first + index.region_buckets {
-            for word in &index.buckets[at].0[1..] {
+            let bucket = &index.buckets[at];
+            for slot in 0..WAYS {
                 // Relaxed: the lock is held.
-                let value = word.load(Ordering::Relaxed);
-                if value == 0 {
+                let Some(frame) = bucket.frames[slot].load(Ordering::Relaxed).checked_sub(1) else {
                     continue;
-                }
-                let frame = frame_of(value).expect("INDEX-2: an entry without a frame");
+                };
                 let hash = hash_of(frame);
                 self.assert_own(hash);
                 assert_eq!(
                     tag(hash),
-                    tag_of(value),
+                    bucket.tag(slot),
                     "INDEX-2: frame {frame} has another tag"
                 );
                 let mut p = self.home(hash);
@@ -319,27 +326,29 @@ impl Region<'_> {
 
 impl Bucket {
     fn new() -> Bucket {
-        Bucket(std::array::from_fn(|_| AtomicU64::new(0)))
+        Bucket {
+            tags: std::array::from_fn(|_| AtomicU64::new(0)),
+            frames: std::array::from_fn(|_| AtomicU32::new(0)),
+            overflow: AtomicU32::new(0),
+        }
     }
 
     /// The first frame with `tag` that is accepted.
     #[inline(always)]
-    fn find(&self, tag: u32, accept: &mut impl FnMut(u32) -> bool) -> Option<u32> {
-        let mut hits = 0u32;
-        for (i, word) in self.0[1..].iter().enumerate() {
-            // Relaxed: only finds candidates, which are loaded again. No branch for each entry: a look-up of random
-            // keys would mispredict it.
-            hits |= u32::from(tag_of(word.load(Ordering::Relaxed)) == tag) << i;
-        }
+    fn find(&self, tag: u16, accept: &mut impl FnMut(u32) -> bool) -> Option<u32> {
+        // Relaxed: only finds candidates. No branch for each slot: a look-up of random keys would mispredict it.
+        let low = same_lanes(self.tags[0].load(Ordering::Relaxed), tag);
+        let high = same_lanes(self.tags[1].load(Ordering::Relaxed), tag);
+        // Slot i < 4 is bit 16 i + 15, slot 4 + i is bit 16 i + 7.
+        let mut hits = low | high >> 8;
         while hits != 0 {
+            let bit = hits.trailing_zeros() as usize;
+            let slot = bit >> 4 | (!bit & 8) >> 1;
             // Acquire: pairs with the Release of `insert` and `replace`, so that `accept` reads the key that was set
-            // before the entry was published.
-            let value = self.0[1 + hits.trailing_zeros() as usize].load(Ordering::Acquire);
-            if let Some(frame) = frame_of(value)
-                && tag_of(value) == tag
-                && accept(frame)
-            {
-                return Some(frame);
+            // before the entry was published. A frame of another tag, put here meanwhile, is refused by its key.
+            let frame = self.frames[slot].load(Ordering::Acquire);
+            if frame != 0 && accept(frame - 1) {
+                return Some(frame - 1);
             }
             hits &= hits - 1;
         }
@@ -348,29 +357,52 @@ impl Bucket {
 
     /// How many entries passed over this bucket.
     #[inline(always)]
-    fn overflow(&self) -> u64 {
+    fn overflow(&self) -> u32 {
         // Relaxed: it is counted up before the entry behind it is published, so whoever knows of the entry sees it.
-        self.0[0].load(Ordering::Relaxed)
+        self.overflow.load(Ordering::Relaxed)
     }
 
     /// Adds to the overflow count, wrapping. The region's lock is held.
-    fn count_overflow(&self, by: u64) {
+    fn count_overflow(&self, by: u32) {
         // Relaxed: the lock orders writers; the Release of the entry's store orders it for readers.
         let count = self.overflow().wrapping_add(by);
         assert!(
-            count != u64::MAX,
+            count != u32::MAX,
             "INDEX-3: an overflow count went below zero"
         );
-        self.0[0].store(count, Ordering::Relaxed);
+        self.overflow.store(count, Ordering::Relaxed);
     }
 
-    /// The word that holds `value`. The region's lock is held.
-    fn slot_of(&self, value: u64) -> Option<&AtomicU64> {
+    /// The slot that holds `frame` + 1, or an empty one for 0. The region's lock is held.
+    fn slot_of(&self, frame: u32) -> Option<usize> {
         // Relaxed: the lock orders writers.
-        self.0[1..]
+        self.frames
             .iter()
-            .find(|w| w.load(Ordering::Relaxed) == value)
+            .position(|f| f.load(Ordering::Relaxed) == frame)
     }
+
+    /// Writes a slot's tag. The region's lock is held.
+    fn set_tag(&self, slot: usize, tag: u16) {
+        let word = &self.tags[slot / LANES];
+        let shift = slot % LANES * TAG_BITS;
+        // Relaxed: the lock orders writers; the Release of the frame's store orders it for readers.
+        let rest = word.load(Ordering::Relaxed) & !(u64::from(u16::MAX) << shift);
+        word.store(rest | u64::from(tag) << shift, Ordering::Relaxed);
+    }
+
+    fn tag(&self, slot: usize) -> u16 {
+        // Relaxed: the lock is held.
+        let word = self.tags[slot / LANES].load(Ordering::Relaxed);
+        (word >> (slot % LANES * TAG_BITS)) as u16
+    }
+}
+
+/// The highest bit of each lane of `word` that equals `tag`; above such a lane, a lane that differs in its lowest bit
+/// only may show up too. (Hacker's Delight, 6-1: find a zero byte.)
+#[inline(always)]
+fn same_lanes(word: u64, tag: u16) -> u64 {
+    let differs = word ^ LOWEST.wrapping_mul(u64::from(tag));
+    differs.wrapping_sub(LOWEST) & !differs & HIGHEST
 }
 
 fn bucket_count(frames: usize) -> usize {
@@ -384,23 +416,8 @@ fn bucket_count(frames: usize) -> usize {
 }
 
 #[inline(always)]
-fn tag(hash: u64) -> u32 {
-    hash as u32
-}
-
-#[inline(always)]
-fn entry(tag: u32, frame: u32) -> u64 {
-    u64::from(tag) << 32 | (u64::from(frame) + 1)
-}
-
-#[inline(always)]
-fn tag_of(entry: u64) -> u32 {
-    (entry >> 32) as u32
-}
-
-#[inline(always)]
-fn frame_of(entry: u64) -> Option<u32> {
-    (entry as u32).checked_sub(1)
+fn tag(hash: u64) -> u16 {
+    hash as u16
 }
 
 /// The 128-bit product, its halves combined: each bit of the result depends on high and low bits of both factors.
@@ -410,10 +427,9 @@ fn folded_multiply(a: u64, b: u64) -> u64 {
     (product >> 64) as u64 ^ product as u64
 }
 
-/// SplitMix64: draws the hash's secrets from a seed.
-fn split_mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut z = *state;
+/// SplitMix64: the hash's secret from a seed.
+fn split_mix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
