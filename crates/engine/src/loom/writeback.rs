@@ -1,12 +1,14 @@
 //! Writeback: nothing dirty is forgotten, nothing is called durable too early.
 
 use super::{
+    bounded,
     frame::complete,
     long_model, model,
     rig::{Disk, Rig, spawn},
 };
 use crate::frame::state::DIRTY;
 use crate::world::Nanos;
+use crate::{IoError, IoErrorKind};
 
 /// A change made beside the flusher is either in what it writes, or leaves the page dirty.
 #[test]
@@ -87,6 +89,35 @@ fn sync_after_a_sync_that_timed_out() {
         let durable = rig.disk.durable.lock().expect("no panic").get(&0).copied();
         assert_eq!(durable, Some(7), "SYNC-A: an early sync");
         device.join().expect("no panic");
+        rig.check();
+    });
+}
+
+/// A write fails while a writer moves to a copy: no sync is Ok before the page is on the device. One preemption is
+/// enough for the writer to stop anywhere while the other task runs through.
+#[test]
+fn failed_write_against_copy() {
+    bounded(1, || {
+        let disk = Disk {
+            sync_at_once: true,
+            ..Disk::default()
+        };
+        let rig = Rig::new(disk);
+        rig.dirty(0, 7);
+        let requests = rig.submit();
+        let r = rig.clone();
+        let syncer = spawn(&rig.world, 1, move || {
+            for request in requests {
+                let error = IoError::new(IoErrorKind::Io, 0);
+                r.disk.complete(&r, request, Err(error));
+            }
+            r.file.sync_data().expect_err("the write failed");
+            r.file.sync_data().expect("writes succeed now");
+            let durable = r.disk.durable.lock().expect("no panic").get(&0).copied();
+            assert!(matches!(durable, Some(7 | 8)), "WB-4: an early sync");
+        });
+        rig.write(0, 8);
+        syncer.join().expect("no panic");
         rig.check();
     });
 }
