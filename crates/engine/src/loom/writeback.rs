@@ -7,6 +7,7 @@ use super::{
     rig::{Disk, Rig, spawn},
 };
 use crate::frame::state::DIRTY;
+use crate::sync::Ordering;
 use crate::world::Nanos;
 use crate::{IoError, IoErrorKind};
 
@@ -118,6 +119,30 @@ fn failed_write_against_copy() {
         });
         rig.write(0, 8);
         syncer.join().expect("no panic");
+        rig.check();
+    });
+}
+
+/// A file without handles whose last write fails keeps its page: the mapping does not go while something is owed.
+#[test]
+fn failed_write_against_last_close() {
+    model(|| {
+        let rig = Rig::new(Disk::default());
+        rig.dirty(0, 7);
+        let requests = rig.submit();
+        rig.m.handles.fetch_sub(1, Ordering::AcqRel);
+        let r = rig.clone();
+        let flusher = spawn(&rig.world, 1, move || {
+            r.engine.drop_if_unused(&r.m);
+        });
+        for request in requests {
+            let error = IoError::new(IoErrorKind::Io, 0);
+            rig.disk.complete(&rig, request, Err(error));
+        }
+        flusher.join().expect("no panic");
+        assert_eq!(rig.m.nr_dirty(), 1, "WB-4: dropped with its mapping");
+        assert!(rig.engine.mapping(rig.m.id).is_some(), "MAP-4");
+        rig.m.handles.fetch_add(1, Ordering::AcqRel);
         rig.check();
     });
 }
