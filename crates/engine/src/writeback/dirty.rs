@@ -7,6 +7,7 @@ use crate::frame::state::{DIRTY, ERROR, HASHED, Latch, SUPERSEDED, WRITEBACK};
 use crate::mapping::Mapping;
 use crate::sync::Ordering;
 use crate::trace::Event;
+use crate::wait::Channel;
 use crate::world::World;
 
 /// Why a page's writeback did not start.
@@ -70,10 +71,15 @@ impl<W: World> Engine<W> {
 
     /// Forgets that a page is dirty: it is truncated, or a newer copy has its data.
     pub(crate) fn cancel_dirty(&self, m: &Mapping, frame: u32) {
-        let mut dirty = m.dirty.lock(&*self.world);
-        if self.frames.get(frame).state.peek() & DIRTY != 0 {
+        {
+            let mut dirty = m.dirty.lock(&*self.world);
+            if self.frames.get(frame).state.peek() & DIRTY == 0 {
+                return;
+            }
             self.leave_dirty(m, &mut dirty, frame);
         }
+        // Writers wait for fewer dirty pages, whatever made them fewer (WAIT-2).
+        self.waits.wake(&*self.world, Channel::Dirty);
     }
 
     /// As `cancel_dirty`, for a frame whose mapping the caller does not have at hand.
