@@ -144,6 +144,8 @@ pub(super) struct Disk {
     pub durable: loom::sync::Mutex<BTreeMap<u64, u8>>,
     /// Reads fail.
     pub bad_reads: bool,
+    /// Flushes fail.
+    pub bad_flushes: bool,
     /// Writes of a sync complete at once.
     pub sync_at_once: bool,
 }
@@ -235,6 +237,9 @@ impl Backing for DiskFile {
             .append(batch);
     }
     fn flush(&self) -> Result<(), IoError> {
+        if self.0.bad_flushes {
+            return Err(IoError::new(IoErrorKind::Io, 0));
+        }
         let written = self.0.written.lock().expect("no panic inside").clone();
         *self.0.durable.lock().expect("no panic inside") = written;
         Ok(())

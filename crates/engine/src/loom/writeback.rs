@@ -6,7 +6,7 @@ use super::{
     long_model, model,
     rig::{Disk, Rig, spawn},
 };
-use crate::frame::state::DIRTY;
+use crate::frame::state::{DIRTY, EXCL, Latch};
 use crate::sync::Ordering;
 use crate::world::Nanos;
 use crate::{IoError, IoErrorKind};
@@ -143,6 +143,60 @@ fn failed_write_against_last_close() {
         assert_eq!(rig.m.nr_dirty(), 1, "WB-4: dropped with its mapping");
         assert!(rig.engine.mapping(rig.m.id).is_some(), "MAP-4");
         rig.m.handles.fetch_add(1, Ordering::AcqRel);
+        rig.check();
+    });
+}
+
+/// A flush fails while the page it was for is latched, or claimed by reclaim: the page is dirty again, or reported lost.
+#[test]
+fn failed_flush_against_latch_and_evict() {
+    for evict in [false, true] {
+        model(move || {
+            let disk = Disk {
+                sync_at_once: true,
+                bad_flushes: true,
+                ..Disk::default()
+            };
+            let rig = Rig::new(disk);
+            let frame = rig.dirty(0, 7);
+            complete(&rig, rig.submit());
+            let r = rig.clone();
+            let other = spawn(&rig.world, 1, move || {
+                if evict {
+                    r.engine.reclaim_one(frame);
+                } else if r.engine.frames.get(frame).state.try_excl() == Latch::Held {
+                    // As truncation latches the last page, and does not change it.
+                    r.engine.release(frame, EXCL, 0);
+                }
+            });
+            rig.file.sync_data().expect_err("the flush fails");
+            other.join().expect("no panic");
+            let lost = !rig.m.durability.lock(&*rig.world).lost().is_empty();
+            assert!(lost || rig.m.nr_dirty() == 1, "WB-4: forgotten");
+            rig.check();
+        });
+    }
+}
+
+/// A write that was in flight when a flush failed is not taken for good: that flush may have lost it.
+#[test]
+fn failed_flush_against_write_in_flight() {
+    long_model(|| {
+        let disk = Disk {
+            bad_flushes: true,
+            ..Disk::default()
+        };
+        let rig = Rig::new(disk);
+        rig.dirty(0, 7);
+        let requests = rig.submit();
+        rig.m.durability.lock(&*rig.world).note_changed();
+        let r = rig.clone();
+        let flusher = spawn(&rig.world, 1, move || {
+            r.engine.flush_mapping(&r.m).expect_err("the flush fails");
+        });
+        complete(&rig, requests);
+        flusher.join().expect("no panic");
+        assert_eq!(rig.m.nr_dirty(), 1, "DUR-1");
         rig.check();
     });
 }

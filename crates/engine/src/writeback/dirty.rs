@@ -31,6 +31,10 @@ impl<W: World> Engine<W> {
         }
         {
             let mut dirty = m.dirty.lock(&*self.world);
+            if f.state.peek() & DIRTY != 0 {
+                // By a failed flush.
+                return;
+            }
             self.enter_dirty(m, &mut dirty, frame, DIRTY);
             f.set_generation(m.dirty_generation());
         }
