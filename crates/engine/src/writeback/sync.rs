@@ -207,6 +207,7 @@ impl<W: World> Engine<W> {
             Err(e) => {
                 self.count(Event::FlushErrors, 1);
                 let flushed = m.durability.lock(&*self.world).flush_failed(e);
+                m.note_flush_failure(&*self.world);
                 self.redirty_unflushed(m, flushed);
                 let mut d = m.durability.lock(&*self.world);
                 d.take_unseen();

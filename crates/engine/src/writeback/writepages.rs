@@ -191,7 +191,7 @@ impl<W: World> Engine<W> {
                 .before_write(*page, unsafe { self.memory.bytes(*frame) });
             let r = request.get_or_insert_with(|| {
                 let mut r = Request::new(IoOp::Write, start, self.sink());
-                r.cookie = Cookie::write(m.id, parity, context).0;
+                r.cookie = Cookie::write(m, parity, context).0;
                 r
             });
             match r.bufs.last_mut() {
