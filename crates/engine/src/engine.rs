@@ -323,8 +323,17 @@ impl<W: World> Engine<W> {
     pub(crate) fn drop_if_unused(&self, m: &Arc<Mapping>) -> bool {
         {
             let mut table = self.mappings.lock(&*self.world);
-            let busy = m.nr_dirty() > 0 || m.nr_writeback() > 0 || self.is_loading(m);
-            if !m.is_unused() || busy || table.get(m.id).is_none() {
+            // In this order: under the table's lock nobody opens the file, so once it is unused nothing more is dirtied.
+            if !m.is_unused() || table.get(m.id).is_none() {
+                return false;
+            }
+            // Under the dirty lock: a page that becomes clean for its write, or dirty by a failed one, is in one count or
+            // the other.
+            let busy = {
+                let dirty = m.dirty.lock(&*self.world);
+                dirty.len() > 0 || m.nr_writeback() > 0
+            };
+            if busy || self.is_loading(m) {
                 return false;
             }
             table.remove(m.id);

@@ -7,7 +7,6 @@ use super::{
 use crate::PageNo;
 use crate::frame::state::{DIRTY, WRITEBACK};
 use crate::io::Request;
-use crate::zone::Context;
 
 /// A reader that has pinned a page reads that page; a frame that was evicted is never read by a pin of the old page.
 #[test]
@@ -19,7 +18,7 @@ fn pin_against_evict() {
         let evictor = spawn(&rig.world, 1, move || {
             if r.engine.reclaim_one(frame) {
                 // The frame's next owner writes it.
-                let next = r.engine.alloc_page(Context::Normal).expect("just freed");
+                let next = r.engine.alloc_page().expect("just freed");
                 r.fill(next, 9);
                 r.engine.free_page(next);
             }
@@ -42,10 +41,7 @@ fn unlink_against_lookup() {
         let r = rig.clone();
         let unlinker = spawn(&rig.world, 1, move || {
             r.engine.unlink_range(&r.m, 1..2);
-            let next = r
-                .engine
-                .alloc_page(Context::Normal)
-                .expect("frames are free");
+            let next = r.engine.alloc_page().expect("frames are free");
             r.fill(next, 9);
             r.engine.free_page(next);
         });
@@ -64,7 +60,7 @@ fn last_release_against_waiter() {
     model(|| {
         let rig = Rig::new(Disk::default());
         let frame = rig.resident(0, 7);
-        let held = rig.engine.find_shared(rig.m.id, 0, false);
+        let held = rig.engine.find_shared::<false>(rig.m.id, 0);
         assert_eq!(held, Some(frame));
         let r = rig.clone();
         let holder = spawn(&rig.world, 1, move || {
@@ -86,7 +82,7 @@ fn last_release_of_an_orphan() {
         let rig = Rig::new(Disk::default());
         let before = rig.free();
         let frame = rig.resident(1, 7);
-        assert_eq!(rig.engine.find_shared(rig.m.id, 1, false), Some(frame));
+        assert_eq!(rig.engine.find_shared::<false>(rig.m.id, 1), Some(frame));
         let r = rig.clone();
         let unlinker = spawn(&rig.world, 1, move || {
             r.engine.unlink_range(&r.m, 1..2);
@@ -141,14 +137,14 @@ fn waiter_against_reuse() {
     model(|| {
         let rig = Rig::new(Disk::default());
         let frame = rig.resident(0, 7);
-        assert_eq!(rig.engine.find_shared(rig.m.id, 0, false), Some(frame));
+        assert_eq!(rig.engine.find_shared::<false>(rig.m.id, 0), Some(frame));
         let r = rig.clone();
         let writer = spawn(&rig.world, 1, move || drop(r.file.page_mut(PageNo(0))));
         // The page leaves, and its frame comes back as page 1, which is held at once.
         rig.engine.put_shared(frame);
         if rig.engine.reclaim_one(frame) {
             let next = rig.resident(1, 9);
-            let held = rig.engine.find_shared(rig.m.id, 1, false);
+            let held = rig.engine.find_shared::<false>(rig.m.id, 1);
             if held == Some(next) {
                 rig.engine.put_shared(next);
             }

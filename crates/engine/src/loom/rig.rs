@@ -7,7 +7,6 @@ use crate::frame::state::{EXCL, UPTODATE};
 use crate::io::{IoBuf, IoOp, Lane, Request};
 use crate::mapping::{Key, Mapping};
 use crate::world::{Arena, Nanos, Queue, QueueId, Task, TaskBody, TaskId, World};
-use crate::zone::Context;
 use crate::{Config, Error, File, FileId, FileOptions, IoError, IoErrorKind};
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
@@ -144,6 +143,8 @@ pub(super) struct Disk {
     pub durable: loom::sync::Mutex<BTreeMap<u64, u8>>,
     /// Reads fail.
     pub bad_reads: bool,
+    /// Flushes fail.
+    pub bad_flushes: bool,
     /// Writes of a sync complete at once.
     pub sync_at_once: bool,
 }
@@ -235,6 +236,9 @@ impl Backing for DiskFile {
             .append(batch);
     }
     fn flush(&self) -> Result<(), IoError> {
+        if self.0.bad_flushes {
+            return Err(IoError::new(IoErrorKind::Io, 0));
+        }
         let written = self.0.written.lock().expect("no panic inside").clone();
         *self.0.durable.lock().expect("no panic inside") = written;
         Ok(())
@@ -296,7 +300,7 @@ impl Rig {
 
     /// A clean page in memory with all bytes `value`.
     pub(super) fn resident(&self, page: u64, value: u8) -> u32 {
-        let frame = self.engine.alloc_page(Context::Normal).expect("a frame");
+        let frame = self.engine.alloc_page().expect("a frame");
         self.fill(frame, value);
         assert!(self.engine.install(frame, self.key(page), EXCL));
         self.engine.lru_enter(frame, self.key(page));
@@ -322,7 +326,7 @@ impl Rig {
 
     /// The first byte of a page that a guard reads, if it is in memory and free to read.
     pub(super) fn try_read(&self, page: u64) -> Option<u8> {
-        let frame = self.engine.find_shared(self.m.id, page, false)?;
+        let frame = self.engine.find_shared::<false>(self.m.id, page)?;
         let byte = self.byte(frame);
         self.engine.put_shared(frame);
         Some(byte)

@@ -1,12 +1,15 @@
 //! Writeback: nothing dirty is forgotten, nothing is called durable too early.
 
 use super::{
+    bounded,
     frame::complete,
     long_model, model,
     rig::{Disk, Rig, spawn},
 };
-use crate::frame::state::DIRTY;
+use crate::frame::state::{DIRTY, EXCL, Latch};
+use crate::sync::Ordering;
 use crate::world::Nanos;
+use crate::{IoError, IoErrorKind};
 
 /// A change made beside the flusher is either in what it writes, or leaves the page dirty.
 #[test]
@@ -87,6 +90,113 @@ fn sync_after_a_sync_that_timed_out() {
         let durable = rig.disk.durable.lock().expect("no panic").get(&0).copied();
         assert_eq!(durable, Some(7), "SYNC-A: an early sync");
         device.join().expect("no panic");
+        rig.check();
+    });
+}
+
+/// A write fails while a writer moves to a copy: no sync is Ok before the page is on the device. One preemption is
+/// enough for the writer to stop anywhere while the other task runs through.
+#[test]
+fn failed_write_against_copy() {
+    bounded(1, || {
+        let disk = Disk {
+            sync_at_once: true,
+            ..Disk::default()
+        };
+        let rig = Rig::new(disk);
+        rig.dirty(0, 7);
+        let requests = rig.submit();
+        let r = rig.clone();
+        let syncer = spawn(&rig.world, 1, move || {
+            for request in requests {
+                let error = IoError::new(IoErrorKind::Io, 0);
+                r.disk.complete(&r, request, Err(error));
+            }
+            r.file.sync_data().expect_err("the write failed");
+            r.file.sync_data().expect("writes succeed now");
+            let durable = r.disk.durable.lock().expect("no panic").get(&0).copied();
+            assert!(matches!(durable, Some(7 | 8)), "WB-4: an early sync");
+        });
+        rig.write(0, 8);
+        syncer.join().expect("no panic");
+        rig.check();
+    });
+}
+
+/// A file without handles whose last write fails keeps its page: the mapping does not go while something is owed.
+#[test]
+fn failed_write_against_last_close() {
+    model(|| {
+        let rig = Rig::new(Disk::default());
+        rig.dirty(0, 7);
+        let requests = rig.submit();
+        rig.m.handles.fetch_sub(1, Ordering::AcqRel);
+        let r = rig.clone();
+        let flusher = spawn(&rig.world, 1, move || {
+            r.engine.drop_if_unused(&r.m);
+        });
+        for request in requests {
+            let error = IoError::new(IoErrorKind::Io, 0);
+            rig.disk.complete(&rig, request, Err(error));
+        }
+        flusher.join().expect("no panic");
+        assert_eq!(rig.m.nr_dirty(), 1, "WB-4: dropped with its mapping");
+        assert!(rig.engine.mapping(rig.m.id).is_some(), "MAP-4");
+        rig.m.handles.fetch_add(1, Ordering::AcqRel);
+        rig.check();
+    });
+}
+
+/// A flush fails while the page it was for is latched, or claimed by reclaim: the page is dirty again, or reported lost.
+#[test]
+fn failed_flush_against_latch_and_evict() {
+    for evict in [false, true] {
+        model(move || {
+            let disk = Disk {
+                sync_at_once: true,
+                bad_flushes: true,
+                ..Disk::default()
+            };
+            let rig = Rig::new(disk);
+            let frame = rig.dirty(0, 7);
+            complete(&rig, rig.submit());
+            let r = rig.clone();
+            let other = spawn(&rig.world, 1, move || {
+                if evict {
+                    r.engine.reclaim_one(frame);
+                } else if r.engine.frames.get(frame).state.try_excl() == Latch::Held {
+                    // As truncation latches the last page, and does not change it.
+                    r.engine.release(frame, EXCL, 0);
+                }
+            });
+            rig.file.sync_data().expect_err("the flush fails");
+            other.join().expect("no panic");
+            let lost = !rig.m.durability.lock(&*rig.world).lost().is_empty();
+            assert!(lost || rig.m.nr_dirty() == 1, "WB-4: forgotten");
+            rig.check();
+        });
+    }
+}
+
+/// A write that was in flight when a flush failed is not taken for good: that flush may have lost it.
+#[test]
+fn failed_flush_against_write_in_flight() {
+    long_model(|| {
+        let disk = Disk {
+            bad_flushes: true,
+            ..Disk::default()
+        };
+        let rig = Rig::new(disk);
+        rig.dirty(0, 7);
+        let requests = rig.submit();
+        rig.m.durability.lock(&*rig.world).note_changed();
+        let r = rig.clone();
+        let flusher = spawn(&rig.world, 1, move || {
+            r.engine.flush_mapping(&r.m).expect_err("the flush fails");
+        });
+        complete(&rig, requests);
+        flusher.join().expect("no panic");
+        assert_eq!(rig.m.nr_dirty(), 1, "DUR-1");
         rig.check();
     });
 }

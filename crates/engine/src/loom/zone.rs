@@ -4,11 +4,10 @@ use super::{
     model,
     rig::{Disk, Rig, spawn},
 };
-use crate::zone::Context;
 
 /// Empties the zone; the frames.
 fn exhaust(rig: &Rig) -> Vec<u32> {
-    let frames = std::iter::from_fn(|| rig.engine.alloc_page(Context::Reserve).ok());
+    let frames = std::iter::from_fn(|| rig.engine.alloc_reserve().ok());
     frames.collect()
 }
 

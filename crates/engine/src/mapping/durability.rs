@@ -51,7 +51,8 @@ impl Durability {
             chunk_order: 0,
             lost: Vec::new(),
             unseen: None,
-            unflushed: false,
+            // What an earlier life of the mapping wrote may still be in the device's cache.
+            unflushed: true,
         }
     }
 

@@ -453,7 +453,6 @@ impl<W: World> Engine<W> {
     /// meet writeback. `frame` is freed when its write ends. The caller then holds EXCL on `copy`.
     pub(crate) fn switch_to_copy(&self, m: &Mapping, key: Key, frame: u32, copy: u32) {
         let old = &self.frames.get(frame).state;
-        self.note_superseded(m, key.page, frame);
         self.memory.copy(frame, copy);
         self.world.charge(Work::Copy, 1);
         let f = self.frames.get(copy);
@@ -461,6 +460,7 @@ impl<W: World> Engine<W> {
         f.set_generation(0);
         let active = old.peek() & ACTIVE != 0;
         f.state.reset(HASHED | UPTODATE | EXCL | REF1);
+        self.supersede(m, key.page, frame, copy);
         {
             let hash = self.index.hash(key);
             let mut region = self.index.lock(self.world.task(), hash);

@@ -40,7 +40,7 @@ use crate::backing::Backing;
 use crate::file::FileId;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Lock, Ordering, Rank};
 use crate::wait::Channel;
-use crate::world::Nanos;
+use crate::world::{Nanos, World};
 use crate::writeback::BackingDev;
 use std::sync::Arc;
 
@@ -68,6 +68,8 @@ pub(crate) struct Mapping {
     failing_since_ns: AtomicU64,
     /// No write is retried before this.
     retry_at_ns: AtomicU64,
+    /// Failed flushes so far: a write compares before and after.
+    flush_failures: AtomicU64,
     /// Failed writes so far: a sync compares before and after.
     write_errors: AtomicU64,
     /// When the oldest of the dirty pages became dirty, as far as is kept: when the list was last empty or written.
@@ -101,6 +103,7 @@ impl Mapping {
             writable: AtomicBool::new(writable),
             failing_since_ns: AtomicU64::new(0),
             retry_at_ns: AtomicU64::new(0),
+            flush_failures: AtomicU64::new(0),
             write_errors: AtomicU64::new(0),
             dirty_since_ns: AtomicU64::new(0),
         }
@@ -215,6 +218,20 @@ impl Mapping {
     pub(crate) fn write_errors(&self) -> u64 {
         // Relaxed: ordered by `writeback_drained`.
         self.write_errors.load(Ordering::Relaxed)
+    }
+
+    /// Failed flushes so far, in 16 bits: a write in flight during one may be lost by it.
+    pub(crate) fn flush_failures(&self) -> u16 {
+        // Relaxed: ordered by the dirty lock, see `note_flush_failure`.
+        self.flush_failures.load(Ordering::Relaxed) as u16
+    }
+
+    /// A flush has failed. From the end of this call on, a write that ends sees it, and those that have ended before are
+    /// seen by the caller, since both pass the dirty lock.
+    pub(crate) fn note_flush_failure<W: World>(&self, world: &W) {
+        // Relaxed: as above.
+        self.flush_failures.fetch_add(1, Ordering::Relaxed);
+        drop(self.dirty.lock(world));
     }
 
     /// The first page of an empty dirty list becomes dirty. Under the dirty lock.

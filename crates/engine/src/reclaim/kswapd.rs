@@ -72,8 +72,9 @@ impl<W: World> Engine<W> {
             }
         }
         while !self.stopping() {
-            // Relaxed: what follows looks at the watermarks themselves.
-            self.kswapd.wanted.store(false, Ordering::Relaxed);
+            // An exchange, Acquire: whoever rang before it is seen with the frames it took; who rings after it is seen
+            // by the sleep. A plain store could wipe out a ring whose cause the look below does not see yet.
+            self.kswapd.wanted.swap(false, Ordering::AcqRel);
             if !self.high_ok() {
                 self.balance();
             }

@@ -306,6 +306,12 @@ impl<W: World> Engine<W> {
         let hash = self.index.hash(key);
         let removed = {
             let mut region = self.index.lock(self.world.task(), hash);
+            if f.state.load() & DIRTY != 0 {
+                // A failed flush has made it dirty since the claim.
+                drop(region);
+                self.release(frame, EXCL, 0);
+                return Outcome::Keep(Putback::InactiveHead);
+            }
             let removed = region.remove(hash, frame);
             f.state.clear(HASHED);
             removed

@@ -18,19 +18,24 @@ use crate::wait::Channel;
 use crate::world::{Work, World};
 use crate::zone::Mark;
 
-/// What a request carries for its completion: mapping (32 bits) · context (8) · parity (1).
+/// What a request carries for its completion: mapping (32 bits) · failed flushes before it (16) ·
+/// context (8) · parity (1).
 #[derive(Clone, Copy)]
 pub(crate) struct Cookie(pub u64);
 
 impl Cookie {
-    pub(crate) fn write(mapping: u32, parity: u64, context: WriteContext) -> Cookie {
-        Cookie(u64::from(mapping) << 32 | (context as u64) << 8 | parity)
+    pub(crate) fn write(m: &Mapping, parity: u64, context: WriteContext) -> Cookie {
+        let failures = u64::from(m.flush_failures());
+        Cookie(u64::from(m.id) << 32 | failures << 16 | (context as u64) << 8 | parity)
     }
     pub(crate) fn read(mapping: u32) -> Cookie {
         Cookie(u64::from(mapping) << 32)
     }
     fn mapping(self) -> u32 {
         (self.0 >> 32) as u32
+    }
+    fn flush_failures(self) -> u16 {
+        (self.0 >> 16) as u16
     }
     fn parity(self) -> u64 {
         self.0 & 1
@@ -74,21 +79,15 @@ impl<W: World> Engine<W> {
     #[doc(alias("end_page_writeback", "folio_end_writeback"))]
     fn end_write(&self, m: &Mapping, request: &Request, result: Result<(), IoError>) {
         let n = request.frames.len() as u64;
-        let ok = result.is_ok();
-        let now = self.world.now();
-        m.note_write(ok, now.0);
-        m.dev.note_write(ok, now);
-        let epoch = {
-            let mut d = m.durability.lock(&*self.world);
-            if let Err(e) = result {
-                d.note_error("write", e);
-            }
-            d.note_written()
-        };
-        self.rotate_reclaimable(request, ok);
+        let epoch = m.durability.lock(&*self.world).note_written();
+        self.rotate_reclaimable(request, result.is_ok());
         let mut follow_ups: Vec<(u32, Released)> = Vec::new();
+        let ok;
         {
             let mut dirty = m.dirty.lock(&*self.world);
+            // DUR-1: a flush that failed since the submission may have lost what the device had taken of this write.
+            let doubtful = m.flush_failures() != Cookie(request.cookie).flush_failures();
+            ok = result.is_ok() && !doubtful;
             for frame in &request.frames {
                 let f = self.frames.get(*frame);
                 let s = f.state.peek();
@@ -108,6 +107,14 @@ impl<W: World> Engine<W> {
                     follow_ups.push((*frame, released));
                 }
             }
+        }
+        let now = self.world.now();
+        m.note_write(ok, now.0);
+        m.dev.note_write(ok, now);
+        if !ok {
+            let mut d = m.durability.lock(&*self.world);
+            let error = result.err().unwrap_or(d.last_error());
+            d.note_error("write", error);
         }
         // Relaxed: counts for policy and statistics.
         self.writeback_pages.fetch_sub(n, Ordering::Relaxed);

@@ -96,6 +96,14 @@ impl BackingDev {
         since != 0 && now.0.saturating_sub(since) >= span.0
     }
 
+    /// The flusher has seen `kicked` pages asked for, and leaves `left` of them. A kick that came meanwhile stays.
+    pub(crate) fn answer_kick(&self, kicked: u64, left: u64) {
+        // Relaxed: policy; a failed exchange means a newer kick.
+        let _ = self
+            .kicked
+            .compare_exchange(kicked, left, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// More than 7/8 of the queue is in use (`bdi_write_congested`).
     pub(crate) fn congested(&self) -> bool {
         self.in_flight() >= (self.queue.depth() as u64 * 7 / 8).max(1)

@@ -7,6 +7,7 @@ use crate::frame::state::{DIRTY, ERROR, HASHED, Latch, SUPERSEDED, WRITEBACK};
 use crate::mapping::Mapping;
 use crate::sync::Ordering;
 use crate::trace::Event;
+use crate::wait::Channel;
 use crate::world::World;
 
 /// Why a page's writeback did not start.
@@ -30,12 +31,14 @@ impl<W: World> Engine<W> {
         }
         {
             let mut dirty = m.dirty.lock(&*self.world);
+            if f.state.peek() & DIRTY != 0 {
+                // By a failed flush.
+                return;
+            }
             self.enter_dirty(m, &mut dirty, frame, DIRTY);
             f.set_generation(m.dirty_generation());
         }
-        // Relaxed: statistics.
-        m.dev.dirtied.fetch_add(1, Ordering::Relaxed);
-        self.count(Event::NrDirtied, 1);
+        self.count_dirtied(m);
     }
 
     /// Sets `flags` (with DIRTY) and lists the page. Under the dirty lock.
@@ -72,10 +75,15 @@ impl<W: World> Engine<W> {
 
     /// Forgets that a page is dirty: it is truncated, or a newer copy has its data.
     pub(crate) fn cancel_dirty(&self, m: &Mapping, frame: u32) {
-        let mut dirty = m.dirty.lock(&*self.world);
-        if self.frames.get(frame).state.peek() & DIRTY != 0 {
+        {
+            let mut dirty = m.dirty.lock(&*self.world);
+            if self.frames.get(frame).state.peek() & DIRTY == 0 {
+                return;
+            }
             self.leave_dirty(m, &mut dirty, frame);
         }
+        // Writers wait for fewer dirty pages, whatever made them fewer (WAIT-2).
+        self.waits.wake(&*self.world, Channel::Dirty);
     }
 
     /// As `cancel_dirty`, for a frame whose mapping the caller does not have at hand.
@@ -130,14 +138,32 @@ impl<W: World> Engine<W> {
         Ok(())
     }
 
-    /// A copy takes the place of `frame`, latched by the caller: if its write is in flight, no write of the copy starts
-    /// before that one has ended (WB-2).
-    pub(crate) fn note_superseded(&self, m: &Mapping, page: u64, frame: u32) {
+    /// `copy` takes the place of `frame`, both latched by the caller, and is dirty from here on. If the write of `frame` is
+    /// in flight, no write of the copy starts before that one has ended (WB-2). If it has just failed, the copy inherits
+    /// what is owed, with its dirty generation: a sync finds the page dirty at every moment (WB-4).
+    pub(crate) fn supersede(&self, m: &Mapping, page: u64, frame: u32, copy: u32) {
         let f = self.frames.get(frame);
-        let mut dirty = m.dirty.lock(&*self.world);
-        if f.state.peek() & WRITEBACK != 0 {
-            f.state.set(SUPERSEDED);
-            dirty.supersede(page, frame);
+        {
+            let mut dirty = m.dirty.lock(&*self.world);
+            let mut generation = m.dirty_generation();
+            let s = f.state.peek();
+            if s & WRITEBACK != 0 {
+                f.state.set(SUPERSEDED);
+                dirty.supersede(page, frame);
+            }
+            if s & DIRTY != 0 {
+                generation = f.generation();
+                self.leave_dirty(m, &mut dirty, frame);
+            }
+            self.enter_dirty(m, &mut dirty, copy, DIRTY);
+            self.frames.get(copy).set_generation(generation);
         }
+        self.count_dirtied(m);
+    }
+
+    fn count_dirtied(&self, m: &Mapping) {
+        // Relaxed: statistics.
+        m.dev.dirtied.fetch_add(1, Ordering::Relaxed);
+        self.count(Event::NrDirtied, 1);
     }
 }

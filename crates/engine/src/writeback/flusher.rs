@@ -153,12 +153,13 @@ impl<W: World> Engine<W> {
         cursor.at += done.taken;
         // Relaxed: policy.
         let kicked = dev.kicked.load(Ordering::Relaxed);
-        dev.kicked
-            .store(kicked.saturating_sub(done.pages), Ordering::Relaxed);
-        if done.requests == 0 && cursor.rest().is_empty() {
+        let left = if done.requests == 0 && cursor.rest().is_empty() {
             // All latched, or clean meanwhile: not a reason to spin.
-            dev.kicked.store(0, Ordering::Relaxed);
-        }
+            0
+        } else {
+            kicked.saturating_sub(done.pages)
+        };
+        dev.answer_kick(kicked, left);
         done.requests
     }
 
@@ -166,13 +167,12 @@ impl<W: World> Engine<W> {
     fn refill(&self, dev: &BackingDev, cursor: &mut Cursor) -> bool {
         let now = self.world.now();
         // Relaxed: policy.
-        let kicked = dev.kicked.load(Ordering::Relaxed) > 0;
-        let pressed = kicked || self.over_background();
+        let kicked = dev.kicked.load(Ordering::Relaxed);
+        let pressed = kicked > 0 || self.over_background();
         let Some(m) = self.next_mapping_that(dev, cursor.last_id, |m| {
             pressed || m.dirty_since(now) >= self.config().dirty_expire.0 || m.is_unused()
         }) else {
-            // Relaxed: policy.
-            dev.kicked.store(0, Ordering::Relaxed);
+            dev.answer_kick(kicked, 0);
             return false;
         };
         cursor.last_id = m.id;

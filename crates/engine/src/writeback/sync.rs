@@ -16,8 +16,8 @@
 use crate::backing::WriteContext;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::frame::state::{DIRTY, EXCL, HASHED, LOADING, Latch, WRITEBACK};
-use crate::mapping::Mapping;
+use crate::frame::state::{DIRTY, EXCL, HASHED, LOADING, WRITEBACK};
+use crate::mapping::{Key, Mapping};
 use crate::sync::Ordering;
 use crate::trace::Event;
 use crate::wait::{Channel, Waited};
@@ -205,7 +205,7 @@ impl<W: World> Engine<W> {
     }
 
     /// Flushes the device's cache and settles what that says about the pages.
-    fn flush_mapping(&self, m: &Arc<Mapping>, scope: Scope) -> Result<(), Error> {
+    pub(crate) fn flush_mapping(&self, m: &Arc<Mapping>, scope: Scope) -> Result<(), Error> {
         let epoch = {
             let mut d = m.durability.lock(&*self.world);
             if !d.needs_flush() && scope == Scope::Data {
@@ -227,6 +227,7 @@ impl<W: World> Engine<W> {
             Err(e) => {
                 self.count(Event::FlushErrors, 1);
                 let flushed = m.durability.lock(&*self.world).flush_failed(e);
+                m.note_flush_failure(&*self.world);
                 self.redirty_unflushed(m, flushed);
                 let mut d = m.durability.lock(&*self.world);
                 d.take_unseen();
@@ -250,24 +251,27 @@ impl<W: World> Engine<W> {
         })
     }
 
-    /// After a failed flush: clean pages in memory that were written since the last good one are dirty again.
+    /// After a failed flush: clean pages in memory that were written since the last good one are dirty again, latched or
+    /// not. The region lock keeps the page in its frame; a reclaimer that has claimed it looks again under that lock.
     fn redirty_unflushed(&self, m: &Mapping, flushed: u64) {
         for (frame, f) in self.frames.iter() {
             if f.mapping() != m.id || f.generation() <= flushed {
                 continue;
             }
-            // A page latched by a writer is dirtied by that writer; one that reclaim has claimed is counted as lost.
-            if f.state.try_shared_quiet() != Latch::Held {
-                continue;
+            let page = f.page();
+            let hash = self.index.hash(Key {
+                mapping: m.id,
+                page,
+            });
+            let mut dirty = m.dirty.lock(&*self.world);
+            let region = self.index.lock(self.world.task(), hash);
+            let here = region.find(hash, |found| found == frame).is_some()
+                && f.mapping() == m.id
+                && f.page() == page;
+            if here && f.state.load() & (DIRTY | WRITEBACK) == 0 && f.generation() > flushed {
+                self.enter_dirty(m, &mut dirty, frame, DIRTY);
+                f.set_generation(m.dirty_generation());
             }
-            if f.mapping() == m.id && f.generation() > flushed {
-                let mut dirty = m.dirty.lock(&*self.world);
-                if f.state.peek() & (DIRTY | WRITEBACK) == 0 {
-                    self.enter_dirty(m, &mut dirty, frame, DIRTY);
-                    f.set_generation(m.dirty_generation());
-                }
-            }
-            self.put_shared(frame);
         }
     }
 

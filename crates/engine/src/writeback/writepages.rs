@@ -187,7 +187,7 @@ impl<W: World> Engine<W> {
             done.pages += 1;
             let r = request.get_or_insert_with(|| {
                 let mut r = Request::new(IoOp::Write, start, self.sink());
-                r.cookie = Cookie::write(m.id, parity, context).0;
+                r.cookie = Cookie::write(m, parity, context).0;
                 r
             });
             self.add_page(m, r, *page, *frame, len);

@@ -70,7 +70,7 @@ impl<W: World> Engine<W> {
     }
 
     /// A frame from the reserve: for a task that must make progress with no free memory (PF_MEMALLOC).
-    fn alloc_reserve(&self) -> Result<u32, Error> {
+    pub(crate) fn alloc_reserve(&self) -> Result<u32, Error> {
         match self.zone.alloc_reserve(&*self.world) {
             Some(frame) => Ok(self.claim_free(frame)),
             None => Err(self.out_of_memory(self.world.now())),
