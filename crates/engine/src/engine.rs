@@ -34,6 +34,8 @@ const CLOSE_LOOKS: usize = 50;
 const FRAMES_MIN: usize = if cfg!(loom) { 2 } else { 64 };
 /// Tables whose size does not depend on the frame count.
 const FIXED_BYTES: usize = 64 << 10;
+/// And at most so many: frame numbers have 32 bits, and some are set aside.
+const FRAMES_MAX: u64 = u32::MAX as u64 / 2;
 
 /// One cache: a budget, its pages, and the tasks that keep them.
 pub struct Engine<W: World> {
@@ -74,7 +76,9 @@ fn frames_of(memory: u64, frame_size: usize) -> usize {
     let cost = |n: usize| {
         n * frame_size + tables_of(n) + Buddy::bytes_for(n, top_order(frame_size)) + FIXED_BYTES
     };
-    let (mut low, mut high) = (0, (memory / frame_size as u64) as usize);
+    // More frames than there may be need not be priced, and their price would not fit.
+    let most = (memory / frame_size as u64).min(FRAMES_MAX + 1);
+    let (mut low, mut high) = (0, most as usize);
     while low < high {
         let mid = high - (high - low) / 2;
         if cost(mid) as u64 <= memory {
@@ -116,7 +120,7 @@ fn check_config(c: &Config) -> Result<usize, Error> {
             c.memory, c.frame_size
         ));
     }
-    if frames > u32::MAX as usize / 2 {
+    if frames as u64 > FRAMES_MAX {
         return bad(format!(
             "a budget of {} bytes has too many frames of {} bytes; choose larger frames",
             c.memory, c.frame_size
@@ -303,7 +307,13 @@ impl<W: World> Engine<W> {
         drop(devices);
         let (engine, flushed) = (self.clone(), dev.clone());
         let name = format!("flush-{}", dev.queue.name());
-        self.spawn(&name, move || engine.flusher(&flushed))?;
+        if let Err(e) = self.spawn(&name, move || engine.flusher(&flushed)) {
+            // A device without a flusher would never be written to.
+            let mut devices = self.devices.lock(&*self.world);
+            let others = devices.iter().filter(|d| !Arc::ptr_eq(d, &dev));
+            *devices = Arc::new(others.cloned().collect());
+            return Err(e);
+        }
         Ok(dev)
     }
 
