@@ -325,12 +325,13 @@ impl<W: World> Engine<W> {
         self.unpark_flusher(&m.dev);
     }
 
-    /// Drops a mapping without handles, dirty pages or I/O, with its pages (MAP-4).
+    /// Drops a mapping without handles, dirty pages, I/O or anything that is owed to its users, with its pages (MAP-4).
     pub(crate) fn drop_if_unused(&self, m: &Arc<Mapping>) -> bool {
         {
             let mut table = self.mappings.lock(&*self.world);
             let busy = m.nr_dirty() > 0 || m.nr_writeback() > 0 || self.is_loading(m);
-            if !m.is_unused() || busy || table.get(m.id).is_none() {
+            let owed = !m.durability.lock(&*self.world).is_settled();
+            if !m.is_unused() || busy || owed || table.get(m.id).is_none() {
                 return false;
             }
             table.remove(m.id);
