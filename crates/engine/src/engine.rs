@@ -32,10 +32,10 @@ const CLOSE_ROUNDS: usize = 3;
 const CLOSE_LOOKS: usize = 50;
 /// A cache has at least so many frames; fewer in loom's models.
 const FRAMES_MIN: usize = if cfg!(loom) { 2 } else { 64 };
-/// Tables whose size does not depend on the frame count.
-const FIXED_BYTES: usize = 64 << 10;
 /// And at most so many: frame numbers have 32 bits, and some are set aside.
 const FRAMES_MAX: u64 = u32::MAX as u64 / 2;
+/// Tables whose size does not depend on the frame count.
+const FIXED_BYTES: usize = 64 << 10;
 
 /// One cache: a budget, its pages, and the tasks that keep them.
 pub struct Engine<W: World> {
@@ -420,6 +420,15 @@ impl<W: World> Engine<W> {
             0 => Ok(()),
             held => Err(Error::StillPinned(u64::from(held))),
         }
+    }
+
+    /// Makes every file durable, those without a handle included; the first error.
+    ///
+    /// # Errors
+    /// As `File::sync_data`.
+    pub fn sync_all(&self) -> Result<(), Error> {
+        self.usable()?;
+        self.sync_all_mappings()
     }
 
     /// Syncs every mapping; the first error.
