@@ -6,7 +6,6 @@ use super::{
     rig::{Disk, Rig, spawn},
 };
 use crate::frame::state::DIRTY;
-use crate::world::Nanos;
 
 /// A change made beside the flusher is either in what it writes, or leaves the page dirty.
 #[test]
@@ -60,9 +59,7 @@ fn begin_of_writeback_against_sync() {
                 r.engine.end_writeback_turn(&r.m, parity);
             }
         });
-        rig.engine
-            .wait_submitted(&rig.m, Nanos(0))
-            .expect("no deadline");
+        rig.engine.wait_submitted(&rig.m).expect("no deadline");
         flusher.join().expect("no panic");
         rig.check();
     });
