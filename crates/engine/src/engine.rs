@@ -32,6 +32,8 @@ const CLOSE_ROUNDS: usize = 3;
 const CLOSE_LOOKS: usize = 50;
 /// A cache has at least so many frames; fewer in loom's models.
 const FRAMES_MIN: usize = if cfg!(loom) { 2 } else { 64 };
+/// And at most so many: frame numbers have 32 bits, and some are set aside.
+const FRAMES_MAX: u64 = u32::MAX as u64 / 2;
 /// Tables whose size does not depend on the frame count.
 const FIXED_BYTES: usize = 64 << 10;
 
@@ -74,7 +76,9 @@ fn frames_of(memory: u64, frame_size: usize) -> usize {
     let cost = |n: usize| {
         n * frame_size + tables_of(n) + Buddy::bytes_for(n, top_order(frame_size)) + FIXED_BYTES
     };
-    let (mut low, mut high) = (0, (memory / frame_size as u64) as usize);
+    // More frames than there may be need not be priced, and their price would not fit.
+    let most = (memory / frame_size as u64).min(FRAMES_MAX + 1);
+    let (mut low, mut high) = (0, most as usize);
     while low < high {
         let mid = high - (high - low) / 2;
         if cost(mid) as u64 <= memory {
@@ -116,7 +120,7 @@ fn check_config(c: &Config) -> Result<usize, Error> {
             c.memory, c.frame_size
         ));
     }
-    if frames > u32::MAX as usize / 2 {
+    if frames as u64 > FRAMES_MAX {
         return bad(format!(
             "a budget of {} bytes has too many frames of {} bytes; choose larger frames",
             c.memory, c.frame_size
@@ -307,7 +311,13 @@ impl<W: World> Engine<W> {
         drop(devices);
         let (engine, flushed) = (self.clone(), dev.clone());
         let name = format!("flush-{}", dev.queue.name());
-        self.spawn(&name, move || engine.flusher(&flushed))?;
+        if let Err(e) = self.spawn(&name, move || engine.flusher(&flushed)) {
+            // A device without a flusher would never be written to.
+            let mut devices = self.devices.lock(&*self.world);
+            let others = devices.iter().filter(|d| !Arc::ptr_eq(d, &dev));
+            *devices = Arc::new(others.cloned().collect());
+            return Err(e);
+        }
         Ok(dev)
     }
 
@@ -319,7 +329,7 @@ impl<W: World> Engine<W> {
         self.unpark_flusher(&m.dev);
     }
 
-    /// Drops a mapping without handles, dirty pages or I/O, with its pages (MAP-4).
+    /// Drops a mapping without handles, dirty pages, I/O or anything that is owed to its users, with its pages (MAP-4).
     pub(crate) fn drop_if_unused(&self, m: &Arc<Mapping>) -> bool {
         {
             let mut table = self.mappings.lock(&*self.world);
@@ -333,7 +343,8 @@ impl<W: World> Engine<W> {
                 let dirty = m.dirty.lock(&*self.world);
                 dirty.len() > 0 || m.nr_writeback() > 0
             };
-            if busy || self.is_loading(m) {
+            let owed = !m.durability.lock(&*self.world).is_settled();
+            if busy || owed || self.is_loading(m) {
                 return false;
             }
             table.remove(m.id);
@@ -422,6 +433,15 @@ impl<W: World> Engine<W> {
             0 => Ok(()),
             held => Err(Error::StillPinned(u64::from(held))),
         }
+    }
+
+    /// Makes every file durable, those without a handle included; the first error.
+    ///
+    /// # Errors
+    /// As `File::sync_data`.
+    pub fn sync_all(&self) -> Result<(), Error> {
+        self.usable()?;
+        self.sync_all_mappings()
     }
 
     /// Syncs every mapping; the first error.

@@ -192,6 +192,12 @@ impl Drop for Cache {
         }
         if let Err(error) = self.close() {
             tracing::error!("a cache was dropped, and closing it failed: {error}");
+            // Guards keep it from closing, not from writing back.
+            if let Error::StillPinned(_) = error
+                && let Err(error) = self.engine.sync_all()
+            {
+                tracing::error!("and so did writing it back: {error}");
+            }
             self.engine.abandon();
             self.end();
         }

@@ -103,10 +103,16 @@ impl<W: World> File<W> {
     /// the file that are in flight.
     ///
     /// # Errors
-    /// `ReadOnly`; `Io` and `Busy` (the new last page is held), after which nothing has changed; `TimedOut`.
+    /// `ReadOnly`; `Config` beyond 2^63 - 1; `Io` and `Busy` (the new last page is held), after which nothing has changed;
+    /// `TimedOut`.
     #[doc(alias = "ftruncate")]
     pub fn set_len(&self, len: u64) -> Result<(), Error> {
         self.writable()?;
+        if len > i64::MAX as u64 {
+            return Err(Error::Config(format!(
+                "a file ends at 2^63 - 1 bytes: a length of {len} is too long"
+            )));
+        }
         self.engine().truncate(&self.handle.mapping, len)
     }
 

@@ -8,7 +8,6 @@ use super::{
 };
 use crate::frame::state::{DIRTY, EXCL, Latch};
 use crate::sync::Ordering;
-use crate::world::Nanos;
 use crate::{IoError, IoErrorKind};
 
 /// A change made beside the flusher is either in what it writes, or leaves the page dirty.
@@ -63,9 +62,7 @@ fn begin_of_writeback_against_sync() {
                 r.engine.end_writeback_turn(&r.m, parity);
             }
         });
-        rig.engine
-            .wait_submitted(&rig.m, Nanos(0))
-            .expect("no deadline");
+        rig.engine.wait_submitted(&rig.m).expect("no deadline");
         flusher.join().expect("no panic");
         rig.check();
     });
@@ -192,7 +189,9 @@ fn failed_flush_against_write_in_flight() {
         rig.m.durability.lock(&*rig.world).note_changed();
         let r = rig.clone();
         let flusher = spawn(&rig.world, 1, move || {
-            r.engine.flush_mapping(&r.m).expect_err("the flush fails");
+            r.engine
+                .flush_mapping(&r.m, crate::writeback::Scope::Data)
+                .expect_err("the flush fails");
         });
         complete(&rig, requests);
         flusher.join().expect("no panic");

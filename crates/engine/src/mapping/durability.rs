@@ -38,6 +38,8 @@ pub(crate) struct Durability {
     last_error: IoError,
     /// Something was written or changed since the last good flush.
     unflushed: bool,
+    /// A flush is under way, and its outcome not known.
+    flushing: bool,
 }
 
 impl Durability {
@@ -51,8 +53,8 @@ impl Durability {
             chunk_order: 0,
             lost: Vec::new(),
             unseen: None,
-            // What an earlier life of the mapping wrote may still be in the device's cache.
-            unflushed: true,
+            unflushed: false,
+            flushing: false,
         }
     }
 
@@ -65,6 +67,11 @@ impl Durability {
     /// The file changed in a way that only a flush makes durable.
     pub(crate) fn note_changed(&mut self) {
         self.unflushed = true;
+    }
+
+    /// Nothing waits for a flush, and every error has been told.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.unflushed && !self.flushing && self.unseen.is_none()
     }
 
     pub(crate) fn needs_flush(&self) -> bool {
@@ -98,12 +105,14 @@ impl Durability {
     /// A flush begins: ends the epoch and returns it.
     pub(crate) fn begin_flush(&mut self) -> u64 {
         self.unflushed = false;
+        self.flushing = true;
         self.epoch += 1;
         self.epoch - 1
     }
 
     /// The flush of `epoch` succeeded.
     pub(crate) fn flush_ok(&mut self, epoch: u64) {
+        self.flushing = false;
         self.flushed = self.flushed.max(epoch);
     }
 
@@ -111,6 +120,7 @@ impl Durability {
     /// with a later one must be dirtied again.
     pub(crate) fn flush_failed(&mut self, error: IoError) -> u64 {
         self.unflushed = true;
+        self.flushing = false;
         self.note_error("flush", error);
         for i in 0..self.reclaimed.len() {
             let epoch = std::mem::take(&mut self.reclaimed[i]);

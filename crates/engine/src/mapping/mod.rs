@@ -16,7 +16,8 @@
 //! - MAP-2: a page is on the dirty list exactly while DIRTY is set.
 //! - MAP-3: no page beyond `len` (rounded up to a frame) is in the index while `invalidate` is free, but for those
 //!   that a write past the end has latched.
-//! - MAP-4: a mapping leaves the table only with no handle, no dirty page and no page in flight, its pages dropped.
+//! - MAP-4: a mapping leaves the table only with no handle, no dirty page, no page in flight, nothing that waits for a
+//!   flush and no error that nobody has seen; its pages are dropped.
 //!
 //! **Kernel.** struct address_space, inode; filemap.c, truncate.c, errseq.c.
 
@@ -170,9 +171,14 @@ impl Mapping {
         self.sync_epoch.fetch_add(1, Ordering::SeqCst) & 1
     }
 
+    /// What is under writeback of one parity.
+    pub(crate) fn nr_writeback_of(&self, parity: u64) -> u64 {
+        self.in_writeback[(parity & 1) as usize].load(Ordering::SeqCst)
+    }
+
     /// Is nothing of `parity` under writeback?
     pub(crate) fn writeback_drained(&self, parity: u64) -> bool {
-        self.in_writeback[(parity & 1) as usize].load(Ordering::SeqCst) == 0
+        self.nr_writeback_of(parity) == 0
     }
 
     /// Pages under writeback.
@@ -212,6 +218,12 @@ impl Mapping {
         // Back off: as long again as it has failed, between 20 ms and 1 s.
         let back_off = (now_ns.saturating_sub(since)).clamp(20_000_000, 1_000_000_000);
         self.retry_at_ns.store(now_ns + back_off, Ordering::Relaxed);
+    }
+
+    /// Keeps the flusher from this mapping until `at`.
+    pub(crate) fn hold_off(&self, at: Nanos) {
+        // Relaxed: policy.
+        self.retry_at_ns.store(at.0, Ordering::Relaxed);
     }
 
     /// Failed writes so far.

@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::frame::state::{HASHED, LOADING, ORPHAN};
 use crate::wait::{Channel, Waited};
-use crate::world::{Nanos, World};
+use crate::world::World;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -41,11 +41,10 @@ impl<W: World> Engine<W> {
     }
 
     fn truncate_locked(&self, m: &Arc<Mapping>, len: u64) -> Result<(), Error> {
-        let start = self.world.now();
         let old = m.len();
         let size = self.memory.frame_size() as u64;
         // A write in flight would lengthen the file again.
-        self.wait_drained(m, start)?;
+        self.wait_drained(m)?;
         let tail = (len < old && !len.is_multiple_of(size))
             .then(|| self.latch_for_truncate(m, len / size))
             .transpose()?
@@ -68,20 +67,12 @@ impl<W: World> Engine<W> {
     }
 
     /// Waits for every write in flight. The caller holds the invalidate lock exclusively, so none is submitted.
-    fn wait_drained(&self, m: &Mapping, start: Nanos) -> Result<(), Error> {
-        let until = start.plus(self.config().io_timeout);
-        let channel = Channel::Writeback(m.id);
-        match self
-            .waits
-            .wait(&*self.world, &self.stat, channel, until, || {
-                m.nr_writeback() == 0
-            }) {
-            Waited::Ready => Ok(()),
-            Waited::TimedOut => Err(Error::TimedOut {
-                what: "writeback",
-                waited: self.world.now().since(start),
-            }),
-        }
+    fn wait_drained(&self, m: &Mapping) -> Result<(), Error> {
+        self.wait_progress(
+            Channel::Writeback(m.id),
+            || m.nr_writeback(),
+            || m.nr_writeback() == 0,
+        )
     }
 
     /// Latches the page that will be the last, if it is in memory.

@@ -4,16 +4,16 @@
 
 use crate::engine::Engine;
 use crate::error::{Error, OomReport};
-use crate::frame::state::{DIRTY, ERROR, EXCL, FREE, HASHED, HOLDERS, LOADING, WRITEBACK};
+use crate::frame::state::{DIRTY, ERROR, EXCL, FREE, HASHED, HOLDERS, LOADING, ORPHAN, WRITEBACK};
 use crate::world::{Nanos, World};
 
 impl<W: World> Engine<W> {
-    /// Guards on all pages now, shared and exclusive.
+    /// Guards on all pages now, shared and exclusive; also on pages that a truncation has cut off.
     pub(crate) fn count_held(&self) -> u32 {
         self.frames
             .iter()
             .map(|(_, f)| f.state.peek())
-            .filter(|s| s & HASHED != 0)
+            .filter(|s| s & (HASHED | ORPHAN) != 0 && s & FREE == 0)
             .map(|s| (s & HOLDERS) as u32 + u32::from(s & EXCL != 0))
             .sum()
     }

@@ -22,6 +22,9 @@ const BATCH: usize = 1024;
 /// With requests in flight, the flusher looks up this often even when none completes.
 const LOOK: Nanos = Nanos::from_millis(10);
 
+/// It never looks around more often than this for want of anything to do.
+const INTERVAL_MIN: Nanos = Nanos::from_millis(1);
+
 /// The batch that the flusher is working off.
 #[derive(Default)]
 struct Cursor {
@@ -115,7 +118,8 @@ impl<W: World> Engine<W> {
     }
 
     fn flusher_sleep(&self, dev: &BackingDev) {
-        let until = self.world.now().plus(self.config().writeback_interval);
+        let interval = self.config().writeback_interval.max(INTERVAL_MIN);
+        let until = self.world.now().plus(interval);
         // SeqCst: see `unpark_flusher_if_asleep`.
         dev.asleep.store(true, Ordering::SeqCst);
         crate::sync::fence(Ordering::SeqCst);
@@ -207,7 +211,7 @@ impl<W: World> Engine<W> {
         next.or_else(|| table.iter().find(fits)).cloned()
     }
 
-    /// Drops mappings of the device that nobody uses any more (MAP-4).
+    /// Flushes and drops mappings of the device that nobody uses any more (MAP-4).
     fn reap_idle_mappings(&self, dev: &BackingDev) {
         let idle: Vec<_> = {
             let table = self.mappings.lock(&*self.world);
@@ -218,6 +222,7 @@ impl<W: World> Engine<W> {
                 .collect()
         };
         for m in idle {
+            self.flush_unused(&m);
             self.drop_if_unused(&m);
         }
     }

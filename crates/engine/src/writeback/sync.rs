@@ -38,6 +38,8 @@ pub(crate) enum Scope {
 const BATCH: usize = 4096;
 /// Write requests in flight beyond which a sync waits for some to end.
 const IN_FLIGHT_MAX: u64 = 1024;
+/// After how long the flush of a file that nobody has open is tried again.
+const FLUSH_RETRY: Nanos = Nanos::from_secs(1);
 
 impl<W: World> Engine<W> {
     /// Makes the pages of `pages` durable.
@@ -80,15 +82,37 @@ impl<W: World> Engine<W> {
         let errors = m.write_errors();
         let written = self.write_and_wait(m, pages, start);
         let failed = m.write_errors() != errors;
-        let unseen = m.durability.lock(&*self.world).take_unseen();
-        if let Some((op, e)) = unseen
-            && (failed || written.is_ok())
-        {
+        if failed || written.is_ok() {
             // Also an error of the background that nobody has seen: it is told once.
-            return Err(Error::io(op, e));
+            let unseen = m.durability.lock(&*self.world).take_unseen();
+            if let Some((op, e)) = unseen {
+                return Err(Error::io(op, e));
+            }
         }
         written?;
-        self.flush_mapping(m, scope)
+        let flushed = self.flush_mapping(m, scope);
+        if flushed.is_err() {
+            m.durability.lock(&*self.world).take_unseen();
+        }
+        flushed
+    }
+
+    /// Flushes a file that nobody has open: for the flusher, when it has nothing else to do. Waits for nobody's sync; an
+    /// error stays unseen, for the next open and for `close`.
+    pub(super) fn flush_unused(&self, m: &Arc<Mapping>) {
+        let now = self.world.now();
+        let owed = m.durability.lock(&*self.world).needs_flush();
+        if !owed || m.nr_dirty() > 0 || m.nr_writeback() > 0 || !m.may_retry(now.0) {
+            return;
+        }
+        let turn = m.sync_turn.lock(&*self.world, &self.stat, &self.waits, now);
+        if turn == Waited::TimedOut {
+            return;
+        }
+        if self.flush_mapping(m, Scope::Data).is_err() {
+            m.hold_off(now.plus(FLUSH_RETRY));
+        }
+        m.sync_turn.unlock(&*self.world, &self.waits);
     }
 
     /// Writes the dirty pages of the range and waits for every write submitted so far.
@@ -118,20 +142,52 @@ impl<W: World> Engine<W> {
             if done.pages == 0 {
                 self.wait_for_busy(m, &batch, start)?;
             }
-            self.wait_for_room(m, start)?;
+            self.wait_for_room(m)?;
         }
-        self.wait_submitted(m, start)
+        self.wait_submitted(m)
     }
 
     /// Keeps the number of requests in flight bounded.
-    fn wait_for_room(&self, m: &Mapping, start: Nanos) -> Result<(), Error> {
-        let until = start.plus(self.config().io_timeout);
-        let waited = self
-            .waits
-            .wait(&*self.world, &self.stat, Channel::Progress, until, || {
-                m.dev.in_flight() < IN_FLIGHT_MAX
-            });
-        self.in_time(waited, start)
+    fn wait_for_room(&self, m: &Mapping) -> Result<(), Error> {
+        // Relaxed: it only has to change while the device answers.
+        let written = || m.dev.written.load(Ordering::Relaxed) + m.write_errors();
+        self.wait_progress(Channel::Progress, written, || {
+            m.dev.in_flight() < IN_FLIGHT_MAX
+        })
+    }
+
+    /// Sleeps until `ready`, for as long as `progress` changes at least once in each I/O deadline: a device that is slow
+    /// answers, one that hangs does not.
+    pub(crate) fn wait_progress(
+        &self,
+        channel: Channel,
+        progress: impl Fn() -> u64,
+        ready: impl Fn() -> bool,
+    ) -> Result<(), Error> {
+        let limit = self.config().io_timeout;
+        let mut seen = progress();
+        let mut since = self.world.now();
+        loop {
+            // Looked at a few times in each deadline, so that the error comes soon after it.
+            let turn = Nanos((limit.0 / 8).max(1));
+            let until = self.world.now().plus(turn).min(since.plus(limit));
+            let waited = self
+                .waits
+                .wait(&*self.world, &self.stat, channel, until, &ready);
+            if waited == Waited::Ready {
+                return Ok(());
+            }
+            let now = self.world.now();
+            if progress() != seen {
+                seen = progress();
+                since = now;
+            } else if now >= since.plus(limit) {
+                return Err(Error::TimedOut {
+                    what: "writeback",
+                    waited: now.since(since),
+                });
+            }
+        }
     }
 
     /// Every page of the batch was latched or waits for an older copy's write: waits for the first.
@@ -175,23 +231,21 @@ impl<W: World> Engine<W> {
         Ok(())
     }
 
-    /// Waits for every write of the mapping submitted so far.
-    pub(crate) fn wait_submitted(&self, m: &Mapping, start: Nanos) -> Result<(), Error> {
-        let until = start.plus(self.config().io_timeout);
+    /// Waits for every write of the mapping submitted so far. The caller holds `sync_turn`.
+    pub(crate) fn wait_submitted(&self, m: &Mapping) -> Result<(), Error> {
         // SYNC-A: a sync that timed out has left writes of its epoch in flight. Their half is used again from the turn
         // on, so they must have ended before it.
-        self.wait_half(m, m.idle_parity(), until, start)?;
-        self.wait_half(m, m.turn_sync_epoch(), until, start)
+        self.wait_half(m, m.idle_parity())?;
+        self.wait_half(m, m.turn_sync_epoch())
     }
 
-    fn wait_half(&self, m: &Mapping, parity: u64, until: Nanos, start: Nanos) -> Result<(), Error> {
-        let channel = Channel::Writeback(m.id);
-        let waited = self
-            .waits
-            .wait(&*self.world, &self.stat, channel, until, || {
-                m.writeback_drained(parity)
-            });
-        self.in_time(waited, start)
+    /// Waits for the writes counted in one half. Nothing is added to it meanwhile, so each change is an end.
+    fn wait_half(&self, m: &Mapping, parity: u64) -> Result<(), Error> {
+        self.wait_progress(
+            Channel::Writeback(m.id),
+            || m.nr_writeback_of(parity),
+            || m.writeback_drained(parity),
+        )
     }
 
     fn in_time(&self, waited: Waited, start: Nanos) -> Result<(), Error> {
@@ -229,8 +283,7 @@ impl<W: World> Engine<W> {
                 let flushed = m.durability.lock(&*self.world).flush_failed(e);
                 m.note_flush_failure(&*self.world);
                 self.redirty_unflushed(m, flushed);
-                let mut d = m.durability.lock(&*self.world);
-                d.take_unseen();
+                let d = m.durability.lock(&*self.world);
                 self.lost_or_ok(&d)?;
                 Err(Error::io("flush", e))
             }

@@ -19,7 +19,7 @@ use crate::trace::Event;
 use crate::wait::Channel;
 use crate::world::{Nanos, World};
 use crate::writeback::BackingDev;
-use crate::zone::note_stall;
+use crate::zone::{PINNED_TIMEOUT, note_stall};
 use std::sync::Arc;
 
 /// The most pages a task dirties between two looks (`ratelimit_pages`).
@@ -34,7 +34,7 @@ impl<W: World> Engine<W> {
     ///
     /// # Errors
     /// The device's error when its writes have failed for `fail_after`; `TimedOut` when nothing was written for the I/O
-    /// deadline although too many pages are dirty.
+    /// deadline although too many pages are dirty; `AllPinned` when the caller holds guards and nothing can be written.
     #[inline]
     pub(crate) fn balance_dirty_pages(&self, m: &Arc<Mapping>) -> Result<(), Error> {
         let task = self.world.task();
@@ -151,12 +151,7 @@ impl<W: World> Engine<W> {
                 written = seen;
                 progress_at = now;
             }
-            if now.since(progress_at) >= self.config().io_timeout {
-                return Err(Error::TimedOut {
-                    what: "dirty pages to be written",
-                    waited: now.since(start),
-                });
-            }
+            self.may_wait_on(now.since(progress_at))?;
             let until = now.plus(Nanos::from_millis(100));
             // Fixed for this turn: a condition that time makes true has no waker.
             let limit = self.thresholds.limit + self.excused(Some(&m.dev));
@@ -202,6 +197,8 @@ impl<W: World> Engine<W> {
     /// Before 3.2: the writer writes pages of its file until there are fewer dirty ones than the limit.
     fn dirtier_writes(&self, m: &Arc<Mapping>, start: Nanos) -> Result<(), Error> {
         let mut batch = Vec::new();
+        let mut written = self.stat.get(Event::NrWritten);
+        let mut progress_at = start;
         while self.unclean_for(m) > self.thresholds.limit {
             self.failing_error(m)?;
             self.count(Event::Throttled, 1);
@@ -220,12 +217,30 @@ impl<W: World> Engine<W> {
                 self.unpark_flusher_if_asleep(&m.dev);
                 self.wait_written(Nanos::from_millis(100));
             }
-            if self.world.now().since(start) >= self.config().io_timeout {
-                return Err(Error::TimedOut {
-                    what: "dirty pages to be written",
-                    waited: self.world.now().since(start),
-                });
+            let now = self.world.now();
+            let seen = self.stat.get(Event::NrWritten);
+            if seen != written {
+                written = seen;
+                progress_at = now;
             }
+            self.may_wait_on(now.since(progress_at))?;
+        }
+        Ok(())
+    }
+
+    /// May a writer wait on, after so long in which nothing was written? The pages that keep it may be its own, held.
+    fn may_wait_on(&self, idle: Nanos) -> Result<(), Error> {
+        if idle >= PINNED_TIMEOUT
+            && self.in_flight() == 0
+            && let Some(e) = self.all_pinned(self.world.task())
+        {
+            return Err(e);
+        }
+        if idle >= self.config().io_timeout {
+            return Err(Error::TimedOut {
+                what: "dirty pages to be written",
+                waited: idle,
+            });
         }
         Ok(())
     }

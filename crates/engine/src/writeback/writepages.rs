@@ -9,7 +9,7 @@ use super::dirty::NotStarted;
 use crate::backing::WriteContext;
 use crate::engine::Engine;
 use crate::frame::DirtyLinks;
-use crate::frame::state::{DIRTY, WRITEBACK};
+use crate::frame::state::{DIRTY, ERROR, WRITEBACK};
 use crate::io::{IoOp, Request};
 use crate::mapping::Mapping;
 use crate::trace::Event;
@@ -166,6 +166,11 @@ impl<W: World> Engine<W> {
         let mut request: Option<Request> = None;
         let mut taken = 0;
         for (page, frame) in &batch[..run_len(batch, limits)] {
+            // A page whose last write failed goes alone, so that one bad sector does not keep its neighbours dirty.
+            let alone = self.frames.get(*frame).state.peek() & ERROR != 0;
+            if alone && request.is_some() {
+                break;
+            }
             let start = *page << self.page_shift;
             let size = self.memory.frame_size() as u64;
             let len = m.len().saturating_sub(start).min(size) as usize;
@@ -191,6 +196,9 @@ impl<W: World> Engine<W> {
                 r
             });
             self.add_page(m, r, *page, *frame, len);
+            if alone {
+                break;
+            }
         }
         match &request {
             None => self.end_writeback_turn(m, parity),

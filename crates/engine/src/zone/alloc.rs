@@ -16,8 +16,8 @@ use crate::sync::Ordering;
 use crate::trace::Event;
 use crate::world::{Nanos, Task, Work, World};
 
-/// An allocation made while holding guards fails after so long without any progress.
-const PINNED_TIMEOUT: Nanos = Nanos::from_millis(100);
+/// An allocation, or a pause of a writer, made while holding guards fails after so long without any progress.
+pub(crate) const PINNED_TIMEOUT: Nanos = Nanos::from_millis(100);
 /// How long one turn waits for a hand-off.
 const TURN: Nanos = Nanos::from_millis(50);
 
@@ -144,15 +144,12 @@ impl<W: World> Engine<W> {
             }
             let idle = now.since(progress_at);
             let in_flight = self.in_flight() > 0;
-            // Relaxed: our own count.
-            let guards = task.guards.load(Ordering::Relaxed);
-            if guards > 0 && idle >= PINNED_TIMEOUT && !in_flight {
+            if idle >= PINNED_TIMEOUT
+                && !in_flight
+                && let Some(e) = self.all_pinned(task)
+            {
                 self.count(Event::AllocRefused, 1);
-                let held = self.count_held();
-                return Err(Error::AllPinned {
-                    mine: guards,
-                    others: held.saturating_sub(guards),
-                });
+                return Err(e);
             }
             let limit = if in_flight {
                 self.config().io_timeout.max(self.config().alloc_timeout)
@@ -164,6 +161,17 @@ impl<W: World> Engine<W> {
                 return Err(self.out_of_memory(start));
             }
         }
+    }
+
+    /// The error of a task that would wait for itself: it holds guards.
+    pub(crate) fn all_pinned(&self, task: &Task) -> Option<Error> {
+        // Relaxed: our own count.
+        let mine = task.guards.load(Ordering::Relaxed);
+        let others = || self.count_held().saturating_sub(mine);
+        (mine > 0).then(|| Error::AllPinned {
+            mine,
+            others: others(),
+        })
     }
 
     /// Queues for a frame and sleeps until one is handed over or the turn is over.

@@ -35,7 +35,7 @@ use frame_cache::FrameCache;
 use waiters::Waiters;
 use watermark::Watermarks;
 
-pub(crate) use alloc::note_stall;
+pub(crate) use alloc::{PINNED_TIMEOUT, note_stall};
 pub(crate) use waiters::Ticket;
 pub(crate) use watermark::Mark;
 
