@@ -67,7 +67,7 @@ pub fn run(bench: &mut Bench, group: &'static str) -> Outcome<Vec<Row>> {
     for _ in 0..rounds {
         let [page, read_at, direct] = &mut sides;
         page.round(length, |n| {
-            black_box(touch(&*file.page(PageNo(n))?, 0));
+            black_box(touch(&file.page(PageNo(n))?, 0));
             Ok(())
         })?;
         direct.round(length, |n| {
