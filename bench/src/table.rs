@@ -8,7 +8,9 @@ use serde_json::json;
 const HEAD: [&str; 7] = ["what", "prediction", "result", "peer", "ratio", "goal", ""];
 
 fn times(x: f64) -> String {
-    if x >= 9.95 {
+    if x.is_infinite() {
+        "∞".into()
+    } else if x >= 9.95 {
         format!("{x:.1} x")
     } else {
         format!("{x:.2} x")

@@ -17,26 +17,29 @@ use std::time::{Duration, Instant};
 const MEMORY: u64 = 64 * MIB;
 
 struct Side {
-    tour: Tour,
     latency: Histogram<u64>,
     rates: Vec<f64>,
 }
 
 impl Side {
-    fn new(seed: u64) -> Side {
+    fn new() -> Side {
         Side {
-            tour: Tour::new(GIB / PAGE as u64, seed),
             latency: histogram(),
             rates: Vec::new(),
         }
     }
 
     /// One round: operations a second.
-    fn round(&mut self, length: Duration, mut read: impl FnMut(u64) -> Outcome<()>) -> Outcome<()> {
+    fn round(
+        &mut self,
+        tour: &mut Tour,
+        length: Duration,
+        mut read: impl FnMut(u64) -> Outcome<()>,
+    ) -> Outcome<()> {
         let begin = Instant::now();
         let (mut last, mut ops) = (begin, 0u64);
         while last - begin < length {
-            read(self.tour.next())?;
+            read(tour.next())?;
             let now = Instant::now();
             self.latency
                 .saturating_record((now - last).as_nanos() as u64);
@@ -55,25 +58,27 @@ pub fn run(bench: &mut Bench, group: &'static str) -> Outcome<Vec<Row>> {
     let file = cache.open(&path, OpenOptions::new().read(true))?;
     let (rounds, length) = bench.args.disk_rounds();
     let seed = bench.args.seed;
-    let mut sides = [Side::new(seed), Side::new(seed + 1), Side::new(seed + 2)];
+    let mut sides = [Side::new(), Side::new(), Side::new()];
+    // One tour for both ways to read through the cache: neither may find what the other has just read.
+    let mut own_tour = Tour::new(GIB / PAGE as u64, seed);
+    let mut raw_tour = Tour::new(GIB / PAGE as u64, seed + 1);
     let mut buffer = Aligned::new(PAGE);
     let mut copy = vec![0; PAGE];
     // Memory is full, and reclaim at work, before anything is measured.
-    let mut warm = Tour::new(GIB / PAGE as u64, seed + 3);
     for _ in 0..2 * MEMORY / PAGE as u64 {
-        file.page(PageNo(warm.next()))?;
+        file.page(PageNo(own_tour.next()))?;
     }
     let (before, mut ops) = (cache.stats(), 0);
     for _ in 0..rounds {
         let [page, read_at, direct] = &mut sides;
-        page.round(length, |n| {
-            black_box(touch(&*file.page(PageNo(n))?, 0));
+        page.round(&mut own_tour, length, |n| {
+            black_box(touch(&file.page(PageNo(n))?, 0));
             Ok(())
         })?;
-        direct.round(length, |n| {
+        direct.round(&mut raw_tour, length, |n| {
             Ok(raw.read_exact_at(buffer.bytes(), n * PAGE as u64)?)
         })?;
-        read_at.round(length, |n| {
+        read_at.round(&mut own_tour, length, |n| {
             black_box(file.read_at(&mut copy, n * PAGE as u64)?);
             Ok(())
         })?;

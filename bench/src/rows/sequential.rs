@@ -33,7 +33,7 @@ fn pace(
 fn by_page(file: &File, at: u64) -> Outcome<()> {
     let first = at / PAGE as u64;
     for n in first..first + CHUNK / PAGE as u64 {
-        black_box(touch(&*file.page(PageNo(n))?, 0));
+        black_box(touch(&file.page(PageNo(n))?, 0));
     }
     Ok(())
 }
