@@ -189,7 +189,8 @@ impl File {
     /// `OutOfRange`, `TooManyHolders`, `SelfDeadlock`, and those of `read_at`.
     #[inline(always)]
     pub fn page(&self, page: PageNo) -> Result<PageRef<'_>, Error> {
-        self.check()?.page(page)
+        // The engine looks for itself whether the process is a fork's child.
+        self.inner.page(page)
     }
 
     /// A page for writing, without a copy. It is dirty from now on, and nobody else may hold it meanwhile.

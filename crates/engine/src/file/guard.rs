@@ -6,6 +6,7 @@
 use super::{File, PageNo};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::frame::Frame;
 use crate::frame::state::{EXCL, READAHEAD, UPTODATE};
 use crate::mapping::Fill;
 use crate::sync::Ordering;
@@ -19,9 +20,10 @@ use std::ops::{Deref, DerefMut};
 /// While it lives nobody writes the page: other tasks' `page_mut` of it wait, bounded by `latch_timeout`.
 pub struct PageRef<'a, W: World> {
     file: &'a File<W>,
+    descriptor: &'a Frame,
+    task: &'a Task,
+    bytes: *const [u8],
     frame: u32,
-    bytes: *const u8,
-    page: u64,
     not_send: PhantomData<*const ()>,
 }
 
@@ -66,16 +68,17 @@ impl<W: World> File<W> {
     }
 
     #[inline(always)]
-    fn page_ref(&self, task: &Task, frame: u32, page: u64) -> PageRef<'_, W> {
+    fn page_ref<'a>(&'a self, task: &'a Task, frame: u32, page: u64) -> PageRef<'a, W> {
         let engine = &*self.handle.engine;
         note_guard(engine, task, self.handle.mapping.id, page);
         // SAFETY: FRAME-1: the caller has pinned the frame; the guard keeps the pin.
-        let bytes = unsafe { engine.memory.bytes(frame) }.as_ptr();
+        let bytes = unsafe { engine.memory.bytes(frame) };
         PageRef {
             file: self,
-            frame,
+            descriptor: engine.frames.get(frame),
+            task,
             bytes,
-            page,
+            frame,
             not_send: PhantomData,
         }
     }
@@ -168,19 +171,23 @@ fn forget_guard<W: World>(engine: &Engine<W>, mapping: u32, page: u64) {
     let task = engine.world.task();
     Task::bump(&task.guards, 1u32.wrapping_neg());
     #[cfg(debug_assertions)]
-    if let Ok(mut held) = task.held.lock() {
-        let key = (engine.id, mapping, page);
-        if let Some(at) = held.iter().position(|h| *h == key) {
-            held.swap_remove(at);
-        }
-    }
+    forget_held(task, (engine.id, mapping, page));
     let _ = (mapping, page);
+}
+
+#[cfg(debug_assertions)]
+fn forget_held(task: &Task, key: (u32, u32, u64)) {
+    if let Ok(mut held) = task.held.lock()
+        && let Some(at) = held.iter().position(|h| *h == key)
+    {
+        held.swap_remove(at);
+    }
 }
 
 impl<W: World> PageRef<'_, W> {
     /// The page's number.
     pub fn number(&self) -> PageNo {
-        PageNo(self.page)
+        PageNo(self.descriptor.page())
     }
 }
 
@@ -195,9 +202,8 @@ impl<W: World> Deref for PageRef<'_, W> {
     type Target = [u8];
     #[inline(always)]
     fn deref(&self) -> &[u8] {
-        let size = self.file.handle.engine.memory.frame_size();
-        // SAFETY: FRAME-1: the guard holds a shared pin, so nobody writes; `bytes` points to a whole frame.
-        unsafe { std::slice::from_raw_parts(self.bytes, size) }
+        // SAFETY: FRAME-1: the guard holds a shared pin, so nobody writes; `bytes` is the whole frame.
+        unsafe { &*self.bytes }
     }
 }
 
@@ -223,9 +229,21 @@ impl<W: World> DerefMut for PageMut<'_, W> {
 impl<W: World> Drop for PageRef<'_, W> {
     #[inline(always)]
     fn drop(&mut self) {
-        let engine = &*self.file.handle.engine;
-        engine.put_shared(self.frame);
-        forget_guard(engine, self.file.handle.mapping.id, self.page);
+        #[cfg(debug_assertions)]
+        let page = self.descriptor.page();
+        if self.descriptor.state.drop_shared() {
+            self.file.handle.engine.put_shared_slow(self.frame);
+        }
+        Task::bump(&self.task.guards, 1u32.wrapping_neg());
+        #[cfg(debug_assertions)]
+        forget_held(
+            self.task,
+            (
+                self.file.handle.engine.id,
+                self.file.handle.mapping.id,
+                page,
+            ),
+        );
     }
 }
 

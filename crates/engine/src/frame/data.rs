@@ -10,6 +10,7 @@ pub(crate) struct Memory<A: Arena> {
     arena: Arc<A>,
     base: *mut u8,
     frame_size: usize,
+    shift: u32,
     frames: usize,
     /// Tells loom of each access, so that it finds two that are not ordered (FRAME-1).
     #[cfg(loom)]
@@ -32,6 +33,7 @@ impl<A: Arena> Memory<A> {
             base: arena.base(),
             arena,
             frame_size,
+            shift: frame_size.ilog2(),
             frames,
             #[cfg(loom)]
             accesses: (0..frames)
@@ -55,7 +57,7 @@ impl<A: Arena> Memory<A> {
         debug_assert!((frame as usize) < self.frames);
         // SAFETY: frame < frames (every FrameNo comes from the buddy, which has no other), and frames × frame_size lies
         // within the arena (asserted in `new`).
-        unsafe { self.base.add(frame as usize * self.frame_size) }
+        unsafe { self.base.add((frame as usize) << self.shift) }
     }
 
     /// Asks the CPU for the first bytes of a frame and for `offset` within it.

@@ -19,8 +19,13 @@ impl<W: World> Engine<W> {
         }
     }
 
+    /// A pin was dropped of a page that somebody waits for, or of an orphan.
     #[cold]
-    fn put_shared_slow(&self, frame: u32) {
+    pub(crate) fn put_shared_slow(&self, frame: u32) {
+        if self.frames.get(frame).state.peek() & HOLDERS != 0 {
+            // Whoever drops the last one looks again.
+            return;
+        }
         let released = self.frames.get(frame).state.release(0, 0);
         self.after_release(frame, released);
     }

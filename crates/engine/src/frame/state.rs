@@ -11,8 +11,10 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// Mask of the shared holders.
 pub(crate) const HOLDERS: u64 = (1 << 20) - 1;
-/// Most shared holders of one page.
-pub(crate) const HOLDERS_MAX: u32 = HOLDERS as u32 - 1;
+/// Most shared holders of one page: while this bit of their count is set there are no new ones. One mask then tests
+/// everything that refuses a pin.
+pub(crate) const HOLDERS_MAX: u32 = 1 << 19;
+const FULL: u64 = HOLDERS_MAX as u64;
 const fn flag(n: u32) -> u64 {
     1 << (20 + n)
 }
@@ -89,6 +91,18 @@ pub(crate) struct Released {
     pub free: bool,
 }
 
+/// Why a pin was refused.
+#[cold]
+fn refused(s: u64) -> Latch {
+    if s & HASHED == 0 {
+        Latch::Gone
+    } else if s & (UPTODATE | EXCL | EXCL_WAIT) != UPTODATE {
+        Latch::Busy(s)
+    } else {
+        Latch::Full
+    }
+}
+
 impl State {
     pub(crate) fn new(word: u64) -> State {
         State(AtomicU64::new(word))
@@ -113,15 +127,8 @@ impl State {
     pub(crate) fn try_shared(&self) -> Latch {
         let mut s = self.peek();
         loop {
-            if s & (HASHED | UPTODATE | EXCL | EXCL_WAIT) != HASHED | UPTODATE {
-                return if s & HASHED == 0 {
-                    Latch::Gone
-                } else {
-                    Latch::Busy(s)
-                };
-            }
-            if s & HOLDERS >= u64::from(HOLDERS_MAX) {
-                return Latch::Full;
+            if s & (HASHED | UPTODATE | EXCL | EXCL_WAIT | FULL) != HASHED | UPTODATE {
+                return refused(s);
             }
             // The first reference sets REF1, the second REF2.
             let n = (s + 1) | REF1 | ((s & REF1) << 1);
@@ -140,15 +147,8 @@ impl State {
     pub(crate) fn try_shared_quiet(&self) -> Latch {
         let mut s = self.peek();
         loop {
-            if s & (HASHED | UPTODATE | EXCL) != HASHED | UPTODATE {
-                return if s & HASHED == 0 {
-                    Latch::Gone
-                } else {
-                    Latch::Busy(s)
-                };
-            }
-            if s & HOLDERS >= u64::from(HOLDERS_MAX) {
-                return Latch::Full;
+            if s & (HASHED | UPTODATE | EXCL | FULL) != HASHED | UPTODATE {
+                return refused(s);
             }
             // Acquire: as in `try_shared`.
             match self
@@ -183,7 +183,7 @@ impl State {
         }
     }
 
-    /// Drops a shared pin. True when `released` must look closer.
+    /// Drops a shared pin. True when somebody waits or the page is an orphan: then `release` looks closer.
     #[inline(always)]
     pub(crate) fn drop_shared(&self) -> bool {
         // Release: our reads happen before the next writer's.
@@ -192,7 +192,7 @@ impl State {
             old & HOLDERS != 0,
             "FRAME-2: dropping a pin that nobody holds"
         );
-        old & HOLDERS == 1 && old & (WAITERS | ORPHAN) != 0
+        old & (WAITERS | ORPHAN) != 0
     }
 
     /// Clears `flags` and sets `set`, as the last act of an owner (EXCL, I/O or isolation), and says what follows.
