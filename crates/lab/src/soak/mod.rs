@@ -10,6 +10,7 @@
 //! - SOAK-3: once trouble has ended, a sync succeeds within `HEAL` (unless the engine says `DurabilityLost`), and the
 //!   files on the devices are the shadow.
 //! - SOAK-4: no task is left after `close`.
+//! - SOAK-5: a run goes on until memory was turned over [`TURNOVER`] times.
 
 mod options;
 mod user;
@@ -22,11 +23,18 @@ use crate::rng::Rng;
 use crate::shadow::{Mismatch, Shadow};
 use crate::world::{LabOptions, LabWorld};
 use highwater_engine::backing::{Backing, PlainBacking, RefusingBacking};
-use highwater_engine::{Config, Engine, Error, File, FileId, FileOptions, Nanos, Stats, World};
+use highwater_engine::{Config, Engine, Error, Event, File, FileId, FileOptions, Nanos, Stats, World};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// How often a run allocates as many frames as the engine has.
+pub const TURNOVER: u64 = 4;
+/// Operations, as a multiple of those asked for, in which memory must have been turned over.
+const PATIENCE: u64 = 4;
+/// The most crash images of one run: they cost more than anything else.
+const CUTS_MAX: u64 = 24;
 
 /// What a seed's run leaves.
 #[derive(Debug)]
@@ -68,6 +76,8 @@ struct Soak {
     ops: Cell<u64>,
     failed: Cell<u64>,
     crashes: Cell<u64>,
+    /// Memory was turned over often enough.
+    turned_over: Cell<bool>,
     /// Trouble has ended.
     healed: Cell<bool>,
     /// The tasks are to stop where they are outside of the engine.
@@ -110,8 +120,29 @@ impl Soak {
         assert!(fits, "SOAK-1: {what} failed under {trouble:?}: {error}");
     }
 
+    /// Have the tasks done enough?
+    fn enough(&self) -> bool {
+        let (ops, asked) = (self.ops.get(), self.options.ops);
+        if ops < asked || ops % 256 != 0 && !self.turned_over.get() {
+            return false;
+        }
+        if !self.turned_over.get() {
+            let stats = self.engine.stats();
+            self.turned_over
+                .set(stats.event(Event::Pgalloc) >= TURNOVER * stats.frames);
+            assert!(
+                ops < PATIENCE * asked,
+                "SOAK-5: {ops} operations turn memory over less than {TURNOVER} times"
+            );
+        }
+        self.turned_over.get()
+    }
+
     /// Cuts the power, in a copy of the world: every file must be legal.
     fn cut(&self) {
+        if self.crashes.get() >= CUTS_MAX {
+            return;
+        }
         self.crashes.set(self.crashes.get() + 1);
         for (n, s) in self.subjects.iter().enumerate() {
             let image = s.device.crash_image(&mut self.crash_rng.borrow_mut());
@@ -185,11 +216,8 @@ fn run(options: SoakOptions) -> SoakReport {
 fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
     let mut config = Config::new(options.memory);
     config.frame_size = options.frame_size;
-    config.policy = options.preset.policy();
-    (
-        config.policy.background_percent,
-        config.policy.limit_percent,
-    ) = options.dirty;
+    config.policy = options.policy;
+    config.populate = options.populate;
     config.readahead_max = 256 << 10;
     config.dirty_expire = Nanos::from_secs(2);
     config.writeback_interval = Nanos::from_millis(500);
@@ -221,6 +249,7 @@ fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
         failed: Cell::new(0),
         crashes: Cell::new(0),
         healed: Cell::new(false),
+        turned_over: Cell::new(false),
         pause: Cell::new(false),
     }
 }
