@@ -135,6 +135,9 @@ impl<W: World> Engine<W> {
     /// and no write of the mapping is in flight; or nobody else can reach the mapping.
     pub(crate) fn unlink_range(&self, m: &Mapping, pages: Range<u64>) {
         self.for_each_resident(m, pages, |page, frame| {
+            if planted!(self, StaleFill) && self.frames.get(frame).state.peek() & LOADING != 0 {
+                return;
+            }
             if !self.unhash(m, frame) {
                 return;
             }

@@ -47,6 +47,8 @@ pub struct SoakReport {
     pub failed: u64,
     /// Crash images checked.
     pub crashes: u64,
+    /// The longest operation.
+    pub longest: (Nanos, &'static str),
     /// Pages compared with the shadow.
     pub pages_checked: u64,
     /// Virtual time.
@@ -76,6 +78,7 @@ struct Soak {
     ops: Cell<u64>,
     failed: Cell<u64>,
     crashes: Cell<u64>,
+    longest: Cell<(Nanos, &'static str)>,
     /// Memory was turned over often enough.
     turned_over: Cell<bool>,
     /// Trouble has ended.
@@ -192,6 +195,7 @@ fn run(options: SoakOptions) -> SoakReport {
             soak.failed.get(),
             soak.crashes.get(),
             pages.sum::<u64>(),
+            soak.longest.get(),
         );
         (numbers, soak.engine.stats())
     });
@@ -200,12 +204,13 @@ fn run(options: SoakOptions) -> SoakReport {
         "SOAK-4: tasks left after close: {:?}",
         run.leaked
     );
-    let ((ops, failed, crashes, pages_checked), stats) = run.value;
+    let ((ops, failed, crashes, pages_checked, longest), stats) = run.value;
     SoakReport {
         trace: run.trace,
         ops,
         failed,
         crashes,
+        longest,
         pages_checked,
         took: run.now,
         steps: run.steps,
@@ -218,6 +223,10 @@ fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
     config.frame_size = options.frame_size;
     config.policy = options.policy;
     config.populate = options.populate;
+    #[cfg(feature = "plant")]
+    {
+        config.plant = options.plant;
+    }
     config.readahead_max = 256 << 10;
     config.dirty_expire = Nanos::from_secs(2);
     config.writeback_interval = Nanos::from_millis(500);
@@ -249,6 +258,7 @@ fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
         failed: Cell::new(0),
         crashes: Cell::new(0),
         healed: Cell::new(false),
+        longest: Cell::new((Nanos::ZERO, "nothing")),
         turned_over: Cell::new(false),
         pause: Cell::new(false),
     }

@@ -91,6 +91,9 @@ pub struct SoakOptions {
     pub ops: u64,
     /// What goes wrong.
     pub trouble: Trouble,
+    /// A bug in the engine, to be found.
+    #[cfg(feature = "plant")]
+    pub plant: Option<highwater_engine::plant::Plant>,
     /// The operations.
     pub mix: Mix,
     /// How often a place is drawn from the hot eighth of a file, per million.
@@ -170,6 +173,8 @@ impl SoakOptions {
             tasks: r.between(2, 6) as usize,
             ops: 20_000,
             trouble,
+            #[cfg(feature = "plant")]
+            plant: None,
             mix: Mix::draw(r, tiny),
             hot_ppm: r.pick(&[0, 300_000, 800_000]),
         }

@@ -54,8 +54,16 @@ impl<'a> User<'a> {
     }
 
     fn state(&self, doing: &'static str, outside: bool) {
+        let now = now(self.soak);
         let state = &mut self.soak.users.borrow_mut()[self.number];
-        state.since = now(self.soak);
+        if outside && !state.outside {
+            let took = now.since(state.since);
+            let (longest, _) = self.soak.longest.get();
+            if took > longest {
+                self.soak.longest.set((took, state.doing));
+            }
+        }
+        state.since = now;
         state.doing = doing;
         state.outside = outside;
     }

@@ -30,6 +30,7 @@ pub fn text_of(panic: &(dyn Any + Send)) -> String {
 ///
 /// # Panics
 /// With all failures, when any seed fails.
+#[allow(dead_code)]
 pub fn each_seed<R: Send>(seeds: Range<u64>, run: impl Fn(u64) -> R + Sync) -> Vec<R> {
     let next = AtomicU64::new(seeds.start);
     let done = Mutex::new(Vec::new());
