@@ -2,6 +2,7 @@
 
 use highwater_engine::backing::PlainBacking;
 use highwater_engine::{Config, Engine, File, FileId, FileOptions, Nanos, PageNo, World};
+use highwater_lab::soak::run_seed;
 use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
 use std::sync::Arc;
 
@@ -47,4 +48,11 @@ fn a_guard_of_the_last_page_does_not_stop_its_holder_from_reading_others() {
         assert_eq!(file.len(), 10 * PAGE + 100);
         engine.close().unwrap();
     });
+}
+
+/// A writer that met writeback allocated the copy's frame, looked again, found the write ended, and forgot the frame:
+/// memory shrank by a frame each time, until `OutOfMemory` with frames that were nothing at all.
+#[test]
+fn the_frame_of_a_copy_that_is_not_needed_any_more_is_not_lost() {
+    run_seed(0);
 }
