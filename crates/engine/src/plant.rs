@@ -27,7 +27,7 @@ pub enum Plant {
     WriteOrder,
     /// Reclaim takes dirty pages.
     ReclaimDirty,
-    /// A frame granted to a waiter whose turn is over goes back to the zone, and to the waiter.
+    /// A frame handed to a waiter goes back to the zone, too.
     GivenTwice,
     /// A task that holds guards waits for memory as long as any other.
     PinnedHang,

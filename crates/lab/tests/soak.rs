@@ -22,7 +22,6 @@ fn seeds_run_and_every_byte_is_right() {
         let stats = &report.stats;
         let turned = stats.event(Event::Pgalloc);
         assert!(turned >= TURNOVER * stats.frames, "{turned} allocations");
-        println!("LONG {seed} {:?} {:?} {}", report.longest.0, report.longest.1, SoakOptions::draw(seed));
         report
     });
     let sum = |event: Event| -> u64 { reports.iter().map(|r| r.stats.event(event)).sum() };

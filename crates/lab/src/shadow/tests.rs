@@ -178,7 +178,11 @@ fn shadow_3_lengths() {
     s.end_resize(cut, true, 20).unwrap();
     let grow = s.begin_resize(80).unwrap();
     s.end_resize(grow, true, 80).unwrap();
-    assert_eq!(s.end_read(a, Some(&want[..40])), Ok(()), "cut while it read");
+    assert_eq!(
+        s.end_read(a, Some(&want[..40])),
+        Ok(()),
+        "cut while it read"
+    );
     let a = s.begin_read(0..80).unwrap();
     assert!(s.end_read(a, Some(&want[..40])).is_err(), "not any more");
     let a = s.begin_resize(10).unwrap();

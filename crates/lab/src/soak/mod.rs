@@ -11,6 +11,8 @@
 //!   files on the devices are the shadow.
 //! - SOAK-4: no task is left after `close`.
 //! - SOAK-5: a run goes on until memory was turned over [`TURNOVER`] times.
+//! - SOAK-6: where nothing may fail, no operation takes longer than `LONGEST`: a wake-up that came late by luck is
+//!   found, too.
 
 mod options;
 mod user;
@@ -23,7 +25,9 @@ use crate::rng::Rng;
 use crate::shadow::{Mismatch, Shadow};
 use crate::world::{LabOptions, LabWorld};
 use highwater_engine::backing::{Backing, PlainBacking, RefusingBacking};
-use highwater_engine::{Config, Engine, Error, Event, File, FileId, FileOptions, Nanos, Stats, World};
+use highwater_engine::{
+    Config, Engine, Error, Event, File, FileId, FileOptions, Nanos, Stats, World,
+};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -33,6 +37,8 @@ use std::sync::Arc;
 pub const TURNOVER: u64 = 4;
 /// Operations, as a multiple of those asked for, in which memory must have been turned over.
 const PATIENCE: u64 = 4;
+/// The longest operation where nothing may fail. Policies that nap 100 ms at each of ten priorities need seconds.
+const LONGEST: Nanos = Nanos::from_secs(8);
 /// The most crash images of one run: they cost more than anything else.
 const CUTS_MAX: u64 = 24;
 
@@ -120,7 +126,21 @@ impl Soak {
             Error::DurabilityLost { .. } => trouble == Trouble::Flushes,
             _ => false,
         };
-        assert!(fits, "SOAK-1: {what} failed under {trouble:?}: {error}");
+        assert!(
+            fits,
+            "SOAK-1: {what} failed under {trouble:?}: {error}; the others: {}",
+            self.doing()
+        );
+    }
+
+    /// What each task does, and for how long.
+    fn doing(&self) -> String {
+        let users = self.users.borrow();
+        let text = users.iter().enumerate().map(|(n, u)| {
+            let since = now(self).since(u.since);
+            format!("user{n} {} for {since:?}", u.doing)
+        });
+        text.collect::<Vec<_>>().join(", ")
     }
 
     /// Have the tasks done enough?
@@ -183,6 +203,7 @@ fn run(options: SoakOptions) -> SoakReport {
         ..LabOptions::new(options.seed)
     });
     let w = world.clone();
+    let may_fail = options.trouble.may_fail();
     let run = world.run(move || {
         let soak = Rc::new(set_up(w, options));
         watch::watch(&soak);
@@ -205,6 +226,12 @@ fn run(options: SoakOptions) -> SoakReport {
         run.leaked
     );
     let ((ops, failed, crashes, pages_checked, longest), stats) = run.value;
+    assert!(
+        may_fail || longest.0 < LONGEST,
+        "SOAK-6: {} took {:?}",
+        longest.1,
+        longest.0
+    );
     SoakReport {
         trace: run.trace,
         ops,

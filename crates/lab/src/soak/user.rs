@@ -316,7 +316,12 @@ impl<'a> User<'a> {
         let mut guards = Vec::new();
         self.state("hoard", false);
         let mut error = None;
+        // Not for so long that others give up: under some policies an allocation takes a second when all is held.
+        let until = now(self.soak).plus(Nanos::from_secs(1));
         for number in first..pages {
+            if now(self.soak) > until {
+                break;
+            }
             match s.file.page(PageNo(number)) {
                 Ok(guard) => guards.push(guard),
                 // The file is shorter by now.

@@ -55,7 +55,9 @@ pub fn each_seed<R: Send>(seeds: Range<u64>, run: impl Fn(u64) -> R + Sync) -> V
     });
     let mut failed = failed.into_inner().unwrap();
     failed.sort();
-    let lines = failed.iter().map(|(n, text)| format!("\n  seed {n}: {text}"));
+    let lines = failed
+        .iter()
+        .map(|(n, text)| format!("\n  seed {n}: {text}"));
     let lines: String = lines.collect();
     assert!(failed.is_empty(), "{} seeds failed:{lines}", failed.len());
     let mut done = done.into_inner().unwrap();
