@@ -3,9 +3,9 @@
 
 mod seeds;
 
-use seeds::text_of;
 use highwater_engine::plant::Plant;
 use highwater_lab::soak::{SoakOptions, run_options};
+use seeds::text_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Seeds after which a bug counts as not found.

@@ -2,9 +2,9 @@
 
 mod seeds;
 
-use seeds::{asked_for, each_seed};
 use highwater_engine::Event;
 use highwater_lab::soak::{SoakOptions, TURNOVER, Trouble, run_seed};
+use seeds::{asked_for, each_seed};
 
 /// The seeds of every build.
 const CI: std::ops::Range<u64> = 0..100;

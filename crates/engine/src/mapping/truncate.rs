@@ -89,9 +89,7 @@ impl<W: World> Engine<W> {
         if let Some(frame) = tail {
             self.release(frame, crate::frame::state::EXCL, 0);
         }
-        result
-            .map(|()| None)
-            .map_err(|e| Error::io("truncate", e))
+        result.map(|()| None).map_err(|e| Error::io("truncate", e))
     }
 
     /// Waits for every write in flight. The caller holds the invalidate lock exclusively, so none is submitted.
