@@ -24,6 +24,10 @@ fn frames<W: World>(e: &Engine<W>) {
                 "FRAME-3: frame {i} is free and in use, {s:#x}"
             );
         }
+        assert!(
+            s & (FREE | HASHED | ORPHAN) != 0,
+            "ZONE-1: frame {i} is lost: no page, not free, {s:#x}"
+        );
         if s & HASHED != 0 {
             assert_eq!(
                 e.find_frame(f.mapping(), f.page()),

@@ -4,6 +4,17 @@
 //! `highwater`, which runs this engine on threads, io_uring and real files.
 #![deny(unsafe_code)]
 
+/// Is this bug planted in this engine? Always `false` without the feature `plant`.
+macro_rules! planted {
+    ($engine:expr, $bug:ident) => {{
+        #[cfg(feature = "plant")]
+        let planted = $engine.config().plant == Some(crate::plant::Plant::$bug);
+        #[cfg(not(feature = "plant"))]
+        let planted = false;
+        planted
+    }};
+}
+
 pub mod backing;
 mod engine;
 mod error;
@@ -15,6 +26,8 @@ pub mod io;
 mod loom;
 mod lru;
 mod mapping;
+#[cfg(feature = "plant")]
+pub mod plant;
 pub mod policy;
 mod reclaim;
 pub mod sync;

@@ -239,6 +239,9 @@ pub struct Config {
     pub readahead_max: usize,
     /// Populate memory in the background from the start.
     pub populate: bool,
+    /// A bug for the lab to find.
+    #[cfg(feature = "plant")]
+    pub plant: Option<crate::plant::Plant>,
 }
 
 impl Config {
@@ -256,6 +259,8 @@ impl Config {
             dirty_expire: Nanos::from_secs(30),
             readahead_max: 8 << 20,
             populate: true,
+            #[cfg(feature = "plant")]
+            plant: None,
         }
     }
 }

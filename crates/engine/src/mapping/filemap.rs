@@ -210,6 +210,10 @@ impl<W: World> Engine<W> {
     }
 
     pub(crate) fn invalidate_put(&self, m: &Mapping) {
+        #[cfg(feature = "plant")]
+        if planted!(self, EarlyLook) {
+            return m.invalidate.drop_shared_late(&*self.world, &self.waits);
+        }
         m.invalidate.drop_shared(&*self.world, &self.waits);
     }
 

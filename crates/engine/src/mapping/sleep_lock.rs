@@ -55,6 +55,18 @@ impl SleepLock {
         }
     }
 
+    /// As `drop_shared`, wrong: see [`crate::plant`].
+    #[cfg(feature = "plant")]
+    pub(crate) fn drop_shared_late<W: World>(&self, world: &W, waits: &WaitTable) {
+        // Relaxed: as wrong as the rest.
+        let awaited = self.word.load(Ordering::Relaxed) & WAITING_MASK != 0;
+        world.charge(crate::world::Work::Hit, 1);
+        self.word.fetch_sub(1, Ordering::Release);
+        if awaited {
+            waits.wake(world, self.channel);
+        }
+    }
+
     /// Sleeps until a shared hold is likely to succeed.
     pub(crate) fn wait_shared<W: World>(
         &self,

@@ -19,10 +19,25 @@ use std::sync::Arc;
 impl<W: World> Engine<W> {
     /// Sets a file's length.
     pub(crate) fn truncate(&self, m: &Arc<Mapping>, len: u64) -> Result<(), Error> {
-        self.lock_invalidate(m)?;
-        let result = self.truncate_locked(m, len);
-        m.invalidate.unlock(&*self.world, &self.waits);
-        result
+        let until = self.world.now().plus(self.config().latch_timeout);
+        loop {
+            self.lock_invalidate(m)?;
+            let result = self.truncate_locked(m, len);
+            m.invalidate.unlock(&*self.world, &self.waits);
+            let Some((frame, seen)) = result? else {
+                return Ok(());
+            };
+            // Waited for without the invalidate lock: who holds a guard of this page may need that lock for another one.
+            let waited = self.wait_exclusive(frame, seen, until);
+            // The next turn may find another length, and not come back to this page.
+            self.stop_waiting_exclusive(frame);
+            if waited == Waited::TimedOut {
+                return Err(Error::Busy {
+                    page: len >> self.page_shift,
+                    waited: self.config().latch_timeout,
+                });
+            }
+        }
     }
 
     fn lock_invalidate(&self, m: &Mapping) -> Result<(), Error> {
@@ -40,15 +55,26 @@ impl<W: World> Engine<W> {
         }
     }
 
-    fn truncate_locked(&self, m: &Arc<Mapping>, len: u64) -> Result<(), Error> {
+    /// Truncates; or does nothing and names the frame, and its state, of the page that will be the last, which somebody
+    /// holds.
+    fn truncate_locked(&self, m: &Arc<Mapping>, len: u64) -> Result<Option<(u32, u64)>, Error> {
         let old = m.len();
         let size = self.memory.frame_size() as u64;
         // A write in flight would lengthen the file again.
         self.wait_drained(m)?;
-        let tail = (len < old && !len.is_multiple_of(size))
-            .then(|| self.latch_for_truncate(m, len / size))
-            .transpose()?
-            .flatten();
+        let mut tail = None;
+        if len < old && !len.is_multiple_of(size) {
+            let key = super::Key {
+                mapping: m.id,
+                page: len / size,
+            };
+            tail = match self.find_locked(key, |f| self.frames.get(f).state.try_excl()) {
+                Found::Held(frame) => Some(frame),
+                Found::Miss => None,
+                Found::Full => return Err(too_many(key.page)),
+                Found::Busy(frame, seen) => return Ok(Some((frame, seen))),
+            };
+        }
         let result = m.backing.truncate(len);
         if result.is_ok() {
             m.set_len(len);
@@ -63,7 +89,7 @@ impl<W: World> Engine<W> {
         if let Some(frame) = tail {
             self.release(frame, crate::frame::state::EXCL, 0);
         }
-        result.map_err(|e| Error::io("truncate", e))
+        result.map(|()| None).map_err(|e| Error::io("truncate", e))
     }
 
     /// Waits for every write in flight. The caller holds the invalidate lock exclusively, so none is submitted.
@@ -73,30 +99,6 @@ impl<W: World> Engine<W> {
             || m.nr_writeback(),
             || m.nr_writeback() == 0,
         )
-    }
-
-    /// Latches the page that will be the last, if it is in memory.
-    fn latch_for_truncate(&self, m: &Mapping, page: u64) -> Result<Option<u32>, Error> {
-        let until = self.world.now().plus(self.config().latch_timeout);
-        let key = super::Key {
-            mapping: m.id,
-            page,
-        };
-        loop {
-            match self.find_locked(key, |f| self.frames.get(f).state.try_excl()) {
-                Found::Held(frame) => return Ok(Some(frame)),
-                Found::Miss => return Ok(None),
-                Found::Full => return Err(too_many(page)),
-                Found::Busy(frame, seen) => {
-                    if self.wait_exclusive(frame, seen, until) == Waited::TimedOut {
-                        return Err(Error::Busy {
-                            page,
-                            waited: self.config().latch_timeout,
-                        });
-                    }
-                }
-            }
-        }
     }
 
     /// Calls `f` for each frame of the mapping with a page in the range; a hint, as pages come and go.
@@ -131,6 +133,9 @@ impl<W: World> Engine<W> {
     /// and no write of the mapping is in flight; or nobody else can reach the mapping.
     pub(crate) fn unlink_range(&self, m: &Mapping, pages: Range<u64>) {
         self.for_each_resident(m, pages, |page, frame| {
+            if planted!(self, StaleFill) && self.frames.get(frame).state.peek() & LOADING != 0 {
+                return;
+            }
             if !self.unhash(m, frame) {
                 return;
             }

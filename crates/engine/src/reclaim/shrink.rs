@@ -224,6 +224,10 @@ impl<W: World> Engine<W> {
             self.age.advance(1);
             return Outcome::Keep(Putback::ActiveHead);
         }
+        if s & DIRTY != 0 && planted!(self, ReclaimDirty) {
+            self.cancel_dirty_of(frame);
+            return self.reclaim_clean(frame, last);
+        }
         if s & DIRTY != 0 {
             return self.shrink_dirty(sc, frame, last);
         }

@@ -93,7 +93,7 @@ impl<W: World> Engine<W> {
                 let s = f.state.peek();
                 if s & SUPERSEDED != 0 {
                     dirty.end_supersede(f.page());
-                } else if !ok && s & (ORPHAN | DIRTY) == 0 {
+                } else if !ok && s & (ORPHAN | DIRTY) == 0 && !planted!(self, ForgottenError) {
                     // WB-4. Its dirty generation is still in place.
                     self.enter_dirty(m, &mut dirty, *frame, DIRTY | ERROR);
                 }
@@ -165,7 +165,7 @@ impl<W: World> Engine<W> {
 
     /// A request's count of writeback ends; a sync that waits for the last one is woken.
     pub(crate) fn end_writeback_turn(&self, m: &Mapping, parity: u64) {
-        if m.end_writeback(parity) {
+        if m.end_writeback(parity) && !planted!(self, SkippedWake) {
             self.waits.wake(&*self.world, Channel::Writeback(m.id));
         }
     }

@@ -31,6 +31,9 @@ impl<W: World> Engine<W> {
         }
         {
             let mut dirty = m.dirty.lock(&*self.world);
+            if planted!(self, LostDirty) && dirty.superseded(f.page()).is_some() {
+                return;
+            }
             if f.state.peek() & DIRTY != 0 {
                 // By a failed flush.
                 return;
@@ -105,6 +108,11 @@ impl<W: World> Engine<W> {
         match f.state.try_shared_quiet() {
             Latch::Held => {}
             Latch::Gone => return Err(NotStarted::Clean),
+            Latch::Busy(_)
+                if planted!(self, NoLatch) && f.page() == page && f.mapping() == m.id =>
+            {
+                return self.begin_write_of_latched(m, page, frame);
+            }
             Latch::Busy(_) | Latch::Full => return Err(NotStarted::Busy),
         }
         let started = if f.page() == page && f.mapping() == m.id {
@@ -127,7 +135,9 @@ impl<W: World> Engine<W> {
             // WB-1: the last write is just ending badly.
             return Err(NotStarted::Busy);
         }
-        if let Some(old) = dirty.superseded(page) {
+        if let Some(old) = dirty.superseded(page)
+            && !planted!(self, WriteOrder)
+        {
             return Err(NotStarted::Superseding(old));
         }
         f.state.set(WRITEBACK);
@@ -155,8 +165,10 @@ impl<W: World> Engine<W> {
                 generation = f.generation();
                 self.leave_dirty(m, &mut dirty, frame);
             }
-            self.enter_dirty(m, &mut dirty, copy, DIRTY);
-            self.frames.get(copy).set_generation(generation);
+            if !planted!(self, LostDirty) {
+                self.enter_dirty(m, &mut dirty, copy, DIRTY);
+                self.frames.get(copy).set_generation(generation);
+            }
         }
         self.count_dirtied(m);
     }

@@ -80,6 +80,7 @@ impl<W: World> Engine<W> {
         start: Nanos,
     ) -> Result<(), Error> {
         let errors = m.write_errors();
+        let early = planted!(self, EarlyFlush).then(|| self.flush_mapping(m, scope));
         let written = self.write_and_wait(m, pages, start);
         let failed = m.write_errors() != errors;
         if failed || written.is_ok() {
@@ -90,7 +91,7 @@ impl<W: World> Engine<W> {
             }
         }
         written?;
-        let flushed = self.flush_mapping(m, scope);
+        let flushed = early.unwrap_or_else(|| self.flush_mapping(m, scope));
         if flushed.is_err() {
             m.durability.lock(&*self.world).take_unseen();
         }
@@ -128,6 +129,7 @@ impl<W: World> Engine<W> {
         };
         let errors = m.write_errors();
         let mut batch = Vec::new();
+        let mut wrote = false;
         loop {
             self.collect_dirty(m, &mut batch, BATCH, |f| {
                 let f = self.frames.get(f);
@@ -139,10 +141,14 @@ impl<W: World> Engine<W> {
             self.invalidate_shared(m)?;
             self.invalidate_put(m);
             let done = self.write_batch(m, &batch, WriteContext::Sync, usize::MAX);
+            wrote |= done.pages > 0;
             if done.pages == 0 {
                 self.wait_for_busy(m, &batch, start)?;
             }
             self.wait_for_room(m)?;
+        }
+        if planted!(self, EarlySync) && !wrote {
+            return Ok(());
         }
         self.wait_submitted(m)
     }

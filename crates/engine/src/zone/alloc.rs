@@ -146,6 +146,7 @@ impl<W: World> Engine<W> {
             let in_flight = self.in_flight() > 0;
             if idle >= PINNED_TIMEOUT
                 && !in_flight
+                && !planted!(self, PinnedHang)
                 && let Some(e) = self.all_pinned(task)
             {
                 self.count(Event::AllocRefused, 1);
@@ -190,6 +191,9 @@ impl<W: World> Engine<W> {
             self.world.park(until);
         };
         let frame = frame?;
+        if planted!(self, GivenTwice) {
+            self.zone.free_to_buddy(&*self.world, &[frame]);
+        }
         self.count(Event::AllocHandoffs, 1);
         Some(self.claim_free(frame))
     }

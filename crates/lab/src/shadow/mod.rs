@@ -10,8 +10,9 @@
 //! - SHADOW-2: after a crash each sector of a page is what it was at some time from the last successful sync on.
 //! - SHADOW-3: the length is exact; after a crash it is within those that the file had since the last full sync.
 //!
-//! Writes that extend the file, and `set_len`, exclude other accesses to the pages that they touch or drop: `begin_*`
-//! then returns `None`, and the caller does something else.
+//! Writes that extend the file, and `set_len`, exclude other writes of the pages that they touch or drop: `begin_*`
+//! then returns `None`, and the caller does something else. Reads go on beside them: they may see any length that the
+//! file had meanwhile.
 
 mod page;
 #[cfg(test)]
@@ -27,12 +28,11 @@ pub fn fill(stamp: u64, offset: u64, buf: &mut [u8]) {
     if stamp == 0 {
         return buf.fill(0);
     }
+    // One multiplication, so that the loop below becomes vector code: a soak spends much of its time here.
     let seed = mix(stamp);
     let word = |at: u64| {
-        let x = (seed ^ at).wrapping_mul(0x9fb2_1c65_1e98_df25);
-        (x ^ (x >> 29))
-            .wrapping_mul(0xff51_afd7_ed55_8ccd)
-            .to_le_bytes()
+        let x = seed.wrapping_add((at / 8).wrapping_mul(0x9fb2_1c65_1e98_df25));
+        (x ^ (x >> 32)).to_le_bytes()
     };
     let skip = (offset % 8) as usize;
     let mut at = offset - skip as u64;
@@ -94,10 +94,23 @@ pub struct Promise {
     pages: Option<Range<u64>>,
 }
 
+/// What an access may run beside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// Anything.
+    Read,
+    /// Reads and writes.
+    Write,
+    /// Reads.
+    Resize,
+}
+
 struct Active {
     id: u64,
     range: Range<u64>,
-    exclusive: bool,
+    kind: Kind,
+    /// The shortest and the longest that the file has been, or was about to be, since the access began.
+    lens: (u64, u64),
 }
 
 /// The shadow of one file.
@@ -167,39 +180,69 @@ impl Shadow {
         }
     }
 
-    /// Admits an access to whole pages around `range`, or says no.
-    fn admit(&mut self, range: &Range<u64>, exclusive: bool) -> Option<u64> {
+    /// Admits an access to whole pages around `range`, or says no. `target`: the length that it is about to set.
+    fn admit(&mut self, range: &Range<u64>, kind: Kind, target: Option<u64>) -> Option<u64> {
         let pages = self.pages_of(range);
-        let clash = self.active.iter().any(|a| {
-            (exclusive || a.exclusive) && a.range.start < pages.end && pages.start < a.range.end
-        });
+        let excludes = |a: &Active| match (kind, a.kind) {
+            (Kind::Read, _) | (_, Kind::Read) => false,
+            (mine, theirs) => mine == Kind::Resize || theirs == Kind::Resize,
+        };
+        let clash = self
+            .active
+            .iter()
+            .any(|a| excludes(a) && a.range.start < pages.end && pages.start < a.range.end);
         if clash {
             self.refused += 1;
             return None;
         }
         let id = self.tick();
+        // A resize in progress may take effect at any time from now on.
+        let coming = self.active.iter().filter(|a| a.kind == Kind::Resize);
+        let lens = coming.fold((self.len, self.len), |l, a| {
+            (l.0.min(a.lens.0), l.1.max(a.lens.1))
+        });
         self.active.push(Active {
             id,
             range: pages,
-            exclusive,
+            kind,
+            lens,
         });
+        if let Some(len) = target {
+            self.note_len(len);
+        }
         Some(id)
     }
 
-    fn leave(&mut self, id: u64) {
-        self.active.retain(|a| a.id != id);
+    /// The file is or may soon be `len` bytes long: every access in progress may see that.
+    fn note_len(&mut self, len: u64) {
+        for a in &mut self.active {
+            a.lens = (a.lens.0.min(len), a.lens.1.max(len));
+        }
+    }
+
+    /// Ends an access; the lengths that it may have seen.
+    fn leave(&mut self, id: u64) -> (u64, u64) {
+        match self.active.iter().position(|a| a.id == id) {
+            Some(at) => self.active.swap_remove(at).lens,
+            None => unreachable!("an access ends once"),
+        }
+    }
+
+    /// Does a page of the range have too many writes of undecided order for one more?
+    fn crowded(&mut self, range: &Range<u64>) -> bool {
+        let crowded = self.pages_of(range).any(|p| {
+            self.pages
+                .get(p as usize)
+                .is_some_and(|p| p.pending.len() >= PENDING_MAX)
+        });
+        self.refused += u64::from(crowded);
+        crowded
     }
 
     /// Announces a write of `range`.
     pub fn begin_write(&mut self, range: Range<u64>) -> Option<Access> {
         let extends = range.end > self.len;
-        let crowded = self.pages_of(&range).any(|p| {
-            self.pages
-                .get(p as usize)
-                .is_some_and(|p| p.pending.len() >= PENDING_MAX)
-        });
-        if crowded {
-            self.refused += 1;
+        if self.crowded(&range) {
             return None;
         }
         let claim = if extends {
@@ -207,7 +250,12 @@ impl Shadow {
         } else {
             range.clone()
         };
-        let id = self.admit(&claim, extends)?;
+        let (kind, target) = if extends {
+            (Kind::Resize, Some(range.end))
+        } else {
+            (Kind::Write, None)
+        };
+        let id = self.admit(&claim, kind, target)?;
         if extends {
             self.lens.push((u64::MAX, range.end));
         }
@@ -292,13 +340,14 @@ impl Shadow {
             )));
         }
         self.len = len;
+        self.note_len(len);
         self.lens.push((tick, len));
         Ok(())
     }
 
     /// Announces a read of `range`.
     pub fn begin_read(&mut self, range: Range<u64>) -> Option<Access> {
-        let id = self.admit(&range, false)?;
+        let id = self.admit(&range, Kind::Read, None)?;
         for number in self.pages_of(&range) {
             self.page(number).readers.push(id);
         }
@@ -316,29 +365,57 @@ impl Shadow {
     /// # Errors
     /// When the bytes, or their number, are wrong (SHADOW-1, SHADOW-3).
     pub fn end_read(&mut self, access: Access, seen: Option<&[u8]>) -> Result<(), Mismatch> {
+        let lens = self.leave(access.id);
+        let counted = match seen {
+            Some(seen) => self.check_count(&access.range, seen.len() as u64, lens),
+            None => Ok(()),
+        };
+        let checked = self.end_look(&access, seen);
+        counted.and(checked)
+    }
+
+    /// Ends the look at a guard of one whole page, which began with `begin_read` of it: beyond the end of the file it
+    /// is zero.
+    ///
+    /// # Errors
+    /// When the bytes are wrong (SHADOW-1).
+    pub fn end_guard(&mut self, access: Access, seen: Option<&[u8]>) -> Result<(), Mismatch> {
         self.leave(access.id);
+        self.end_look(&access, seen)
+    }
+
+    /// The shortest and the longest that the file has been, or was about to be, since `access` began.
+    pub fn lens_of(&self, access: &Access) -> (u64, u64) {
+        let active = self.active.iter().find(|a| a.id == access.id);
+        active.map_or((self.len, self.len), |a| a.lens)
+    }
+
+    fn check_count(
+        &self,
+        range: &Range<u64>,
+        count: u64,
+        lens: (u64, u64),
+    ) -> Result<(), Mismatch> {
+        let of = |len: u64| len.min(range.end).saturating_sub(range.start);
+        if (of(lens.0)..=of(lens.1)).contains(&count) {
+            return Ok(());
+        }
+        Err(Mismatch(format!(
+            "SHADOW-3: a read of {range:?} returned {count} bytes of a file of {lens:?} bytes"
+        )))
+    }
+
+    fn end_look(&mut self, access: &Access, seen: Option<&[u8]>) -> Result<(), Mismatch> {
         let numbers = self.pages_of(&access.range);
         for number in numbers.clone() {
             if let Some(page) = self.pages.get_mut(number as usize) {
                 page.readers.retain(|r| *r != access.id);
             }
         }
-        let mut verdict = Ok(());
-        if let Some(seen) = seen {
-            let want = self
-                .len
-                .min(access.range.end)
-                .saturating_sub(access.range.start);
-            if seen.len() as u64 != want {
-                return Err(Mismatch(format!(
-                    "SHADOW-3: a read of {:?} returned {} bytes of a file of {}",
-                    access.range,
-                    seen.len(),
-                    self.len
-                )));
-            }
-            verdict = self.check(access.range.start, seen, access.begin);
-        }
+        let verdict = match seen {
+            Some(seen) => self.check(access.range.start, seen, access.begin),
+            None => Ok(()),
+        };
         for number in numbers {
             let (place, crashes) = (self.place(number), self.crashes);
             if let Some(page) = self.pages.get_mut(number as usize) {
@@ -383,10 +460,13 @@ impl Shadow {
     /// Announces `set_len(len)`.
     pub fn begin_resize(&mut self, len: u64) -> Option<Access> {
         let range = len.min(self.len)..u64::MAX - self.page_size;
-        let id = self.admit(&range, true)?;
+        let dropped = len..self.len.max(len);
+        if self.crowded(&dropped) {
+            return None;
+        }
+        let id = self.admit(&range, Kind::Resize, Some(len))?;
         self.lens.push((u64::MAX, len));
         if len < self.len {
-            let dropped = len..self.len;
             for number in self.pages_of(&dropped) {
                 let op = self.op(id, number, &dropped, 0);
                 self.page(number).pending.push(op);
@@ -467,20 +547,23 @@ impl Shadow {
             )));
         }
         let size = self.page_size as usize;
-        let mut buf = vec![0; size];
+        let mut short = Vec::new();
         for (number, page) in self.pages.iter().enumerate() {
             let from = (number * size).min(image.len());
             let to = (from + size).min(image.len());
-            buf[..to - from].copy_from_slice(&image[from..to]);
-            buf[to - from..].fill(0);
-            if let Some(sector) = page.check_crash(&buf, self.place(number as u64)) {
-                let Mismatch(text) = describe(
-                    page,
-                    self.place(number as u64),
-                    sector * 512,
-                    &buf[sector * 512..],
-                    self.tick,
-                );
+            let buf = if to - from == size {
+                &image[from..to]
+            } else {
+                // The last page, and those beyond: zero after the end.
+                short.clear();
+                short.extend_from_slice(&image[from..to]);
+                short.resize(size, 0);
+                &short
+            };
+            let place = self.place(number as u64);
+            if let Some(sector) = page.check_crash(buf, place) {
+                let rest = &buf[sector * 512..];
+                let Mismatch(text) = describe(page, place, sector * 512, rest, self.tick);
                 return Err(Mismatch(format!(
                     "SHADOW-2: sector {sector} of the crash image is no legal version; {text}"
                 )));

@@ -8,7 +8,6 @@
 //! since; each sector on the medium must be what it was at some point from there on.
 
 use super::fill;
-use std::cmp::Ordering;
 
 const SECTOR: usize = 512;
 /// The most pending writes on one page; the checks try their orders.
@@ -84,7 +83,7 @@ struct Search<'a> {
     at: usize,
     seen: &'a [u8],
     best: Option<Vec<usize>>,
-    /// How many orders as long as `best` give `seen`.
+    /// How many orders give `seen`, those without a write that may have failed included.
     ties: usize,
 }
 
@@ -93,14 +92,10 @@ impl Search<'_> {
     fn run(&mut self, order: &mut Vec<usize>, used: u32, buf: &[u8]) {
         if used & self.must == self.must && buf == self.seen {
             let longest = self.best.as_ref().map_or(-1, |b| b.len() as isize);
-            match (order.len() as isize).cmp(&longest) {
-                Ordering::Greater => {
-                    self.best = Some(order.clone());
-                    self.ties = 1;
-                }
-                Ordering::Equal => self.ties += 1,
-                Ordering::Less => {}
+            if order.len() as isize > longest {
+                self.best = Some(order.clone());
             }
+            self.ties += 1;
         }
         for (n, op) in self.ops.iter().enumerate() {
             let legal = used & 1 << n == 0

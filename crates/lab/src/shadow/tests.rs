@@ -151,9 +151,12 @@ fn shadow_2_a_promised_write_of_undecided_order_must_be_there() {
 fn shadow_3_lengths() {
     let mut s = Shadow::new(PAGE, &[0; 100], true);
     let a = s.begin_write(50..5_000).unwrap();
-    assert!(s.begin_read(0..10).is_none(), "the tail is taken");
+    assert!(s.begin_write(0..10).is_none(), "the tail is taken");
+    let beside = s.begin_read(0..200).unwrap();
     let stamp = a.stamp;
     s.end_write(a, Outcome::Done, 5_000).unwrap();
+    assert_eq!(s.lens_of(&beside), (100, 5_000));
+    assert_eq!(s.end_read(beside, Some(&[0; 100])), Ok(()), "the old file");
     assert!(s.check_crash(&[0; 99]).is_err());
     assert!(s.check_crash(&[0; 5_001]).is_err());
     assert_eq!(s.check_crash(&[0; 100]), Ok(()));
@@ -170,6 +173,18 @@ fn shadow_3_lengths() {
     assert_eq!(s.check_crash(&want), Ok(()));
     let a = s.begin_read(70..200).unwrap();
     assert!(s.end_read(a, Some(&[0; 11])).is_err(), "beyond the end");
+    let a = s.begin_read(0..80).unwrap();
+    let cut = s.begin_resize(20).unwrap();
+    s.end_resize(cut, true, 20).unwrap();
+    let grow = s.begin_resize(80).unwrap();
+    s.end_resize(grow, true, 80).unwrap();
+    assert_eq!(
+        s.end_read(a, Some(&want[..40])),
+        Ok(()),
+        "cut while it read"
+    );
+    let a = s.begin_read(0..80).unwrap();
+    assert!(s.end_read(a, Some(&want[..40])).is_err(), "not any more");
     let a = s.begin_resize(10).unwrap();
     assert!(s.end_resize(a, true, 11).is_err());
 }

@@ -10,6 +10,9 @@
 //! - SOAK-3: once trouble has ended, a sync succeeds within `HEAL` (unless the engine says `DurabilityLost`), and the
 //!   files on the devices are the shadow.
 //! - SOAK-4: no task is left after `close`.
+//! - SOAK-5: a run goes on until memory was turned over [`TURNOVER`] times.
+//! - SOAK-6: where nothing may fail, no operation takes longer than `LONGEST`: a wake-up that came late by luck is
+//!   found, too.
 
 mod options;
 mod user;
@@ -22,11 +25,22 @@ use crate::rng::Rng;
 use crate::shadow::{Mismatch, Shadow};
 use crate::world::{LabOptions, LabWorld};
 use highwater_engine::backing::{Backing, PlainBacking, RefusingBacking};
-use highwater_engine::{Config, Engine, Error, File, FileId, FileOptions, Nanos, Stats, World};
+use highwater_engine::{
+    Config, Engine, Error, Event, File, FileId, FileOptions, Nanos, Stats, World,
+};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// How often a run allocates as many frames as the engine has.
+pub const TURNOVER: u64 = 4;
+/// Operations, as a multiple of those asked for, in which memory must have been turned over.
+const PATIENCE: u64 = 4;
+/// The longest operation where nothing may fail. Policies that nap 100 ms at each of ten priorities need seconds.
+const LONGEST: Nanos = Nanos::from_secs(8);
+/// The most crash images of one run: they cost more than anything else.
+const CUTS_MAX: u64 = 24;
 
 /// What a seed's run leaves.
 #[derive(Debug)]
@@ -39,6 +53,8 @@ pub struct SoakReport {
     pub failed: u64,
     /// Crash images checked.
     pub crashes: u64,
+    /// The longest operation.
+    pub longest: (Nanos, &'static str),
     /// Pages compared with the shadow.
     pub pages_checked: u64,
     /// Virtual time.
@@ -68,6 +84,9 @@ struct Soak {
     ops: Cell<u64>,
     failed: Cell<u64>,
     crashes: Cell<u64>,
+    longest: Cell<(Nanos, &'static str)>,
+    /// Memory was turned over often enough.
+    turned_over: Cell<bool>,
     /// Trouble has ended.
     healed: Cell<bool>,
     /// The tasks are to stop where they are outside of the engine.
@@ -107,11 +126,46 @@ impl Soak {
             Error::DurabilityLost { .. } => trouble == Trouble::Flushes,
             _ => false,
         };
-        assert!(fits, "SOAK-1: {what} failed under {trouble:?}: {error}");
+        assert!(
+            fits,
+            "SOAK-1: {what} failed under {trouble:?}: {error}; the others: {}",
+            self.doing()
+        );
+    }
+
+    /// What each task does, and for how long.
+    fn doing(&self) -> String {
+        let users = self.users.borrow();
+        let text = users.iter().enumerate().map(|(n, u)| {
+            let since = now(self).since(u.since);
+            format!("user{n} {} for {since:?}", u.doing)
+        });
+        text.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Have the tasks done enough?
+    fn enough(&self) -> bool {
+        let (ops, asked) = (self.ops.get(), self.options.ops);
+        if ops < asked || ops % 256 != 0 && !self.turned_over.get() {
+            return false;
+        }
+        if !self.turned_over.get() {
+            let stats = self.engine.stats();
+            self.turned_over
+                .set(stats.event(Event::Pgalloc) >= TURNOVER * stats.frames);
+            assert!(
+                ops < PATIENCE * asked,
+                "SOAK-5: {ops} operations turn memory over less than {TURNOVER} times"
+            );
+        }
+        self.turned_over.get()
     }
 
     /// Cuts the power, in a copy of the world: every file must be legal.
     fn cut(&self) {
+        if self.crashes.get() >= CUTS_MAX {
+            return;
+        }
         self.crashes.set(self.crashes.get() + 1);
         for (n, s) in self.subjects.iter().enumerate() {
             let image = s.device.crash_image(&mut self.crash_rng.borrow_mut());
@@ -149,6 +203,7 @@ fn run(options: SoakOptions) -> SoakReport {
         ..LabOptions::new(options.seed)
     });
     let w = world.clone();
+    let may_fail = options.trouble.may_fail();
     let run = world.run(move || {
         let soak = Rc::new(set_up(w, options));
         watch::watch(&soak);
@@ -161,6 +216,7 @@ fn run(options: SoakOptions) -> SoakReport {
             soak.failed.get(),
             soak.crashes.get(),
             pages.sum::<u64>(),
+            soak.longest.get(),
         );
         (numbers, soak.engine.stats())
     });
@@ -169,12 +225,19 @@ fn run(options: SoakOptions) -> SoakReport {
         "SOAK-4: tasks left after close: {:?}",
         run.leaked
     );
-    let ((ops, failed, crashes, pages_checked), stats) = run.value;
+    let ((ops, failed, crashes, pages_checked, longest), stats) = run.value;
+    assert!(
+        may_fail || longest.0 < LONGEST,
+        "SOAK-6: {} took {:?}",
+        longest.1,
+        longest.0
+    );
     SoakReport {
         trace: run.trace,
         ops,
         failed,
         crashes,
+        longest,
         pages_checked,
         took: run.now,
         steps: run.steps,
@@ -185,11 +248,12 @@ fn run(options: SoakOptions) -> SoakReport {
 fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
     let mut config = Config::new(options.memory);
     config.frame_size = options.frame_size;
-    config.policy = options.preset.policy();
-    (
-        config.policy.background_percent,
-        config.policy.limit_percent,
-    ) = options.dirty;
+    config.policy = options.policy;
+    config.populate = options.populate;
+    #[cfg(feature = "plant")]
+    {
+        config.plant = options.plant;
+    }
     config.readahead_max = 256 << 10;
     config.dirty_expire = Nanos::from_secs(2);
     config.writeback_interval = Nanos::from_millis(500);
@@ -221,6 +285,8 @@ fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
         failed: Cell::new(0),
         crashes: Cell::new(0),
         healed: Cell::new(false),
+        longest: Cell::new((Nanos::ZERO, "nothing")),
+        turned_over: Cell::new(false),
         pause: Cell::new(false),
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::device::{FaultRates, QueueOptions};
 use crate::rng::Rng;
-use highwater_engine::{Nanos, Preset};
+use highwater_engine::policy::{OnDirty, ReclaimWait, Throttle, WriteUnit, WritebackFrom};
+use highwater_engine::{Nanos, Policy, Preset};
 use std::fmt;
 
 /// What goes wrong in a run.
@@ -56,6 +57,7 @@ pub struct Mix {
     pub sync: u32,
     pub sync_range: u32,
     pub nap: u32,
+    pub hoard: u32,
 }
 
 /// One seed's options.
@@ -69,10 +71,14 @@ pub struct SoakOptions {
     pub memory: u64,
     /// Bytes per frame.
     pub frame_size: usize,
-    /// The policy.
-    pub preset: Preset,
-    /// The flusher's start and the limit, in percent.
-    pub dirty: (u8, u8),
+    /// The policy: a preset's, or each knob drawn by itself.
+    pub policy: Policy,
+    /// The preset, unless the knobs were drawn.
+    pub preset: Option<Preset>,
+    /// Is memory populated in the background?
+    pub populate: bool,
+    /// How long guards are held now and then.
+    pub hold: Nanos,
     /// The disks.
     pub disks: Vec<QueueOptions>,
     /// Each file's disk and first length in bytes.
@@ -85,6 +91,9 @@ pub struct SoakOptions {
     pub ops: u64,
     /// What goes wrong.
     pub trouble: Trouble,
+    /// A bug in the engine, to be found.
+    #[cfg(feature = "plant")]
+    pub plant: Option<highwater_engine::plant::Plant>,
     /// The operations.
     pub mix: Mix,
     /// How often a place is drawn from the hot eighth of a file, per million.
@@ -97,7 +106,13 @@ impl SoakOptions {
         let mut rng = Rng::new(seed, 10);
         let r = &mut rng;
         let frame_size = r.pick(&[4096, 4096, 4096, 8192, 16384, 65536]);
-        let memory = (r.pick(&[1, 1, 2, 2, 3, 4, 8]) << 20).max(frame_size as u64 * 80);
+        // A third of the seeds have as little memory as the engine takes: guards on all of it are within reach.
+        let tiny = r.chance(330_000);
+        let memory = if tiny {
+            frame_size as u64 * 66 + (160 << 10)
+        } else {
+            (r.pick(&[1, 1, 2, 2, 3, 4, 8]) << 20).max(frame_size as u64 * 80)
+        };
         let slow = r.pick(&[1, 1, 1, 4]);
         let disks: Vec<_> = (0..r.between(1, 2))
             .map(|n| QueueOptions {
@@ -134,22 +149,45 @@ impl SoakOptions {
                 Trouble::Spikes,
             ])
         };
-        let background = r.pick(&[5, 10, 25, 40]);
+        let preset = r.chance(600_000).then(|| r.pick(&Preset::ALL));
+        let mut policy = preset.map_or_else(|| draw_policy(r), Preset::policy);
+        if preset.is_none() || r.chance(500_000) {
+            policy.background_percent = r.pick(&[0, 0, 5, 10, 25, 40, 80]);
+            policy.limit_percent = policy.background_percent + r.pick(&[1, 5, 10, 35, 50]);
+            policy.limit_percent = policy.limit_percent.min(90);
+            // With a limit of a page or two every write pauses for as long as may be.
+            policy.pause_max = Nanos::from_millis(r.pick(&[1, 10]));
+        }
         SoakOptions {
             seed,
             cpus: r.between(1, 4) as usize,
             memory,
             frame_size,
-            preset: r.pick(&Preset::ALL),
-            dirty: (background, background + r.pick(&[5, 10, 35, 50])),
+            policy,
+            preset,
+            populate: r.chance(700_000),
+            hold: Nanos::from_micros(r.pick(&[100, 2_000, 50_000])),
             disks,
             files,
             refusing: r.chance(150_000),
             tasks: r.between(2, 6) as usize,
             ops: 20_000,
             trouble,
-            mix: Mix::draw(r),
+            #[cfg(feature = "plant")]
+            plant: None,
+            mix: Mix::draw(r, tiny),
             hot_ppm: r.pick(&[0, 300_000, 800_000]),
+        }
+    }
+
+    fn policy_text(&self) -> String {
+        let p = &self.policy;
+        match self.preset {
+            Some(preset) => preset.to_string(),
+            None => format!(
+                "{:?}/{:?}/{:?}/{:?}/{:?}",
+                p.writeback_from, p.write_unit, p.on_dirty, p.wait, p.throttle
+            ),
         }
     }
 
@@ -173,8 +211,22 @@ impl SoakOptions {
     }
 }
 
+/// Every knob by itself.
+fn draw_policy(r: &mut Rng) -> Policy {
+    use {OnDirty as D, ReclaimWait as W, Throttle as T, WriteUnit as U, WritebackFrom as F};
+    Policy {
+        writeback_from: r.pick(&[F::Direct, F::Kswapd, F::KswapdLate, F::Flusher]),
+        write_unit: r.pick(&[U::Page, U::Range]),
+        on_dirty: r.pick(&[D::Skip, D::Kick, D::KickAndWait]),
+        wait: r.pick(&[W::Congestion, W::IfCongested, W::Progress]),
+        throttle: r.pick(&[T::Off, T::DirtierWrites, T::IoLess]),
+        pause_max: Nanos::from_millis(r.pick(&[1, 200])),
+        ..Policy::default()
+    }
+}
+
 impl Mix {
-    fn draw(r: &mut Rng) -> Mix {
+    fn draw(r: &mut Rng, tiny: bool) -> Mix {
         let mut share = |max: u64| r.between(max / 8, max) as u32;
         Mix {
             write_bytes: share(200),
@@ -184,16 +236,17 @@ impl Mix {
             read: share(300),
             read_on: share(200),
             page: share(200),
-            set_len: share(3).min(2),
+            set_len: share(6),
             evict: share(8),
             sync: share(4).max(1),
             sync_range: share(8),
             nap: share(20),
+            hoard: if tiny { share(3).max(1) } else { 0 },
         }
     }
 
     /// The shares, in the order of the fields.
-    pub fn shares(&self) -> [u32; 12] {
+    pub fn shares(&self) -> [u32; 13] {
         [
             self.write_bytes,
             self.write_pages,
@@ -207,6 +260,7 @@ impl Mix {
             self.sync,
             self.sync_range,
             self.nap,
+            self.hoard,
         ]
     }
 }
@@ -215,13 +269,14 @@ impl fmt::Display for SoakOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {}: {} {:?}, memory {} KiB, frames {}, dirty {:?} %, cpus {}, tasks {}, files {:?}{}, hot {} %, disks",
+            "seed {}: {} {:?}, memory {} KiB, frames {}, dirty {} to {} %, cpus {}, tasks {}, files {:?}{}, hot {} %, disks",
             self.seed,
-            self.preset,
+            self.policy_text(),
             self.trouble,
             self.memory >> 10,
             self.frame_size,
-            self.dirty,
+            self.policy.background_percent,
+            self.policy.limit_percent,
             self.cpus,
             self.tasks,
             self.files,

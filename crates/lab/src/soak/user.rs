@@ -2,12 +2,12 @@
 
 use super::{Soak, Subject, Trouble, now};
 use crate::rng::Rng;
-use crate::shadow::{Outcome, fill};
+use crate::shadow::{Access, Outcome, fill};
 use highwater_engine::{Error, Nanos, PageNo, World};
 use std::ops::Range;
 
 /// The most bytes of one read or write.
-const RUN_MAX: u64 = 128 << 10;
+const RUN_MAX: u64 = 64 << 10;
 
 pub(super) struct User<'a> {
     soak: &'a Soak,
@@ -33,7 +33,7 @@ impl<'a> User<'a> {
     pub fn run(&mut self) {
         let shares = self.soak.options.mix.shares();
         let total: u32 = shares.iter().sum();
-        while self.soak.ops.get() < self.soak.options.ops {
+        while !self.soak.enough() {
             self.state("between", true);
             while self.soak.pause.get() {
                 let w = &self.soak.world;
@@ -54,8 +54,16 @@ impl<'a> User<'a> {
     }
 
     fn state(&self, doing: &'static str, outside: bool) {
+        let now = now(self.soak);
         let state = &mut self.soak.users.borrow_mut()[self.number];
-        state.since = now(self.soak);
+        if outside && !state.outside {
+            let took = now.since(state.since);
+            let (longest, _) = self.soak.longest.get();
+            if took > longest {
+                self.soak.longest.set((took, state.doing));
+            }
+        }
+        state.since = now;
         state.doing = doing;
         state.outside = outside;
     }
@@ -76,10 +84,11 @@ impl<'a> User<'a> {
                 let range = self.place(n, RUN_MAX);
                 self.sync(n, Some(range));
             }
-            _ => {
+            11 => {
                 let w = &self.soak.world;
                 w.sleep_until(w.now().plus(Nanos::from_micros(self.rng.below(5_000))));
             }
+            _ => self.hoard(n),
         }
     }
 
@@ -221,7 +230,8 @@ impl<'a> User<'a> {
     fn hold(&mut self) {
         if self.rng.chance(20_000) {
             let w = &self.soak.world;
-            w.sleep_until(w.now().plus(Nanos::from_micros(self.rng.below(2_000))));
+            let length = self.rng.below(self.soak.options.hold.0);
+            w.sleep_until(w.now().plus(Nanos(length)));
         }
     }
 
@@ -272,15 +282,9 @@ impl<'a> User<'a> {
         self.state("page", false);
         let error = match s.file.page(PageNo(number)) {
             Ok(guard) => {
-                let len = s.shadow.borrow().len();
-                let size = (len.min(range.end) - range.start) as usize;
                 assert_eq!(guard.len(), frame as usize, "a guard is a whole page");
-                let verdict = s.shadow.borrow_mut().end_read(access, Some(&guard[..size]));
+                let verdict = s.shadow.borrow_mut().end_guard(access, Some(&guard));
                 self.soak.agree(n, "page", verdict);
-                assert!(
-                    guard[size..].iter().all(|b| *b == 0),
-                    "file {n}, page {number}: bytes beyond the end are not zero"
-                );
                 if self.rng.chance(20_000) {
                     let copy = guard.to_vec();
                     self.hold();
@@ -288,14 +292,53 @@ impl<'a> User<'a> {
                 }
                 None
             }
-            Err(e) => {
-                let verdict = s.shadow.borrow_mut().end_read(access, None);
-                self.soak.agree(n, "page", verdict);
-                Some(e)
-            }
+            Err(e) => self.page_error(n, access, e),
         };
         self.state("page", true);
         self.judge("page", error);
+    }
+
+    /// A guard was refused: beyond the end that is right, if the file was so short meanwhile.
+    fn page_error(&self, n: usize, access: Access, error: Error) -> Option<Error> {
+        let mut shadow = self.subject(n).shadow.borrow_mut();
+        let (shortest, _) = shadow.lens_of(&access);
+        let beyond = access.range.start >= shortest;
+        let verdict = shadow.end_guard(access, None);
+        self.soak.agree(n, "page", verdict);
+        (!(beyond && matches!(error, Error::OutOfRange { .. }))).then_some(error)
+    }
+
+    /// Takes guards on as many pages as it gets, in order, so that two who do so never wait for each other.
+    fn hoard(&mut self, n: usize) {
+        let s = self.subject(n);
+        let pages = s.shadow.borrow().len() / self.frame();
+        let first = self.rng.below(pages.max(2) / 2);
+        let mut guards = Vec::new();
+        self.state("hoard", false);
+        let mut error = None;
+        // Not for so long that others give up: under some policies an allocation takes a second when all is held.
+        let until = now(self.soak).plus(Nanos::from_secs(1));
+        for number in first..pages {
+            if now(self.soak) > until {
+                break;
+            }
+            match s.file.page(PageNo(number)) {
+                Ok(guard) => guards.push(guard),
+                // The file is shorter by now.
+                Err(Error::OutOfRange { .. }) => break,
+                Err(Error::AllPinned { mine, .. }) => {
+                    assert_eq!(mine as usize, guards.len(), "AllPinned counts my guards");
+                    break;
+                }
+                Err(e) => {
+                    error = Some(e);
+                    break;
+                }
+            }
+        }
+        drop(guards);
+        self.state("hoard", true);
+        self.judge("hoard", error);
     }
 
     fn set_len(&mut self, n: usize) {

@@ -1,0 +1,34 @@
+//! Planted bugs: a lab that finds nothing must be shown to be able to.
+//!
+//! Each is one line of a room, switched by [`crate::Config::plant`] in builds with the feature `plant` only: elsewhere
+//! `planted!` is `false` and the switch does not exist.
+//! **Tests.** The lab's `tests/planted.rs`.
+
+/// A bug.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Plant {
+    /// A copy made under writeback is not marked dirty.
+    LostDirty,
+    /// A page whose write failed is taken for clean.
+    ForgottenError,
+    /// Writeback takes a page that a writer has latched.
+    NoLatch,
+    /// The end of the last write wakes nobody.
+    SkippedWake,
+    /// Who lets go of the invalidate lock looks for waiters first, and lets go then.
+    EarlyLook,
+    /// Truncation leaves pages that are being read in the index.
+    StaleFill,
+    /// A sync that finds nothing dirty does not wait for the writes in flight.
+    EarlySync,
+    /// A sync flushes before its writes have ended.
+    EarlyFlush,
+    /// A copy is written while the write of the older one is in flight (WB-2).
+    WriteOrder,
+    /// Reclaim takes dirty pages.
+    ReclaimDirty,
+    /// A frame handed to a waiter goes back to the zone, too.
+    GivenTwice,
+    /// A task that holds guards waits for memory as long as any other.
+    PinnedHang,
+}
