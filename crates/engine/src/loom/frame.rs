@@ -7,6 +7,7 @@ use super::{
 use crate::PageNo;
 use crate::frame::state::{DIRTY, WRITEBACK};
 use crate::io::Request;
+use crate::lru::{LruList, Putback};
 
 /// A reader that has pinned a page reads that page; a frame that was evicted is never read by a pin of the old page.
 #[test]
@@ -17,10 +18,8 @@ fn pin_against_evict() {
         let r = rig.clone();
         let evictor = spawn(&rig.world, 1, move || {
             if r.engine.reclaim_one(frame) {
-                // The frame's next owner writes it.
-                let next = r.engine.alloc_page().expect("just freed");
-                r.fill(next, 9);
-                r.engine.free_page(next);
+                // The frame's next owner writes it, as another page.
+                r.resident(1, 9);
             }
         });
         if let Some(byte) = rig.try_read(0) {
@@ -153,6 +152,34 @@ fn waiter_against_reuse() {
         if rig.engine.is_resident(rig.m.id, 1) {
             assert_eq!(rig.try_read(1), Some(9), "EXCL_WAIT left on another page");
         }
+        rig.check();
+    });
+}
+
+/// A truncated page that a reclaimer has isolated while a reader holds it: the last one out frees it, and only that one.
+#[test]
+fn last_release_of_an_isolated_orphan() {
+    model(|| {
+        let rig = Rig::new(Disk::default());
+        let before = rig.free();
+        let frame = rig.resident(1, 7);
+        assert_eq!(rig.engine.find_shared::<false>(rig.m.id, 1), Some(frame));
+        let mut batch = [0];
+        let e = &rig.engine;
+        let n = e
+            .lru
+            .isolate(&*rig.world, &e.frames, LruList::Inactive, &mut batch);
+        assert_eq!((n, batch), (1, [frame]));
+        e.unlink_range(&rig.m, 1..2);
+        let r = rig.clone();
+        let reclaimer = spawn(&rig.world, 1, move || {
+            let (e, back) = (&r.engine, [(frame, Putback::InactiveTail)]);
+            e.lru
+                .putback(&*r.world, &e.frames, &back, |f| e.free_claimed(f));
+        });
+        rig.engine.put_shared(frame);
+        reclaimer.join().expect("no panic");
+        assert_eq!(rig.free(), before, "FRAME-3: freed once");
         rig.check();
     });
 }
