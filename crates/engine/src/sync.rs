@@ -54,6 +54,7 @@ pub enum Rank {
 /// A short-held lock with a rank.
 #[derive(Debug)]
 pub struct Lock<T> {
+    #[cfg_attr(not(debug_assertions), allow(dead_code))]
     rank: Rank,
     #[cfg(not(loom))]
     inner: Mutex<T>,
