@@ -153,12 +153,14 @@ impl<W: World> Engine<W> {
             }
             self.may_wait_on(now.since(progress_at))?;
             let until = now.plus(Nanos::from_millis(100));
-            // Fixed for this turn: a condition that time makes true has no waker.
-            let limit = self.thresholds.limit + self.excused(Some(&m.dev));
+            // Never more than at the start of this turn: a condition that time makes true has no waker. Less, when a
+            // device works again: who completes its writes wakes nobody above the limit of then.
+            let excused = self.excused(Some(&m.dev));
             let _ = self
                 .waits
                 .wait(&*self.world, &self.stat, Channel::Dirty, until, || {
-                    self.nr_unclean() < limit
+                    let excused = excused.min(self.excused(Some(&m.dev)));
+                    self.nr_unclean() < self.thresholds.limit + excused
                 });
         }
         Ok(())
