@@ -176,9 +176,9 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Sleeps until a write completes, at most `for_ns`.
+    /// Sleeps until any write completes, at most `length` (`congestion_wait`). Also for a writer who writes himself.
     #[doc(alias = "congestion_wait")]
-    pub(super) fn nap(&self, length: Nanos) {
+    pub(crate) fn nap(&self, length: Nanos) {
         self.count(Event::CongestionWait, 1);
         if self.in_flight() == 0 && self.nr_dirty() == 0 {
             return;

@@ -217,7 +217,7 @@ impl<W: World> Engine<W> {
             if wrote == 0 || m.dev.congested() {
                 // congestion_wait(HZ/10)
                 self.unpark_flusher_if_asleep(&m.dev);
-                self.wait_written(Nanos::from_millis(100));
+                self.nap(Nanos::from_millis(100));
             }
             let now = self.world.now();
             let seen = self.stat.get(Event::NrWritten);
@@ -245,16 +245,5 @@ impl<W: World> Engine<W> {
             });
         }
         Ok(())
-    }
-
-    /// Sleeps until any write completes, at most `length`.
-    fn wait_written(&self, length: Nanos) {
-        let before = self.stat.get(Event::NrWritten);
-        let until = self.world.now().plus(length);
-        let _ = self
-            .waits
-            .wait(&*self.world, &self.stat, Channel::Progress, until, || {
-                self.stat.get(Event::NrWritten) != before
-            });
     }
 }
