@@ -62,7 +62,7 @@ fn wake_against_wait() {
 fn sleep_lock_excludes_and_wakes() {
     model(|| {
         let (world, t) = table(false);
-        let cell = Arc::new(loom::cell::UnsafeCell::new(0));
+        let cell = loom::sync::Arc::new(loom::cell::UnsafeCell::new(0));
         let (w, u, c) = (world.clone(), t.clone(), cell.clone());
         let other = spawn(&world, 1, move || {
             assert_eq!(u.lock.lock(&*w, &u.stat, &u.waits, LATER), Waited::Ready);
