@@ -120,7 +120,7 @@ impl SoakOptions {
                 depth: r.pick(&[1, 8, 32]),
                 read: Nanos::from_micros(r.between(20, 120) * slow),
                 write: Nanos::from_micros(r.between(10, 80) * slow),
-                flush: Nanos::from_micros(r.between(50, 1_000)),
+                flush: Nanos::from_micros(r.pick(&[5, 50, 300, 1_000])),
                 ns_per_kib: r.pick(&[300, 1_000, 5_000]),
                 jitter_percent: r.pick(&[0, 20, 100]),
             })

@@ -343,11 +343,23 @@ impl<'a> User<'a> {
 
     fn set_len(&mut self, n: usize) {
         let first = self.soak.options.files[n].1;
+        if self.rng.chance(300_000) {
+            // What is being read ahead is cut off, and read again once the file is as long as before.
+            self.read_on(n);
+            let len = self.subject(n).shadow.borrow().len();
+            self.resize(n, self.at[n].min(len));
+            self.resize(n, len.max(first / 2));
+            return self.read_on(n);
+        }
         let len = if self.rng.chance(500_000) {
             first - self.rng.below(first / 4)
         } else {
             self.place(n, 1).start.max(first / 2)
         };
+        self.resize(n, len);
+    }
+
+    fn resize(&mut self, n: usize, len: u64) {
         let s = self.subject(n);
         let Some(access) = s.shadow.borrow_mut().begin_resize(len) else {
             return;
