@@ -154,7 +154,7 @@ impl Page {
         if crashes {
             self.log.push(op);
             if op.covered {
-                self.promise_log(self.log.len(), place);
+                self.promise_log(place);
             }
         }
     }
@@ -261,16 +261,28 @@ impl Page {
         for op in &mut self.pending {
             op.covered |= op.end < tick;
         }
-        let upto = self.log.iter().rposition(|op| op.end < tick);
-        self.promise_log(upto.map_or(0, |n| n + 1), place);
+        for op in &mut self.log {
+            op.covered |= op.end < tick;
+        }
+        self.promise_log(place);
     }
 
-    fn promise_log(&mut self, upto: usize, place: Place) {
-        if upto == self.log.len() {
+    /// Moves what is covered from the log to the promised content, and with it every earlier write to the same sectors:
+    /// a page that holds the later one was written whole. Others may have come after the sync's write of the page.
+    fn promise_log(&mut self, place: Place) {
+        for n in (0..self.log.len()).rev() {
+            let (earlier, rest) = self.log.split_at_mut(n);
+            if rest[0].covered {
+                for op in earlier.iter_mut().filter(|op| op.mixes_with(&rest[0])) {
+                    op.covered = true;
+                }
+            }
+        }
+        if self.log.iter().all(|op| op.covered) {
             self.log.clear();
             self.durable = None;
         } else if let Some(durable) = &mut self.durable {
-            for op in self.log.drain(..upto) {
+            for op in self.log.extract_if(.., |op| op.covered) {
                 op.apply(place.offset, 0, durable);
             }
         }

@@ -242,3 +242,24 @@ fn shadow_2_orders_that_end_alike_stay_open_for_a_crash() {
     image[..512].copy_from_slice(&bytes(sa, 0..512));
     assert!(s.check_crash(&image).is_err());
 }
+
+#[test]
+fn shadow_2_a_write_that_ended_after_the_sync_began_is_not_promised() {
+    let mut s = shadow();
+    let len = 4 * PAGE as u64;
+    let x = s.begin_write(2_865..2_873).unwrap();
+    let reader = s.begin_read(0..10).unwrap();
+    let y = s.begin_write(0..512).unwrap();
+    let (sx, sy) = (x.stamp, y.stamp);
+    s.end_write(y, Outcome::Done, len).unwrap();
+    let promise = s.begin_sync(None);
+    s.end_write(x, Outcome::Done, len).unwrap();
+    s.end_read(reader, None).unwrap();
+    s.keep(&promise);
+    let mut image = vec![0; 4 * PAGE];
+    assert!(s.check_crash(&image).is_err(), "y is promised");
+    image[..512].copy_from_slice(&bytes(sy, 0..512));
+    assert_eq!(s.check_crash(&image), Ok(()), "x is not");
+    image[2_865..2_873].copy_from_slice(&bytes(sx, 2_865..2_873));
+    assert_eq!(s.check_crash(&image), Ok(()));
+}
