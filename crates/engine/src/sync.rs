@@ -54,7 +54,6 @@ pub enum Rank {
 /// A short-held lock with a rank.
 #[derive(Debug)]
 pub struct Lock<T> {
-    #[cfg_attr(not(debug_assertions), allow(dead_code))]
     rank: Rank,
     #[cfg(not(loom))]
     inner: Mutex<T>,
@@ -68,8 +67,8 @@ pub struct LockGuard<'a, T> {
     inner: MutexGuard<'a, T>,
     #[cfg(loom)]
     inner: loom::sync::MutexGuard<'a, T>,
-    #[cfg(debug_assertions)]
-    held: Option<(&'a Task, Rank)>,
+    task: &'a Task,
+    rank: Rank,
 }
 
 impl<T> Lock<T> {
@@ -93,26 +92,22 @@ impl<T> Lock<T> {
     /// Takes the lock for `task`, which is the calling one.
     #[inline]
     pub fn lock_for<'a>(&'a self, task: &'a Task) -> LockGuard<'a, T> {
-        #[cfg(debug_assertions)]
-        {
-            // Relaxed: written by this task only.
-            let held = task.lock_ranks.load(Ordering::Relaxed);
-            assert!(
-                held >> (self.rank as u8) == 0,
-                "SYNC-1: lock order: taking {:?} while holding ranks {held:#b}",
-                self.rank
-            );
-            task.lock_ranks
-                .store(held | 1 << (self.rank as u8), Ordering::Relaxed);
-        }
-        let _ = task;
+        // Relaxed: written by this task only. Kept in every build: the lab pre-empts where no lock is held.
+        let held = task.lock_ranks.load(Ordering::Relaxed);
+        debug_assert!(
+            held >> (self.rank as u8) == 0,
+            "SYNC-1: lock order: taking {:?} while holding ranks {held:#b}",
+            self.rank
+        );
+        task.lock_ranks
+            .store(held | 1 << (self.rank as u8), Ordering::Relaxed);
         LockGuard {
             #[cfg(not(loom))]
             inner: self.inner.lock(),
             #[cfg(loom)]
             inner: self.inner.lock().unwrap(),
-            #[cfg(debug_assertions)]
-            held: Some((task, self.rank)),
+            task,
+            rank: self.rank,
         }
     }
 
@@ -123,20 +118,15 @@ impl<T> Lock<T> {
         let inner = self.inner.try_lock()?;
         #[cfg(loom)]
         let inner = self.inner.try_lock().ok()?;
-        #[cfg(debug_assertions)]
-        let task = {
-            let task = world.task();
-            // Relaxed: written by this task only. A try-lock cannot deadlock, so it may be taken out of order.
-            let held = task.lock_ranks.load(Ordering::Relaxed);
-            task.lock_ranks
-                .store(held | 1 << (self.rank as u8), Ordering::Relaxed);
-            task
-        };
-        let _ = world;
+        let task = world.task();
+        // Relaxed: written by this task only. A try-lock cannot deadlock, so it may be taken out of order.
+        let held = task.lock_ranks.load(Ordering::Relaxed);
+        task.lock_ranks
+            .store(held | 1 << (self.rank as u8), Ordering::Relaxed);
         Some(LockGuard {
             inner,
-            #[cfg(debug_assertions)]
-            held: Some((task, self.rank)),
+            task,
+            rank: self.rank,
         })
     }
 
@@ -147,15 +137,14 @@ impl<T> Lock<T> {
     }
 }
 
-#[cfg(debug_assertions)]
 impl<T> Drop for LockGuard<'_, T> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some((task, rank)) = self.held {
-            // Relaxed: written by this task only.
-            let held = task.lock_ranks.load(Ordering::Relaxed);
-            task.lock_ranks
-                .store(held & !(1 << (rank as u8)), Ordering::Relaxed);
-        }
+        // Relaxed: written by this task only.
+        let held = self.task.lock_ranks.load(Ordering::Relaxed);
+        self.task
+            .lock_ranks
+            .store(held & !(1 << (self.rank as u8)), Ordering::Relaxed);
     }
 }
 

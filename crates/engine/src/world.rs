@@ -80,7 +80,7 @@ pub struct Task {
     pub guards: AtomicU32,
     /// Task flags: [`Task::MEMALLOC`] and friends.
     pub flags: AtomicU32,
-    /// Bit mask of the ranks of engine locks held. Kept in debug builds only.
+    /// Bit mask of the ranks of engine locks held.
     pub lock_ranks: AtomicU32,
     /// Pages dirtied since this task was last throttled.
     pub dirtied: AtomicU32,

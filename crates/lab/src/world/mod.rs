@@ -53,7 +53,6 @@ pub struct LabWorld {
     current: AtomicPtr<Task>,
     cpus: usize,
     stack_size: usize,
-    preempt_at_charge: bool,
     costs: Costs,
 }
 
@@ -94,7 +93,6 @@ impl LabWorld {
         let world = LabWorld {
             cpus: options.cpus,
             stack_size: options.stack_size,
-            preempt_at_charge: options.preempt_at_charge,
             costs: options.costs,
             sched: LabCell::new(Sched::new(options)),
             records: LabCell::new(Vec::new()),
@@ -340,7 +338,7 @@ impl World for LabWorld {
             return;
         };
         // Relaxed: written by this task only. LAB-3: with a lock held, the work is owed.
-        if self.preempt_at_charge && self.task().lock_ranks.load(Ordering::Relaxed) == 0 {
+        if self.task().lock_ranks.load(Ordering::Relaxed) == 0 {
             self.wait(then);
         }
     }

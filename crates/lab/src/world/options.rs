@@ -70,9 +70,6 @@ pub struct LabOptions {
     pub shuffle_ppm: u32,
     /// How often a park returns early without cause, per million.
     pub spurious_ppm: u32,
-    /// May a task be pre-empted at `charge`? Only where the engine keeps `Task::lock_ranks`, that is where
-    /// debug assertions are on: elsewhere the lab cannot see whether a lock is held.
-    pub preempt_at_charge: bool,
     /// Bytes of stack for each task.
     pub stack_size: usize,
     /// The run panics at this virtual time.
@@ -92,7 +89,6 @@ impl LabOptions {
             steal_ppm: 100_000,
             shuffle_ppm: 250_000,
             spurious_ppm: 5_000,
-            preempt_at_charge: cfg!(debug_assertions),
             stack_size: 256 << 10,
             time_max: Nanos::from_secs(3_600),
             steps_max: 200_000_000,

@@ -92,7 +92,6 @@ fn tasks_share_virtual_cpus() {
     for (cpus, expected_us) in [(1, 45 * 4), (2, 45 * 2), (4, 45)] {
         let world = LabWorld::new(LabOptions {
             cpus,
-            preempt_at_charge: true,
             ..LabOptions::calm(1)
         });
         let w = world.clone();
@@ -121,7 +120,6 @@ fn charge_pre_empts_unless_a_lock_is_held() {
         let world = LabWorld::new(LabOptions {
             cpus: 1,
             preempt_ppm: 300_000,
-            preempt_at_charge: true,
             ..LabOptions::new(3)
         });
         let w = world.clone();
