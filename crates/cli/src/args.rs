@@ -37,6 +37,19 @@ Examples:
 Data goes to temporary files that are removed at the end and on Ctrl-C.
 Exit codes: 0 all arms ran, 1 a run failed, 2 the command line or the scenario makes no sense.";
 
+const SOAK_EXAMPLES: &str = "\
+Examples:
+  highwater soak                       100 seeds on all CPUs
+  highwater soak --seeds 1000          a thousand; ends at the first that fails
+  highwater soak --seed 17 --seeds 1   one, as a failure's last line says
+  highwater soak --seeds 200 --json soak.json
+
+A seed draws memory, frame size, policies, disks, files, tasks, faults and power cuts, and runs at least 20,000 operations in
+virtual time. What must hold: a read returns the last write, every synced byte survives a crash, no write is lost without
+an error, every task goes on, all invariants hold, the budget is never passed, no wake-up is lost.
+
+Exit codes: 0 all seeds passed, 1 one failed, or 100 seeds and more left a slow path unreached.";
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "highwater", version, about = "Who pays for writing dirty pages? Run a scenario and see.", long_about = LONG, after_help = EXAMPLES)]
@@ -54,6 +67,9 @@ pub enum Command {
     Run(RunArgs),
     /// Run `rfc` for each who-writes x throttle, everything else as the preset `highwater` has it
     Matrix(MatrixArgs),
+    /// Run seeds of the lab: options, faults and crashes drawn for each, every byte compared
+    #[command(after_help = SOAK_EXAMPLES)]
+    Soak(SoakArgs),
     /// List the built-in scenarios
     Scenarios,
     /// Look at a scenario
@@ -118,6 +134,35 @@ pub struct MatrixArgs {
     /// Everything shared with `run`
     #[command(flatten)]
     pub common: Common,
+}
+
+/// Arguments of `soak`.
+#[derive(Clone, Debug, Args)]
+pub struct SoakArgs {
+    /// How many seeds [default: 100, or 1 with --seed]
+    #[arg(long, value_name = "N")]
+    pub seeds: Option<u64>,
+    /// The first seed
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Seeds at one time [default: one for each CPU]
+    #[arg(long, value_name = "J")]
+    pub jobs: Option<usize>,
+    /// Print what each seed draws
+    #[arg(long)]
+    pub verbose: bool,
+    /// Go on after a seed that failed
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Print how often each counter was reached, also for fewer than 100 seeds
+    #[arg(long)]
+    pub coverage: bool,
+    /// Run with a bug planted in the engine, which the seeds must find (builds with --features plant)
+    #[arg(long, value_name = "BUG")]
+    pub plant: Option<String>,
+    /// Write the summary as JSON to a file, or to standard output with -
+    #[arg(long, value_name = "FILE|-")]
+    pub json: Option<PathBuf>,
 }
 
 /// What `run` and `matrix` share.

@@ -20,6 +20,7 @@ mod report;
 mod rng;
 mod scenario;
 mod sentences;
+mod soak;
 mod table;
 mod target;
 mod tasks;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         None => run(&RunArgs::default()),
         Some(Command::Run(args)) => run(&args),
         Some(Command::Matrix(args)) => matrix::run(&args),
+        Some(Command::Soak(args)) => soak::run(&args),
         Some(Command::Scenarios) => list(),
         Some(Command::Scenario {
             what: ScenarioCommand::Show { name },

@@ -191,3 +191,44 @@ fn a_signal_removes_what_was_made() {
     assert_eq!(entries(dir.path()), 0, "temporary files are gone");
     assert_eq!(status.code(), Some(128 + 15));
 }
+
+#[test]
+fn a_soak_says_what_was_compared_and_repeats() {
+    let args = [
+        "soak",
+        "--seed",
+        "3",
+        "--seeds",
+        "2",
+        "--jobs",
+        "1",
+        "--verbose",
+        "--json",
+        "-",
+    ];
+    let (a, b) = (run(&args), run(&args));
+    assert!(a.status.success(), "{}", err(&a));
+    assert_eq!(
+        out(&a),
+        out(&b),
+        "two runs of the same seeds are equal to the byte"
+    );
+    let v: serde_json::Value = serde_json::from_str(&out(&a)).expect("JSON");
+    assert_eq!(v["seeds"], 2);
+    assert!(v["operations"].as_u64().is_some_and(|n| n >= 40_000), "{v}");
+    assert!(v["pages_checked"].as_u64().is_some_and(|n| n > 0), "{v}");
+    assert!(
+        err(&a).contains("seed 3: ") && err(&a).contains("seed 4: "),
+        "{}",
+        err(&a)
+    );
+}
+
+#[test]
+fn a_soak_without_seeds_is_refused() {
+    refuses(&["soak", "--seeds", "0"], 2, "no seeds");
+    refuses(&["soak", "--jobs", "0"], 2, "no job");
+    if cfg!(not(feature = "plant")) {
+        refuses(&["soak", "--plant", "lost-dirty"], 2, "no planted bugs");
+    }
+}

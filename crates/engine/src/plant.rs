@@ -32,3 +32,38 @@ pub enum Plant {
     /// A task that holds guards waits for memory as long as any other.
     PinnedHang,
 }
+
+impl Plant {
+    /// All of them.
+    pub const ALL: &'static [Plant] = &[
+        Plant::LostDirty,
+        Plant::ForgottenError,
+        Plant::NoLatch,
+        Plant::SkippedWake,
+        Plant::EarlyLook,
+        Plant::StaleFill,
+        Plant::EarlySync,
+        Plant::EarlyFlush,
+        Plant::WriteOrder,
+        Plant::ReclaimDirty,
+        Plant::GivenTwice,
+        Plant::PinnedHang,
+    ];
+
+    /// The name as a command line has it: `lost-dirty`.
+    pub fn name(self) -> String {
+        let mut name = String::new();
+        for c in format!("{self:?}").chars() {
+            if c.is_ascii_uppercase() && !name.is_empty() {
+                name.push('-');
+            }
+            name.push(c.to_ascii_lowercase());
+        }
+        name
+    }
+
+    /// The bug of that name.
+    pub fn by_name(name: &str) -> Option<Plant> {
+        Plant::ALL.iter().copied().find(|p| p.name() == name)
+    }
+}

@@ -13,6 +13,8 @@
 //! - SOAK-5: a run goes on until memory was turned over [`TURNOVER`] times.
 //! - SOAK-6: where nothing may fail, no operation takes longer than `LONGEST`: a wake-up that came late by luck is
 //!   found, too.
+//! - SOAK-7: the budget is never passed: what the engine takes of the world is within it, and at any moment the frames
+//!   on lists, free and isolated are at most those that there are.
 
 mod options;
 mod user;
@@ -190,9 +192,7 @@ pub fn run_options(options: SoakOptions) -> SoakReport {
     let line = options.to_string();
     let seed = options.seed;
     catch_unwind(AssertUnwindSafe(|| run(options))).unwrap_or_else(|panic| {
-        eprintln!(
-            "{line}\nrepeat with: HIGHWATER_SEED={seed} cargo test -p highwater-lab --test soak seeds -- --nocapture"
-        );
+        eprintln!("{line}\nrepeat with: highwater soak --seed {seed} --seeds 1");
         resume_unwind(panic)
     })
 }

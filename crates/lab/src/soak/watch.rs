@@ -33,6 +33,7 @@ pub(super) fn watch(soak: &Rc<Soak>) {
     while soak.users.borrow().iter().any(|u| !u.ended) {
         nap(soak, LOOK);
         check_progress(soak);
+        check_budget(soak);
         let ops = soak.ops.get();
         if ops >= total * 7 / 10 {
             heal(soak);
@@ -63,6 +64,31 @@ fn check_progress(soak: &Soak) {
             soak.ops.get()
         );
     }
+}
+
+/// SOAK-7.
+fn check_budget(soak: &Soak) {
+    let taken = soak.world.arena_bytes();
+    let budget = soak.options.memory;
+    assert!(
+        taken <= budget,
+        "SOAK-7: the engine took {taken} bytes of a budget of {budget}"
+    );
+    let stats = soak.engine.stats();
+    let on_lists: u64 = [
+        "nr_free_pages",
+        "nr_unpopulated",
+        "nr_inactive_file",
+        "nr_active_file",
+    ]
+    .iter()
+    .map(|name| stats.get(name))
+    .sum();
+    assert!(
+        on_lists <= stats.frames,
+        "SOAK-7: {on_lists} frames free or on lists, of {}",
+        stats.frames
+    );
 }
 
 /// Causes the trouble that needs a hand.

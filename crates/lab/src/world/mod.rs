@@ -34,7 +34,7 @@ use sched::{Co, Next, Outcome, ROOT, SOFTIRQ, Sched, Then, YielderCell};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Who gets a device's events.
@@ -51,6 +51,8 @@ pub struct LabWorld {
     records: LabCell<Vec<Box<Task>>>,
     sinks: LabCell<Vec<Weak<dyn EventSink>>>,
     current: AtomicPtr<Task>,
+    /// Bytes of all arenas made, those freed since included.
+    arena_bytes: AtomicU64,
     cpus: usize,
     stack_size: usize,
     costs: Costs,
@@ -98,6 +100,7 @@ impl LabWorld {
             records: LabCell::new(Vec::new()),
             sinks: LabCell::new(Vec::new()),
             current: AtomicPtr::new(std::ptr::null_mut()),
+            arena_bytes: AtomicU64::new(0),
         };
         for slot in [ROOT, SOFTIRQ] {
             world.add_record(slot);
@@ -146,6 +149,12 @@ impl LabWorld {
     /// The trace hash so far (LAB-4).
     pub fn trace_hash(&self) -> u64 {
         self.sched.with(|s| s.trace.value())
+    }
+
+    /// Bytes of memory that engines have asked for.
+    pub fn arena_bytes(&self) -> u64 {
+        // Relaxed: one thread.
+        self.arena_bytes.load(Ordering::Relaxed)
     }
 
     /// The seed.
@@ -344,6 +353,8 @@ impl World for LabWorld {
     }
 
     fn arena(&self, len: usize) -> Result<LabArena, Error> {
+        // Relaxed: one thread.
+        self.arena_bytes.fetch_add(len as u64, Ordering::Relaxed);
         LabArena::new(len).ok_or_else(|| {
             Error::os(
                 format!("arena of {len} bytes"),

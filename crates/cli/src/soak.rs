@@ -1,0 +1,455 @@
+//! `highwater soak`: seeds of the lab on all CPUs, every byte compared, and the one line that repeats a failure.
+//!
+//! A seed is a run of its own on one thread (a lab belongs to one). What a seed draws, and what is compared, is
+//! `highwater_lab::soak`.
+//!
+//! Every check of the lab is on in a release build but the assertions of lock order and of sleeping under a lock, which
+//! need debug assertions: `cargo test` and `--profile soak` have them.
+
+use crate::args::SoakArgs;
+use crate::cleanup;
+use crate::error::{CliError, Result};
+use crate::units::show_count;
+use highwater_engine::Event;
+use highwater_lab::soak::{SoakOptions, SoakReport, Trouble, run_options};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+/// From so many seeds on, a slow path that none reached is a failure.
+const COVERAGE_SEEDS: u64 = 100;
+/// Counters that no seed may raise.
+const NEVER: &[Event] = &[Event::LostWakeups];
+
+/// A seed that failed.
+#[derive(Clone, Debug, Serialize)]
+struct Failure {
+    seed: u64,
+    options: String,
+    text: String,
+}
+
+/// What all seeds did together; the shape of `--json`.
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    first_seed: u64,
+    seeds: u64,
+    operations: u64,
+    operations_failed: u64,
+    pages_checked: u64,
+    crash_images: u64,
+    scheduler_steps: u64,
+    virtual_s: f64,
+    seeds_by_trouble: BTreeMap<String, u64>,
+    counters: BTreeMap<&'static str, u64>,
+    never_reached: Vec<&'static str>,
+    failures: Vec<Failure>,
+}
+
+impl Summary {
+    fn add(&mut self, trouble: Trouble, report: &SoakReport) {
+        self.seeds += 1;
+        self.operations += report.ops;
+        self.operations_failed += report.failed;
+        self.pages_checked += report.pages_checked;
+        self.crash_images += report.crashes;
+        self.scheduler_steps += report.steps;
+        self.virtual_s += report.took.as_secs_f64();
+        *self
+            .seeds_by_trouble
+            .entry(format!("{trouble:?}").to_lowercase())
+            .or_default() += 1;
+        for event in Event::ALL {
+            *self.counters.entry(event.name()).or_default() += report.stats.event(*event);
+        }
+    }
+
+    /// The slow paths that no seed reached.
+    fn cover(&mut self) {
+        self.never_reached = Event::ALL
+            .iter()
+            .filter(|e| !NEVER.contains(e))
+            .map(|e| e.name())
+            .filter(|name| self.counters.get(name).is_none_or(|n| *n == 0))
+            .collect();
+    }
+
+    fn text(&self, seconds: f64) -> String {
+        let troubles: Vec<_> = self
+            .seeds_by_trouble
+            .iter()
+            .map(|(name, n)| format!("{name} {n}"))
+            .collect();
+        format!(
+            "{} seeds from {}, {} operations ({} failed, as their trouble allows), {} pages compared, {} crash images\n\
+             {:.1} s of virtual time in {:.1} s: {:.0} seeds a minute; troubles: {}\n",
+            self.seeds,
+            self.first_seed,
+            show_count(self.operations),
+            show_count(self.operations_failed),
+            show_count(self.pages_checked),
+            show_count(self.crash_images),
+            self.virtual_s,
+            seconds,
+            self.seeds as f64 * 60.0 / seconds.max(1e-9),
+            troubles.join(", "),
+        )
+    }
+
+    fn coverage_text(&self) -> String {
+        let mut text = String::from("Reached, over all seeds:\n");
+        for (name, n) in &self.counters {
+            text.push_str(&format!("  {name:<32}{}\n", show_count(*n)));
+        }
+        text
+    }
+}
+
+/// The text of a panic.
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+        .unwrap_or_else(|| "a panic without text".to_owned())
+}
+
+/// What the threads share.
+struct Run {
+    next: AtomicU64,
+    end: u64,
+    stop: AtomicBool,
+    summary: Mutex<Summary>,
+    bar: Option<ProgressBar>,
+    verbose: bool,
+    keep_going: bool,
+    #[cfg(feature = "plant")]
+    plant: Option<String>,
+    /// All threads have ended: the summary is printed by who waits for them.
+    ended: AtomicBool,
+}
+
+impl Run {
+    fn options(&self, seed: u64) -> SoakOptions {
+        #[allow(unused_mut)]
+        let mut options = SoakOptions::draw(seed);
+        #[cfg(feature = "plant")]
+        if let Some(name) = &self.plant {
+            options.plant = highwater_engine::plant::Plant::by_name(name);
+        }
+        options
+    }
+
+    /// Seeds until none is left.
+    fn work(&self) {
+        // Relaxed, both: the add alone makes seeds distinct, and a late look at `stop` runs one seed more.
+        while !self.stop.load(Ordering::Relaxed) {
+            let seed = self.next.fetch_add(1, Ordering::Relaxed);
+            if seed >= self.end {
+                return;
+            }
+            self.one(seed);
+        }
+    }
+
+    fn one(&self, seed: u64) {
+        let options = self.options(seed);
+        let (line, trouble) = (options.to_string(), options.trouble);
+        if self.verbose {
+            self.say(&line);
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| run_options(options)));
+        let mut summary = self.summary.lock().unwrap_or_else(|e| e.into_inner());
+        match result {
+            Ok(report) => summary.add(trouble, &report),
+            Err(panic) => {
+                summary.seeds += 1;
+                summary.failures.push(Failure {
+                    seed,
+                    options: line,
+                    text: text_of(&*panic),
+                });
+                if !self.keep_going {
+                    // Relaxed: see `work`.
+                    self.stop.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
+        }
+    }
+
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+/// The seeds that the command line asks for.
+fn seeds(args: &SoakArgs) -> Result<Range<u64>> {
+    let (first, n) = (
+        args.seed,
+        args.seeds.unwrap_or(if args.seed == 0 { 100 } else { 1 }),
+    );
+    if n == 0 {
+        return Err(CliError::usage("no seeds prove nothing", "--seeds 100"));
+    }
+    if args.jobs == Some(0) {
+        return Err(CliError::usage("no job runs no seed", "--jobs 2"));
+    }
+    match first.checked_add(n) {
+        Some(end) => Ok(first..end),
+        None => Err(CliError::usage(
+            format!(
+                "seeds end at {}: {n} from {first} on are too many",
+                u64::MAX
+            ),
+            "a smaller --seed",
+        )),
+    }
+}
+
+#[cfg(feature = "plant")]
+fn check_plant(name: &str) -> Result<()> {
+    use highwater_engine::plant::Plant;
+    if Plant::by_name(name).is_some() {
+        return Ok(());
+    }
+    let names: Vec<String> = Plant::ALL.iter().map(|p| p.name()).collect();
+    let near = crate::error::did_you_mean(name, names.iter().map(String::as_str));
+    let hint = near.map_or(String::new(), |w| format!("; did you mean {w}?"));
+    Err(CliError::usage(
+        format!("unknown planted bug {name:?}{hint}"),
+        format!("--plant with one of {}", names.join(", ")),
+    ))
+}
+
+#[cfg(not(feature = "plant"))]
+fn check_plant(_: &str) -> Result<()> {
+    Err(CliError::usage(
+        "this build has no planted bugs",
+        "cargo run --release -p highwater-cli --features plant -- soak --plant lost-dirty --seeds 200",
+    ))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// With the first failing seed and the line that repeats it; when at least 100 seeds leave a slow path unreached.
+pub fn run(args: &SoakArgs) -> Result<()> {
+    let seeds = seeds(args)?;
+    if let Some(name) = &args.plant {
+        check_plant(name)?;
+    }
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let jobs = args
+        .jobs
+        .unwrap_or(cpus)
+        .min((seeds.end - seeds.start) as usize);
+    let run = Arc::new(Run {
+        next: AtomicU64::new(seeds.start),
+        end: seeds.end,
+        stop: AtomicBool::new(false),
+        summary: Mutex::new(Summary {
+            first_seed: seeds.start,
+            ..Summary::default()
+        }),
+        bar: bar(seeds.end - seeds.start),
+        verbose: args.verbose,
+        keep_going: args.keep_going,
+        #[cfg(feature = "plant")]
+        plant: args.plant.clone(),
+        ended: AtomicBool::new(false),
+    });
+    cleanup::watch_signals();
+    let begin = Instant::now();
+    let at_end = run.clone();
+    // On Ctrl-C: what was done until then.
+    let undo = cleanup::undo(move || {
+        // Relaxed: set by the thread that drops this, or not at all.
+        if at_end.ended.load(Ordering::Relaxed) {
+            return;
+        }
+        let summary = at_end.summary.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(bar) = &at_end.bar {
+            bar.finish_and_clear();
+        }
+        eprint!(
+            "interrupted: {}",
+            summary.text(begin.elapsed().as_secs_f64())
+        );
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| run.work());
+        }
+    });
+    cleanup::wait_if_ending();
+    run.ended.store(true, Ordering::Relaxed);
+    drop(undo);
+    if let Some(bar) = &run.bar {
+        bar.finish_and_clear();
+    }
+    let mut summary = run.summary.lock().unwrap_or_else(|e| e.into_inner());
+    summary.failures.sort_by_key(|f| f.seed);
+    summary.cover();
+    publish(args, &summary, begin.elapsed().as_secs_f64())?;
+    verdict(args, &summary)
+}
+
+fn bar(seeds: u64) -> Option<ProgressBar> {
+    std::io::stderr().is_terminal().then(|| {
+        let bar = ProgressBar::new(seeds);
+        if let Ok(style) =
+            ProgressStyle::with_template("{pos}/{len} seeds {bar:30} {elapsed}, {eta} left")
+        {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(std::time::Duration::from_millis(200));
+        bar
+    })
+}
+
+fn publish(args: &SoakArgs, summary: &Summary, seconds: f64) -> Result<()> {
+    if let Some(path) = &args.json {
+        let json = serde_json::to_string_pretty(summary)
+            .map_err(|e| CliError::failed(e.to_string(), "report this as a bug"))?;
+        if path.as_os_str() == "-" {
+            eprint!("{}", summary.text(seconds));
+            crate::print(&(json + "\n"));
+            return Ok(());
+        }
+        std::fs::write(path, json + "\n").map_err(|e| {
+            CliError::os(
+                path.display(),
+                e,
+                "--json with a file that you may write to",
+            )
+        })?;
+    }
+    let mut text = summary.text(seconds);
+    if args.coverage || summary.seeds >= COVERAGE_SEEDS {
+        text.push_str(&summary.coverage_text());
+    }
+    crate::print(&text);
+    Ok(())
+}
+
+fn verdict(args: &SoakArgs, summary: &Summary) -> Result<()> {
+    if let Some(f) = summary.failures.first() {
+        let more = match summary.failures.len() {
+            1 => String::new(),
+            n => format!(" (and {} seeds more)", n - 1),
+        };
+        let plant = args
+            .plant
+            .as_ref()
+            .map_or(String::new(), |p| format!(" --plant {p}"));
+        return Err(CliError::failed(
+            format!("{}\nseed {} failed{more}: {}", f.options, f.seed, f.text),
+            format!("highwater soak --seed {} --seeds 1{plant}", f.seed),
+        ));
+    }
+    if args.plant.is_none() && summary.seeds >= COVERAGE_SEEDS && !summary.never_reached.is_empty()
+    {
+        return Err(CliError::failed(
+            format!(
+                "{} seeds never reached: {}",
+                summary.seeds,
+                summary.never_reached.join(", ")
+            ),
+            "more --seeds; what they still miss, the soak's options must draw",
+        ));
+    }
+    if let Some(name) = &args.plant {
+        return Err(CliError::failed(
+            format!(
+                "the planted bug {name} was not found by {} seeds",
+                summary.seeds
+            ),
+            "--seeds 200",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(seed: u64, seeds: Option<u64>) -> SoakArgs {
+        SoakArgs {
+            seed,
+            seeds,
+            jobs: None,
+            verbose: false,
+            keep_going: false,
+            coverage: false,
+            plant: None,
+            json: None,
+        }
+    }
+
+    #[test]
+    fn seeds_are_counted_from_the_first() {
+        assert_eq!(seeds(&args(0, None)).unwrap(), 0..100);
+        assert_eq!(seeds(&args(17, None)).unwrap(), 17..18);
+        assert_eq!(seeds(&args(17, Some(3))).unwrap(), 17..20);
+        assert!(seeds(&args(17, Some(0))).is_err());
+        let e = seeds(&args(u64::MAX, Some(2))).unwrap_err();
+        assert!(e.message.contains("too many"), "{e}");
+    }
+
+    #[test]
+    fn a_slow_path_that_no_seed_reached_is_named() {
+        let mut summary = Summary::default();
+        summary.counters.insert("hits", 5);
+        summary.cover();
+        assert!(summary.never_reached.contains(&"congestion_wait"));
+        assert!(!summary.never_reached.contains(&"hits"));
+        assert!(!summary.never_reached.contains(&"lost_wakeups"));
+        summary.seeds = COVERAGE_SEEDS;
+        let e = verdict(&args(0, None), &summary).unwrap_err();
+        assert!(e.message.contains("never reached: ") && e.message.contains("congestion_wait"));
+    }
+
+    #[test]
+    fn a_failure_ends_with_the_line_that_repeats_it() {
+        let summary = Summary {
+            seeds: 3,
+            failures: vec![Failure {
+                seed: 17,
+                options: "seed 17: 3.2".into(),
+                text: "SHADOW-1".into(),
+            }],
+            ..Summary::default()
+        };
+        let e = verdict(&args(0, None), &summary).unwrap_err();
+        assert_eq!(e.remedy, "highwater soak --seed 17 --seeds 1");
+        assert!(e.message.contains("seed 17: 3.2") && e.message.contains("SHADOW-1"));
+    }
+
+    #[test]
+    fn a_build_without_planted_bugs_says_which_has_them() {
+        if cfg!(not(feature = "plant")) {
+            let e = check_plant("lost-dirty").unwrap_err();
+            assert!(e.remedy.contains("--features plant"), "{e}");
+        } else {
+            assert!(check_plant("lost-dirty").is_ok());
+            assert!(
+                check_plant("lost-dirt")
+                    .unwrap_err()
+                    .message
+                    .contains("lost-dirty")
+            );
+        }
+    }
+}
