@@ -6,7 +6,7 @@ use crate::plan::Plan;
 use crate::report::ArmReport;
 use highwater_engine::backing::{PlainBacking, RefusingBacking};
 use highwater_engine::{Backing, Config, Engine, Error, File, FileId, FileOptions, Nanos};
-use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
+use highwater_lab::{Cap, LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
 use std::sync::Arc;
 
 /// Runs the arm in this process.
@@ -91,21 +91,14 @@ fn on_engine(plan: &Plan, world: &Arc<LabWorld>, devices: &[Arc<RamDevice>]) -> 
     Ok(report)
 }
 
-/// The modelled disk: a quick flash disk, or one that keeps the plan's limit.
+/// The modelled disk, behind the plan's limit.
 fn disk(plan: &Plan) -> QueueOptions {
-    let quick = QueueOptions::default();
-    let Some(limit) = plan.limit else {
-        return quick;
-    };
-    // One request after the other: each takes a share of a second, and its bytes take their time on the bus.
-    let each = Nanos(1_000_000_000 / limit.iops.max(1));
     QueueOptions {
-        depth: 1,
-        read: each,
-        write: each,
-        ns_per_kib: 1_000_000_000 * 1024 / limit.bytes_per_s.max(1),
-        jitter_percent: 0,
-        ..quick
+        cap: plan.limit.map(|l| Cap {
+            bytes_per_s: l.bytes_per_s,
+            iops: l.iops,
+        }),
+        ..QueueOptions::default()
     }
 }
 
@@ -127,12 +120,7 @@ mod tests {
         )
         .remove(0);
         let plan = Plan::new(&scenario, arm, std::path::Path::new("."));
-        let disk = disk(&plan);
-        assert_eq!(
-            disk.write,
-            Nanos::from_micros(200),
-            "5,000 requests a second"
-        );
-        assert_eq!(disk.ns_per_kib, 20_480, "50 MB a second");
+        let cap = disk(&plan).cap.unwrap();
+        assert_eq!((cap.iops, cap.bytes_per_s), (5_000, 50_000_000));
     }
 }

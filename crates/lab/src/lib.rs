@@ -15,7 +15,9 @@ pub mod soak;
 mod trace;
 mod world;
 
-pub use device::{FaultRates, LabQueue, QueueOptions, RamDevice, RamOptions, Rule};
+pub use device::{
+    Cap, FaultRates, LabQueue, Model, QueueOptions, RamDevice, RamOptions, Rule, model,
+};
 pub use rng::Rng;
 pub use shadow::{Mismatch, Shadow};
 pub use trace::TraceHash;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{PAGE, device_on, io, lab, ms, page_pattern, survives_crashes};
+use common::{PAGE, device_on, io, lab, ms, page_pattern, ssd, survives_crashes};
 use highwater_engine::{Config, Engine, Error, IoErrorKind, Nanos, PageNo};
 use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions, Rng};
 use std::cell::Cell;
@@ -218,11 +218,14 @@ fn beside(other: Option<&'static str>) -> (u64, Nanos) {
                 QueueOptions {
                     id: 2,
                     // 1 MiB/s, or as quick as the other.
-                    ns_per_kib: if other == Some("slow") {
-                        1_000_000
-                    } else {
-                        500
-                    },
+                    model: ssd(
+                        32,
+                        if other == Some("slow") {
+                            1_000_000
+                        } else {
+                            500
+                        },
+                    ),
                     ..QueueOptions::default()
                 },
             );

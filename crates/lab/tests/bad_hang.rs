@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{PAGE, Rig, device_on, io, lab, ms, page_pattern, survives_crashes};
+use common::{PAGE, Rig, device_on, io, lab, ms, page_pattern, ssd, survives_crashes};
 use highwater_engine::io::IoOp;
 use highwater_engine::{Config, Error, Nanos, PageNo};
 use highwater_lab::{LabQueue, QueueOptions};
@@ -188,9 +188,8 @@ fn a_sync_may_take_longer_than_one_request_may() {
                 &rig.world,
                 QueueOptions {
                     id: 9,
-                    depth: 4,
                     // 10 MB/s: a request of 1 MiB in 100 ms.
-                    ns_per_kib: 100_000,
+                    model: ssd(4, 100_000),
                     ..QueueOptions::default()
                 },
             );

@@ -1,6 +1,6 @@
 //! Devices of the lab: disks with a latency model ([`LabQueue`]) and the files on them ([`RamDevice`]).
 //!
-//! A disk serves `depth` requests at one time: each takes a base latency with jitter, and its bytes pass over one bus.
+//! A disk has a [`model`]: with an arm, of flash, behind a network. It says when each request ends, by address and size.
 //! A file has the images of [`image`](self) (what reads see, what a crash keeps) and the faults of `fault.rs`.
 //!
 //! **Context.** `submit` never waits. Requests take effect and end in completion context; those of the flusher's lane
@@ -14,6 +14,7 @@
 
 mod fault;
 mod image;
+pub mod model;
 mod queue;
 mod ram;
 #[cfg(test)]
@@ -21,5 +22,6 @@ mod tests;
 
 pub use fault::{FaultRates, Rule};
 pub use image::SECTOR;
-pub use queue::{LabQueue, QueueOptions};
+pub use model::Model;
+pub use queue::{Cap, LabQueue, QueueOptions};
 pub use ram::{RamDevice, RamOptions};

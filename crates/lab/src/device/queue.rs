@@ -1,5 +1,6 @@
 //! A disk: when its requests end, and on whose stack.
 
+use super::model::{Access, Model, Rate, Server, Waiting};
 use super::ram::RamDevice;
 use crate::cell::LabCell;
 use crate::rng::Rng;
@@ -10,35 +11,33 @@ use highwater_engine::{IoError, Nanos, World};
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
-/// A disk's speed. The default is a quick flash disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A disk. The default is a quick flash disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct QueueOptions {
     /// The queue's name.
     pub id: u64,
-    /// How many requests are served at one time.
-    pub depth: usize,
-    /// What a read takes besides its bytes.
-    pub read: Nanos,
-    /// What a write takes besides its bytes.
-    pub write: Nanos,
-    /// What a flush, a truncation or a question takes.
-    pub flush: Nanos,
-    /// Nanoseconds for each KiB on the bus that all requests share.
-    pub ns_per_kib: u64,
-    /// How much longer than `read` and `write` a request may take, in percent of them.
-    pub jitter_percent: u32,
+    /// What it is, and how quick.
+    pub model: Model,
+    /// A limit before it.
+    pub cap: Option<Cap>,
+}
+
+/// A limit as the OS world's `Limiter` has it (`blk-throttle`): a clock for each direction, which a request occupies for
+/// the longer of its bytes' and its own share of a second, before the device sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cap {
+    /// Bytes a second and direction; 0: no limit.
+    pub bytes_per_s: u64,
+    /// Requests a second and direction; 0: no limit.
+    pub iops: u64,
 }
 
 impl Default for QueueOptions {
     fn default() -> QueueOptions {
         QueueOptions {
             id: 1,
-            depth: 32,
-            read: Nanos::from_micros(60),
-            write: Nanos::from_micros(20),
-            flush: Nanos::from_micros(200),
-            ns_per_kib: 500,
-            jitter_percent: 30,
+            model: Model::default(),
+            cap: None,
         }
     }
 }
@@ -50,11 +49,29 @@ pub(super) struct InFlight {
     pub sum: u64,
 }
 
-#[derive(Default)]
+/// What a token stands for.
+enum Slot {
+    Io(InFlight),
+    /// A task in `serve_now`, asleep until the arm has served it.
+    Caller(TaskId),
+    /// Its request was served.
+    Served,
+}
+
+/// An event with this bit: the request reaches the arm. Without: it ends.
+const ARRIVES: u64 = 1 << 63;
+
 struct State {
-    servers: Vec<u64>,
-    bus_free_at: u64,
-    slab: Vec<Option<InFlight>>,
+    server: Server,
+    /// When the cap lets the next read, and the next write, through.
+    cap_free_at: [u64; 2],
+    /// Waiting for the arm, oldest first.
+    pending: Vec<Waiting>,
+    /// What the arm serves.
+    arm: Option<u64>,
+    /// What reaches the arm later, by token.
+    arriving: Vec<(u64, Access)>,
+    slab: Vec<Option<Slot>>,
     free: Vec<u32>,
     done: VecDeque<(Request, Result<(), IoError>)>,
     waiter: Option<TaskId>,
@@ -72,21 +89,119 @@ pub struct LabQueue {
     state: LabCell<State>,
     pub(super) rng: LabCell<Rng>,
     source: u32,
+    next_base: LabCell<u64>,
+}
+
+impl State {
+    fn new(model: &Model) -> State {
+        State {
+            server: model.server(),
+            cap_free_at: [0; 2],
+            pending: Vec::new(),
+            arm: None,
+            arriving: Vec::new(),
+            slab: Vec::new(),
+            free: Vec::new(),
+            done: VecDeque::new(),
+            waiter: None,
+            hang_reads: 0,
+            hang_writes: 0,
+            hung: Vec::new(),
+            sleepers: Vec::new(),
+            released: 0,
+        }
+    }
+
+    /// When `cap` lets a request through that comes at `now`.
+    fn pass(&mut self, cap: Option<Cap>, now: u64, access: &Access) -> u64 {
+        let Some(cap) = cap else {
+            return now;
+        };
+        let clock = &mut self.cap_free_at[usize::from(access.op == IoOp::Write)];
+        let own = 1_000_000_000u64.checked_div(cap.iops).unwrap_or(0);
+        let bytes = Rate::bytes_per_s(cap.bytes_per_s).time(access.len);
+        *clock = now.max(*clock) + own.max(bytes);
+        *clock
+    }
+
+    fn in_slab(&self) -> usize {
+        let io = |slot: &&Slot| matches!(slot, Slot::Io(_));
+        self.slab.iter().flatten().filter(io).count()
+    }
+
+    fn add(&mut self, slot: Slot) -> u64 {
+        match self.free.pop() {
+            Some(at) => {
+                self.slab[at as usize] = Some(slot);
+                u64::from(at)
+            }
+            None => {
+                self.slab.push(Some(slot));
+                self.slab.len() as u64 - 1
+            }
+        }
+    }
+
+    fn remove(&mut self, token: u64) -> Option<Slot> {
+        self.free.push(token as u32);
+        self.slab[token as usize].take()
+    }
+
+    /// The event of `token`: what has ended, unless it hangs.
+    fn end(&mut self, token: u64) -> Option<Slot> {
+        let slot = &mut self.slab[token as usize];
+        let hangs = match slot {
+            Some(Slot::Io(e)) if e.request.op == IoOp::Read => &mut self.hang_reads,
+            Some(Slot::Io(_)) => &mut self.hang_writes,
+            Some(Slot::Caller(_)) => return slot.replace(Slot::Served),
+            _ => unreachable!("IO-2: an event of a request that has ended"),
+        };
+        if *hangs > 0 {
+            *hangs -= 1;
+            self.hung.push(token);
+            return None;
+        }
+        self.remove(token)
+    }
+
+    /// Starts the arm on what its elevator chooses, if it is idle: the token and its end.
+    fn dispatch(&mut self, now: u64, rng: &mut Rng) -> Option<(u64, u64)> {
+        let arm = self.server.arm()?;
+        if self.arm.is_some() || self.pending.is_empty() {
+            return None;
+        }
+        let next = self.pending.remove(arm.choose(now, &self.pending));
+        self.arm = Some(next.token);
+        Some((next.token, self.server.end_of(now, &next.access, rng)))
+    }
 }
 
 impl LabQueue {
     /// A disk of `world`.
+    ///
+    /// # Panics
+    /// When a parameter of the model makes no sense ([`Model::check`]).
     pub fn new(world: &Arc<LabWorld>, options: QueueOptions) -> Arc<LabQueue> {
-        assert!(options.depth > 0, "a disk serves at least one request");
+        if let Err((name, expected)) = options.model.check() {
+            panic!("{name}: expected {expected}");
+        }
         Arc::new_cyclic(|weak: &Weak<LabQueue>| LabQueue {
-            state: LabCell::new(State {
-                servers: vec![0; options.depth],
-                ..State::default()
-            }),
+            state: LabCell::new(State::new(&options.model)),
             rng: LabCell::new(Rng::new(world.seed(), 100 + options.id)),
             source: world.register(weak.clone()),
+            next_base: LabCell::new(0),
             world: world.clone(),
             options,
+        })
+    }
+
+    /// Where the next file of `len` bytes begins on the disk: files lie one after the other, a GiB apart at least.
+    pub(super) fn place(&self, len: u64) -> u64 {
+        let room = len.next_multiple_of(1 << 20).max(1 << 30);
+        self.next_base.with(|at| {
+            let base = *at;
+            *at += room;
+            base
         })
     }
 
@@ -117,51 +232,99 @@ impl LabQueue {
 
     /// Requests submitted and not ended, hung ones included.
     pub fn in_flight(&self) -> usize {
-        self.state
-            .with(|s| s.slab.iter().flatten().count() + s.done.len())
+        self.state.with(|s| s.in_slab() + s.done.len())
     }
 
-    /// When a request of `len` bytes that starts now ends.
-    fn end_of(&self, op: IoOp, len: usize, extra: Nanos) -> u64 {
-        let o = &self.options;
-        let base = match op {
-            IoOp::Read => o.read.0,
-            IoOp::Write => o.write.0,
+    /// Puts a request in flight; its bytes begin at `at` of the disk.
+    pub(super) fn start(&self, entry: InFlight, at: u64, extra: Nanos) {
+        let access = Access {
+            op: entry.request.op,
+            offset: at,
+            len: entry.request.len() as u64,
+            extra: extra.0,
         };
-        let jitter = base * u64::from(o.jitter_percent) / 100;
-        let jitter = self.rng.with(|r| r.between(0, jitter));
+        self.enter(Slot::Io(entry), access);
+    }
+
+    /// Gives `slot` a token, and its request to the device.
+    fn enter(&self, slot: Slot, access: Access) -> u64 {
         let now = self.world.now().0;
-        self.state.with(|s| {
-            let server = s.servers.iter_mut().min().unwrap_or_else(|| unreachable!());
-            let start = now.max(*server);
-            let bytes_ns = len as u64 * o.ns_per_kib / 1024;
-            s.bus_free_at = s.bus_free_at.max(start) + bytes_ns;
-            let end = (start + base + jitter + extra.0).max(s.bus_free_at);
-            *server = end;
-            end
-        })
-    }
-
-    /// Puts a request in flight.
-    pub(super) fn start(&self, entry: InFlight, extra: Nanos) {
-        let end = self.end_of(entry.request.op, entry.request.len(), extra);
-        let token = self.state.with(|s| match s.free.pop() {
-            Some(at) => {
-                s.slab[at as usize] = Some(entry);
-                u64::from(at)
+        let (token, at, event) = self.state.with(|s| {
+            let token = s.add(slot);
+            let at = s.pass(self.options.cap, now, &access);
+            if s.server.arm().is_none() {
+                let end = self.rng.with(|rng| s.server.end_of(at, &access, rng));
+                return (token, end, Some(token));
             }
-            None => {
-                s.slab.push(Some(entry));
-                s.slab.len() as u64 - 1
-            }
+            s.arriving.push((token, access));
+            (token, at, (at > now).then_some(token | ARRIVES))
         });
-        self.world.schedule(Nanos(end), self.source, token);
+        match event {
+            Some(event) => self.world.schedule(Nanos(at), self.source, event),
+            None => self.arrive(token),
+        }
+        token
     }
 
-    /// Sleeps for as long as a request of the calling task takes.
-    pub(super) fn serve_now(&self, op: IoOp, len: usize, extra: Nanos) {
-        let end = self.end_of(op, len, extra);
-        self.world.sleep_until(Nanos(end));
+    /// A request reaches the arm.
+    fn arrive(&self, token: u64) {
+        let since = self.world.now().0;
+        self.state.with(|s| {
+            let at = s.arriving.iter().position(|a| a.0 == token);
+            let Some(at) = at else {
+                unreachable!("IO-2: a request arrives once")
+            };
+            let (token, access) = s.arriving.swap_remove(at);
+            s.pending.push(Waiting {
+                token,
+                access,
+                since,
+            });
+        });
+        self.dispatch();
+    }
+
+    fn dispatch(&self) {
+        let now = self.world.now().0;
+        let next = self
+            .rng
+            .with(|rng| self.state.with(|s| s.dispatch(now, rng)));
+        if let Some((token, end)) = next {
+            self.world.schedule(Nanos(end), self.source, token);
+        }
+    }
+
+    /// Sleeps until the device has served a request of the calling task.
+    fn sleep_through(&self, access: Access) {
+        let now = self.world.now().0;
+        let direct = self.state.with(|s| {
+            if s.server.arm().is_some() {
+                return None;
+            }
+            let at = s.pass(self.options.cap, now, &access);
+            Some(self.rng.with(|rng| s.server.end_of(at, &access, rng)))
+        });
+        if let Some(end) = direct {
+            return self.world.sleep_until(Nanos(end));
+        }
+        let token = self.enter(Slot::Caller(self.world.task().id()), access);
+        while !self
+            .state
+            .with(|s| matches!(s.slab[token as usize], Some(Slot::Served)))
+        {
+            self.world.sleep();
+        }
+        self.state.with(|s| s.remove(token));
+    }
+
+    /// Sleeps for as long as a request of the calling task takes; its bytes begin at `at` of the disk.
+    pub(super) fn serve_now(&self, op: IoOp, at: u64, len: usize, extra: Nanos) {
+        self.sleep_through(Access {
+            op,
+            offset: at,
+            len: len as u64,
+            extra: extra.0,
+        });
         let released = self.state.with(|s| {
             let hangs = match op {
                 IoOp::Read => &mut s.hang_reads,
@@ -183,8 +346,11 @@ impl LabQueue {
 
     /// Sleeps for as long as a flush takes.
     pub(super) fn serve_flush(&self) {
-        self.world
-            .sleep_until(self.world.now().plus(self.options.flush));
+        let now = self.world.now().0;
+        let end = self
+            .rng
+            .with(|rng| self.state.with(|s| s.server.flush_end(now, rng)));
+        self.world.sleep_until(Nanos(end));
     }
 
     /// The writes of `device` in flight.
@@ -196,7 +362,10 @@ impl LabQueue {
         self.state.with(|s| {
             s.slab
                 .iter()
-                .flatten()
+                .filter_map(|slot| match slot {
+                    Some(Slot::Io(e)) => Some(e),
+                    _ => None,
+                })
                 .filter(|e| std::ptr::eq(&*e.device, device) && e.request.op == IoOp::Write)
                 .map(|e| f(&e.request))
                 .collect()
@@ -206,21 +375,25 @@ impl LabQueue {
 
 impl EventSink for LabQueue {
     fn fire(&self, token: u64) {
-        let entry = self.state.with(|s| {
-            let op = s.slab[token as usize].as_ref().map(|e| e.request.op);
-            let hangs = match op {
-                Some(IoOp::Read) => &mut s.hang_reads,
-                Some(IoOp::Write) => &mut s.hang_writes,
-                None => unreachable!("IO-2: an event of a request that has ended"),
-            };
-            if *hangs > 0 {
-                *hangs -= 1;
-                s.hung.push(token);
-                return None;
+        if token & ARRIVES != 0 {
+            return self.arrive(token & !ARRIVES);
+        }
+        let (freed, entry) = self.state.with(|s| {
+            // A hung request does not keep the arm, and one that is released no longer has it.
+            let freed = s.arm == Some(token);
+            if freed {
+                s.arm = None;
             }
-            s.free.push(token as u32);
-            s.slab[token as usize].take()
+            (freed, s.end(token))
         });
+        if freed {
+            self.dispatch();
+        }
+        let entry = match entry {
+            Some(Slot::Caller(task)) => return self.world.rouse(task),
+            Some(Slot::Io(entry)) => Some(entry),
+            _ => None,
+        };
         let Some(entry) = entry else {
             return;
         };
@@ -273,6 +446,16 @@ impl Queue for LabQueue {
     }
 
     fn depth(&self) -> usize {
-        self.options.depth
+        let depth = self.options.model.depth();
+        self.options.cap.map_or(depth, |_| depth.min(32))
+    }
+
+    fn request_bytes_max(&self) -> usize {
+        self.options.model.request_bytes_max()
+    }
+
+    fn segments_max(&self) -> usize {
+        // As many as the largest request has pages, where that is larger than a disk's.
+        (self.request_bytes_max() / 4096).max(254)
     }
 }

@@ -35,6 +35,8 @@ struct State {
 pub struct RamDevice {
     me: Weak<RamDevice>,
     queue: Arc<LabQueue>,
+    /// Its first byte on the disk.
+    base: u64,
     state: LabCell<State>,
 }
 
@@ -43,10 +45,12 @@ impl RamDevice {
     pub fn new(queue: &Arc<LabQueue>, options: RamOptions) -> Arc<RamDevice> {
         let mut content = Sparse::default();
         content.write(0, &options.content);
-        content.truncate(options.len.max(content.len()));
+        let len = options.len.max(content.len());
+        content.truncate(len);
         Arc::new_cyclic(|me| RamDevice {
             me: me.clone(),
             queue: queue.clone(),
+            base: queue.place(len),
             state: LabCell::new(State {
                 images: Images::new(content, options.crashes),
                 faults: Faults::new(options.faults),
@@ -251,18 +255,21 @@ impl Device for RamDevice {
                 request,
                 sum,
             };
-            self.queue.start(entry, self.spike());
+            let at = self.base + entry.request.offset;
+            self.queue.start(entry, at, self.spike());
         }
     }
 
     fn read_now(&self, offset: u64, bufs: &[IoBuf]) -> Result<(), IoError> {
         let len = bufs.iter().map(|b| b.len).sum();
-        self.queue.serve_now(IoOp::Read, len, self.spike());
+        self.queue
+            .serve_now(IoOp::Read, self.base + offset, len, self.spike());
         self.carry_out(IoOp::Read, offset, bufs)
     }
 
     fn write_now(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
-        self.queue.serve_now(IoOp::Write, buf.len(), self.spike());
+        self.queue
+            .serve_now(IoOp::Write, self.base + offset, buf.len(), self.spike());
         let buf = IoBuf {
             ptr: buf.as_ptr().cast_mut(),
             len: buf.len(),
@@ -301,7 +308,8 @@ impl Device for RamDevice {
     }
 
     fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), IoError> {
-        self.queue.serve_now(IoOp::Write, 0, Nanos::ZERO);
+        self.queue
+            .serve_now(IoOp::Write, self.base + offset, 0, Nanos::ZERO);
         self.state
             .with(|s| s.images.write(offset, &vec![0; len as usize]));
         Ok(())

@@ -114,10 +114,9 @@ fn the_flushers_lane_ends_on_the_reaper() {
 #[test]
 fn depth_and_bus_limit_throughput() {
     let world = LabWorld::new(LabOptions::calm(1));
+    let us = Nanos::from_micros;
     let options = QueueOptions {
-        depth: 2,
-        jitter_percent: 0,
-        ns_per_kib: 1_000,
+        model: Model::Ssd(model::Ssd::simple(2, [us(60), us(20), us(200)], 1_000, 0)),
         ..QueueOptions::default()
     };
     let queue = LabQueue::new(&world, options);
@@ -280,4 +279,123 @@ fn rates_repeat_with_the_seed() {
     assert_ne!(failures(1).0, failures(2).0);
     let failed = failures(1).0.iter().filter(|r| r.is_err()).count();
     assert!((20..80).contains(&failed), "{failed} of 300 at 15 %");
+}
+
+/// A lab whose disk is `model`, and `n` writes of a page at these places of a GiB file: the order in which they end.
+fn order_of(model: Model, places: &[u64]) -> Vec<u64> {
+    let world = LabWorld::new(LabOptions::calm(3));
+    let options = QueueOptions {
+        model,
+        ..QueueOptions::default()
+    };
+    let queue = LabQueue::new(&world, options);
+    let l = Lab {
+        device: RamDevice::new(&queue, RamOptions::default()),
+        sink: Arc::new(Sink {
+            world: world.clone(),
+            ends: Mutex::new(Vec::new()),
+        }),
+        world,
+        queue,
+    };
+    let mut page = vec![7; 4096];
+    for &at in places {
+        l.submit(Lane::Shared, IoOp::Write, at, at * (1 << 20), &mut page);
+    }
+    assert_eq!(l.queue.in_flight(), places.len());
+    l.world.park(ms(5_000));
+    assert_eq!(l.queue.in_flight(), 0, "each ends");
+    l.ends().iter().map(|e| e.0).collect()
+}
+
+#[test]
+fn an_arm_serves_what_waits_in_its_elevator_s_order() {
+    let hdd = |elevator| {
+        Model::Hdd(model::Hdd {
+            elevator,
+            ..model::Hdd::default()
+        })
+    };
+    let places = [500, 100, 900, 300, 700];
+    let order = |elevator| order_of(hdd(elevator), &places);
+    // The first begins at once; the others wait for it.
+    assert_eq!(order(model::Elevator::Fifo), places);
+    assert_eq!(order(model::Elevator::CLook), [500, 700, 900, 100, 300]);
+    let ncq = order(model::Elevator::Ncq);
+    assert_ne!(ncq, places);
+    assert_eq!(ncq, order(model::Elevator::Ncq), "repeats");
+}
+
+#[test]
+fn a_caller_of_an_arm_waits_among_the_requests() {
+    let world = LabWorld::new(LabOptions::calm(3));
+    let queue = LabQueue::new(
+        &world,
+        QueueOptions {
+            model: Model::Hdd(model::Hdd::default()),
+            ..QueueOptions::default()
+        },
+    );
+    let device = RamDevice::new(&queue, RamOptions::default());
+    let start = world.now();
+    for n in 0..8 {
+        device.write_now(n * 4096, &[n as u8; 4096]).unwrap();
+    }
+    let took = world.now().since(start);
+    assert!(
+        took < ms(20),
+        "in sequence: one positioning at most: {took:?}"
+    );
+    for n in (0..8).rev() {
+        device.write_now(n * (64 << 20), &[9; 4096]).unwrap();
+    }
+    assert!(world.now().since(start) > ms(20), "backwards: seeks");
+    queue.hang_next(IoOp::Write, 1);
+    let (queue2, world2) = (queue.clone(), world.clone());
+    world.spawn_local("releaser", move || {
+        world2.sleep_until(ms(900));
+        queue2.release_hung();
+    });
+    device.write_now(0, &[1; 512]).unwrap();
+    assert_eq!(world.now(), ms(900), "a hung one ends when released");
+}
+
+#[test]
+fn a_cap_has_a_clock_for_each_direction() {
+    let world = LabWorld::new(LabOptions::calm(3));
+    let capped = |model| {
+        LabQueue::new(
+            &world,
+            QueueOptions {
+                id: 7,
+                model,
+                cap: Some(Cap {
+                    bytes_per_s: 50_000_000,
+                    iops: 1_000,
+                }),
+            },
+        )
+    };
+    for model in [Model::default(), Model::Hdd(model::Hdd::default())] {
+        let queue = capped(model);
+        assert_eq!(queue.depth(), 32);
+        let device = RamDevice::new(&queue, RamOptions::default());
+        let (device2, start) = (device.clone(), world.now());
+        world.spawn_local("reader", move || {
+            for n in 0..50 {
+                let mut page = [0; 4096];
+                let buf = IoBuf {
+                    ptr: page.as_mut_ptr(),
+                    len: 4096,
+                };
+                device2.read_now(n * 4096, &[buf]).unwrap();
+            }
+        });
+        for n in 0..10 {
+            device.write_now(n << 20, &vec![1; 1 << 20]).unwrap();
+        }
+        // 10 MiB at 50 MB/s; the reads have their own clock.
+        let took = world.now().since(start).0 / 1_000_000;
+        assert!((209..330).contains(&took), "{took} ms");
+    }
 }

@@ -262,7 +262,7 @@ fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
     let queues: Vec<_> = options
         .disks
         .iter()
-        .map(|o| LabQueue::new(&world, *o))
+        .map(|o| LabQueue::new(&world, o.clone()))
         .collect();
     let subjects = (0..options.files.len())
         .map(|n| open(&engine, &queues, &options, n))

@@ -1,6 +1,7 @@
 //! What a seed draws: one line that says what kind of run it is.
 
-use crate::device::{FaultRates, QueueOptions};
+use crate::device::model::Ssd;
+use crate::device::{FaultRates, Model, QueueOptions};
 use crate::rng::Rng;
 use highwater_engine::policy::{OnDirty, ReclaimWait, Throttle, WriteUnit, WritebackFrom};
 use highwater_engine::{Nanos, Policy, Preset};
@@ -117,12 +118,17 @@ impl SoakOptions {
         let disks: Vec<_> = (0..r.between(1, 2))
             .map(|n| QueueOptions {
                 id: n + 1,
-                depth: r.pick(&[1, 8, 32]),
-                read: Nanos::from_micros(r.between(20, 120) * slow),
-                write: Nanos::from_micros(r.between(10, 80) * slow),
-                flush: Nanos::from_micros(r.pick(&[5, 50, 300, 1_000])),
-                ns_per_kib: r.pick(&[300, 1_000, 5_000]),
-                jitter_percent: r.pick(&[0, 20, 100]),
+                model: Model::Ssd(Ssd::simple(
+                    r.pick(&[1, 8, 32]),
+                    [
+                        Nanos::from_micros(r.between(20, 120) * slow),
+                        Nanos::from_micros(r.between(10, 80) * slow),
+                        Nanos::from_micros(r.pick(&[5, 50, 300, 1_000])),
+                    ],
+                    r.pick(&[300, 1_000, 5_000]),
+                    r.pick(&[0, 20, 100]),
+                )),
+                cap: None,
             })
             .collect();
         let total = memory * r.between(3, 6) / 2;
@@ -284,16 +290,7 @@ impl fmt::Display for SoakOptions {
             self.hot_ppm / 10_000,
         )?;
         for d in &self.disks {
-            write!(
-                f,
-                " [depth {} read {} us write {} us flush {} us {} ns/KiB ±{} %]",
-                d.depth,
-                d.read.0 / 1_000,
-                d.write.0 / 1_000,
-                d.flush.0 / 1_000,
-                d.ns_per_kib,
-                d.jitter_percent
-            )?;
+            write!(f, " ({})", d.model.summary())?;
         }
         write!(f, ", mix {:?}", self.mix.shares())
     }

@@ -5,7 +5,10 @@ use highwater_engine::backing::PlainBacking;
 use highwater_engine::{
     Config, Engine, Error, File, FileId, FileOptions, IoErrorKind, Nanos, TaskId, World,
 };
-use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions, Rng};
+use highwater_lab::model::Ssd;
+use highwater_lab::{
+    LabOptions, LabQueue, LabWorld, Model, QueueOptions, RamDevice, RamOptions, Rng,
+};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +17,17 @@ pub const PAGE: u64 = 4096;
 
 pub fn ms(n: u64) -> Nanos {
     Nanos::from_millis(n)
+}
+
+/// The lab's quick disk with another depth and bus.
+pub fn ssd(depth: usize, ns_per_kib: u64) -> Model {
+    let us = Nanos::from_micros;
+    Model::Ssd(Ssd::simple(
+        depth,
+        [us(60), us(20), us(200)],
+        ns_per_kib,
+        30,
+    ))
 }
 
 pub type LabFile = File<LabWorld>;

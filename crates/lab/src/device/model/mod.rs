@@ -1,0 +1,199 @@
+//! Models of devices: when a request ends, from parameters that a user can state.
+//!
+//! Each model is a struct of parameters with published or stated defaults, and a server that keeps its state. A server
+//! says when a request ends that reaches it at a time; a disk with an arm also chooses which of those that wait comes
+//! next. What a model leaves out, its head says.
+//!
+//! **Context.** Called under the queue's cell; never sleeps. Draws from the queue's stream of random numbers only, and
+//! one draw for each request of [`Ssd`], so that a seed names a run.
+//! **Invariants.**
+//! - MODEL-1: a request ends after it reached the device.
+//! - MODEL-2: parameters that `Model::check` accepts serve every request in finite time.
+
+mod cloud;
+mod hdd;
+mod latency;
+mod nvme;
+mod object;
+mod ssd;
+#[cfg(test)]
+mod tests;
+
+pub use cloud::{Bucket, Cloud};
+pub(in crate::device) use hdd::Waiting;
+pub use hdd::{Elevator, Hdd};
+pub use latency::{Latency, Rate};
+pub use nvme::Nvme;
+pub use object::Object;
+pub use ssd::Ssd;
+
+use crate::rng::Rng;
+use highwater_engine::Nanos;
+use highwater_engine::io::IoOp;
+
+/// A kind of device and its parameters.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Model {
+    /// A disk with an arm.
+    Hdd(Hdd),
+    /// A flash disk behind SATA, and whatever was measured.
+    Ssd(Ssd),
+    /// A flash disk whose channels show.
+    Nvme(Nvme),
+    /// A network disk with limits and bursts.
+    Cloud(Cloud),
+    /// An object store.
+    Object(Object),
+}
+
+impl Default for Model {
+    fn default() -> Model {
+        Model::Ssd(Ssd::default())
+    }
+}
+
+/// What a request asks of the device.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::device) struct Access {
+    pub op: IoOp,
+    /// The first byte on the device.
+    pub offset: u64,
+    pub len: u64,
+    /// A spike on top.
+    pub extra: u64,
+}
+
+impl Model {
+    /// How many requests the device takes at one time.
+    pub fn depth(&self) -> usize {
+        match self {
+            Model::Hdd(m) => m.depth,
+            Model::Ssd(m) => m.depth,
+            Model::Nvme(m) => m.depth,
+            Model::Cloud(m) => m.depth,
+            Model::Object(m) => m.connections,
+        }
+    }
+
+    /// The largest request that the device takes, in bytes.
+    pub fn request_bytes_max(&self) -> usize {
+        match self {
+            Model::Object(m) => m.request_bytes_max as usize,
+            _ => 1 << 20,
+        }
+    }
+
+    /// The model and how quick it is, in a few words.
+    pub fn summary(&self) -> String {
+        let us = |l: &Latency| format!("{}..{}", l.at(0).0 / 1_000, l.max().0 / 1_000);
+        match self {
+            Model::Hdd(m) => format!("hdd {} rpm, {:?}", m.rpm, m.elevator),
+            Model::Ssd(m) => format!(
+                "ssd depth {} read {} write {} flush {} us, {} ns/KiB",
+                m.depth,
+                us(&m.read),
+                us(&m.write),
+                us(&m.flush),
+                m.write_rate.time(1024)
+            ),
+            Model::Nvme(m) => format!("nvme depth {}, {} channels", m.depth, m.channels),
+            Model::Cloud(m) => format!(
+                "cloud {} requests/s, {} bytes/s",
+                m.iops.per_s, m.bytes.per_s
+            ),
+            Model::Object(m) => format!("object, {} connections", m.connections),
+        }
+    }
+
+    /// The first parameter that makes no sense, and what was expected.
+    pub fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        match self {
+            Model::Hdd(m) => m.check(),
+            Model::Ssd(m) => m.check(),
+            Model::Nvme(m) => m.check(),
+            Model::Cloud(m) => m.check(),
+            Model::Object(m) => m.check(),
+        }
+    }
+
+    /// A device that has just been switched on.
+    pub(in crate::device) fn server(&self) -> Server {
+        match self {
+            Model::Hdd(m) => Server::Hdd(hdd::Arm::new(m.clone())),
+            Model::Ssd(m) => Server::Ssd(ssd::Flash::new(m.clone())),
+            Model::Nvme(m) => Server::Nvme(nvme::Channels::new(m.clone())),
+            Model::Cloud(m) => Server::Cloud(cloud::Volume::new(m.clone())),
+            Model::Object(m) => Server::Object(object::Store::new(m.clone())),
+        }
+    }
+}
+
+/// A model's state.
+pub(in crate::device) enum Server {
+    Hdd(hdd::Arm),
+    Ssd(ssd::Flash),
+    Nvme(nvme::Channels),
+    Cloud(cloud::Volume),
+    Object(object::Store),
+}
+
+impl Server {
+    /// When a request ends that reaches the device at `at` (an arm: that it begins at `at`).
+    pub fn end_of(&mut self, at: u64, access: &Access, rng: &mut Rng) -> u64 {
+        match self {
+            Server::Hdd(s) => s.end_of(at, access),
+            Server::Ssd(s) => s.end_of(at, access, rng),
+            Server::Nvme(s) => s.end_of(at, access, rng),
+            Server::Cloud(s) => s.end_of(at, access, rng),
+            Server::Object(s) => s.end_of(at, access, rng),
+        }
+    }
+
+    /// When a flush ends that begins at `at`.
+    pub fn flush_end(&mut self, at: u64, rng: &mut Rng) -> u64 {
+        match self {
+            Server::Hdd(s) => at + s.flush().0,
+            Server::Ssd(s) => s.flush_end(at, rng),
+            Server::Nvme(s) => at + s.flush().0,
+            Server::Cloud(s) => at + s.flush().0,
+            Server::Object(s) => at + s.flush().0,
+        }
+    }
+
+    /// The arm, where requests wait for one.
+    pub fn arm(&self) -> Option<&hdd::Arm> {
+        match self {
+            Server::Hdd(arm) => Some(arm),
+            _ => None,
+        }
+    }
+}
+
+/// Places that serve one request each.
+struct Places(Vec<u64>);
+
+impl Places {
+    fn new(n: usize) -> Places {
+        Places(vec![0; n])
+    }
+
+    /// The place that is free first, and when a request may begin there.
+    fn earliest(&mut self, at: u64) -> (&mut u64, u64) {
+        let place = self.0.iter_mut().min().unwrap_or_else(|| unreachable!());
+        let start = at.max(*place);
+        (place, start)
+    }
+}
+
+/// `Err` with a parameter's name and what was expected, unless `good`.
+fn expect(
+    good: bool,
+    name: &'static str,
+    expected: &'static str,
+) -> Result<(), (&'static str, &'static str)> {
+    if good { Ok(()) } else { Err((name, expected)) }
+}
+
+/// The bound of every time in a model: an hour.
+const TIME_MAX: Nanos = Nanos::from_secs(3_600);
+const TIME_EXPECTED: &str = "at most an hour";
