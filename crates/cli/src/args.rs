@@ -31,6 +31,8 @@ Examples:
   highwater run random-write --raw            with the device's own bound in the table
   sudo highwater run zipf-mix --world os,linux
   highwater run rfc --world lab --duration 1s --seed 7
+  highwater run zipf-mix --world lab --ghost --memory 64GiB --ops 10000000
+                                              a machine larger than this one
   highwater scenario show rfc > mine.toml     then: highwater run mine.toml
   highwater run rfc --json - | jq '.arms[] | {preset, stall_s}'
 
@@ -111,6 +113,22 @@ pub struct RunArgs {
     /// How long each arm is measured, such as 5s [default: the scenario's own]
     #[arg(long, value_parser = parse_duration)]
     pub duration: Option<Duration>,
+    /// End each arm after so many measured operations instead of after a duration
+    #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
+    pub ops: Option<u64>,
+    /// How many times memory is written through the cache first [default: the scenario's own]
+    #[arg(long, value_name = "TIMES")]
+    pub warm_up: Option<f64>,
+    /// The lab only: pages without bytes (tables, no data), so that 64GiB of memory fit into a few
+    #[arg(long)]
+    pub ghost: bool,
+    /// The lab only: virtual CPUs [default: the scenario's own, or 2]
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<usize>,
+    /// The lab only: add its real time, its operations per second of real time and its memory to table and JSON, which
+    /// are else the same to the byte for the same --seed
+    #[arg(long)]
+    pub real_time: bool,
     /// Add rows of raw random O_DIRECT writes at queue depths 32, 128 and 256
     #[arg(long)]
     pub raw: bool,
@@ -187,6 +205,11 @@ impl Default for RunArgs {
             preset: None,
             memory: None,
             duration: None,
+            ops: None,
+            warm_up: None,
+            ghost: false,
+            cpus: None,
+            real_time: false,
             raw: false,
             common: Common {
                 dir: None,

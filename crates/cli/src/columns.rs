@@ -104,6 +104,9 @@ pub fn table(report: &Report) -> Table {
             }
         }
     }
+    if report.arms.iter().any(|a| a.real.is_some()) {
+        add_real(&mut table, report);
+    }
     let mut names: Vec<&str> = Vec::new();
     for task in report.arms.iter().flat_map(|a| &a.tasks) {
         if !names.contains(&task.name.as_str()) {
@@ -114,6 +117,27 @@ pub fn table(report: &Report) -> Table {
         add_task(&mut table, report, name);
     }
     table
+}
+
+/// The lab's own speed.
+fn add_real(table: &mut Table, report: &Report) {
+    table.groups.push(Group {
+        title: "the lab in real time".into(),
+        columns: ["ops/s", "measured", "in all", "peak"]
+            .map(String::from)
+            .to_vec(),
+    });
+    for (row, arm) in table.cells.iter_mut().zip(&report.arms) {
+        row.extend(match &arm.real {
+            None => ["-"; 4].map(String::from),
+            Some(r) => [
+                show_count(r.ops_per_s as u64),
+                format!("{:.1} s", r.measured_s),
+                format!("{:.1} s", r.total_s),
+                bytes(r.peak_rss_bytes),
+            ],
+        });
+    }
 }
 
 fn add_task(table: &mut Table, report: &Report, name: &str) {

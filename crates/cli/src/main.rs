@@ -126,9 +126,56 @@ fn adjusted(
     Ok(scenario)
 }
 
+/// The command line's ends, warm-up and virtual machine.
+fn adjust_lab(
+    args: &RunArgs,
+    worlds: &[WorldName],
+    scenario: &mut scenario::Scenario,
+) -> Result<()> {
+    if args.duration.is_some() {
+        scenario.ops = None;
+    }
+    scenario.ops = args.ops.or(scenario.ops);
+    if let Some(times) = args.warm_up {
+        if !(0.0..=100.0).contains(&times) {
+            return Err(CliError::usage(
+                format!("a warm-up of {times} x memory makes no sense: expected 0 to 100"),
+                "--warm-up 2",
+            ));
+        }
+        scenario.warm_up = times;
+    }
+    let lab_only = [
+        (args.ghost, "--ghost"),
+        (args.cpus.is_some(), "--cpus"),
+        (args.real_time, "--real-time"),
+    ];
+    let other = worlds.iter().any(|w| *w != WorldName::Lab);
+    if let Some((_, name)) = lab_only.iter().find(|(given, _)| *given && other) {
+        return Err(CliError::usage(
+            format!(
+                "{name} is for the lab: other worlds have the memory, the CPUs and the clock of this machine"
+            ),
+            format!("--world lab {name}"),
+        ));
+    }
+    scenario.lab.ghost |= args.ghost;
+    if let Some(cpus) = args.cpus {
+        if !(1..=1024).contains(&cpus) {
+            return Err(CliError::usage(
+                format!("a machine of {cpus} CPUs makes no sense: expected 1 to 1024"),
+                "--cpus 2",
+            ));
+        }
+        scenario.lab.cpus = cpus;
+    }
+    Ok(())
+}
+
 fn run(args: &RunArgs) -> Result<()> {
-    let scenario = adjusted(&args.scenario, args.memory, args.duration)?;
+    let mut scenario = adjusted(&args.scenario, args.memory, args.duration)?;
     let worlds = WorldName::parse_list(&args.world)?;
+    adjust_lab(args, &worlds, &mut scenario)?;
     let presets = match &args.preset {
         Some(list) => plan::presets(list.split(',').map(str::trim))?,
         None => plan::presets(scenario.presets.iter().map(|p| p.get_ref().as_str()))?,
@@ -157,6 +204,7 @@ fn run(args: &RunArgs) -> Result<()> {
     let options = parent::Options {
         dir: args.common.dir.clone(),
         seed: args.common.seed,
+        real_time: args.real_time,
     };
     let report = parent::run(scenario, &arms, &options)?;
     publish(

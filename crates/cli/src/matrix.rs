@@ -63,6 +63,7 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
     let options = Options {
         dir: args.common.dir.clone(),
         seed: args.common.seed,
+        real_time: false,
     };
     let report = parent::run(scenario, &arms(world), &options)?;
     let text = format!(

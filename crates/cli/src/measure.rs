@@ -3,13 +3,15 @@
 //! **Context.** Runs on a task of the world it measures. `Snapshot` is what differs between worlds: the counters.
 
 use crate::error::{CliError, Result};
-use crate::plan::{Plan, PlanTask};
-use crate::report::{ArmReport, Latency, Stall, TaskReport};
+use crate::plan::{Plan, PlanTask, WorldName};
+use crate::report::{ArmReport, Latency, Real, Stall, TaskReport};
 use crate::target::{Handle, Host, OpError};
 use crate::tasks::{Tally, Window, run, warm_up};
 use highwater_engine::world::Nanos;
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// Counters at one time, by name.
 pub type Counters = BTreeMap<String, u64>;
@@ -44,10 +46,12 @@ pub fn measure<H: Host, F: Handle>(
     let window = Window {
         start,
         end: start.plus(Nanos(plan.duration_ns)),
+        ops: plan.ops.map(|n| Arc::new(AtomicU64::new(n))),
     };
-    let (tallies, ids) = spawn_all(plan, host, files, window)?;
+    let (tallies, ids) = spawn_all(plan, host, files, &window)?;
 
     host.sleep_until(window.start);
+    let real = Instant::now();
     let before = counters();
     for id in ids {
         if !host.join(id, window.end.plus(JOIN_GRACE)) {
@@ -60,6 +64,7 @@ pub fn measure<H: Host, F: Handle>(
             ));
         }
     }
+    let real_s = real.elapsed().as_secs_f64();
     let after = counters();
     let ended = host.now();
     for (index, file) in files.iter().enumerate() {
@@ -77,13 +82,17 @@ pub fn measure<H: Host, F: Handle>(
         return Err(failed("run", OpError::Failed(why)));
     }
     let vmstat = difference(&before, &after);
-    Ok(summary(
-        plan,
-        &tallies,
-        ended.since(window.start).as_secs_f64(),
-        sync_s,
-        vmstat,
-    ))
+    let seconds = ended.since(window.start).as_secs_f64();
+    let mut report = summary(plan, &tallies, seconds, sync_s, vmstat);
+    if plan.arm.world == WorldName::Lab {
+        let ops: u64 = report.tasks.iter().map(|t| t.ops).sum();
+        report.real = Some(Real {
+            measured_s: real_s,
+            ops_per_s: ops as f64 / real_s.max(1e-9),
+            ..Real::default()
+        });
+    }
+    Ok(report)
 }
 
 /// Starts every thread of every task; their tallies arrive in the shared list, one place per task.
@@ -92,7 +101,7 @@ fn spawn_all<H: Host, F: Handle>(
     plan: &Plan,
     host: &Arc<H>,
     files: &[F],
-    window: Window,
+    window: &Window,
 ) -> Result<(Arc<Mutex<Vec<Tally>>>, Vec<H::Id>)> {
     let tallies: Vec<Tally> = plan.tasks.iter().map(|_| Tally::new()).collect();
     let tallies = Arc::new(Mutex::new(tallies));
@@ -100,10 +109,10 @@ fn spawn_all<H: Host, F: Handle>(
     for (index, task) in plan.tasks.iter().enumerate() {
         for thread in 0..task.threads {
             let (host2, file, task2) = (host.clone(), files[task.file].clone(), task.clone());
-            let sink = tallies.clone();
+            let (sink, window) = (tallies.clone(), window.clone());
             let seed = plan.seed.wrapping_add(index as u64 * 1_000_003);
             let body = move || {
-                let tally = run(&*host2, &file, &task2, seed, thread, window);
+                let tally = run(&*host2, &file, &task2, seed, thread, &window);
                 sink.lock().unwrap_or_else(|e| e.into_inner())[index].add(&tally);
             };
             ids.push(host.spawn(&thread_name(task, thread), Box::new(body))?);

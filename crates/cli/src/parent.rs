@@ -25,6 +25,8 @@ pub struct Options {
     pub dir: Option<std::path::PathBuf>,
     /// The seed of the tasks' random numbers.
     pub seed: u64,
+    /// Keep what depends on the speed of this machine in the lab's reports.
+    pub real_time: bool,
 }
 
 /// Runs `arms` one after the other.
@@ -52,8 +54,11 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
         let result = run_arm(plan, &progress);
         crate::cleanup::wait_if_ending();
         match result {
-            Ok(done) => {
+            Ok(mut done) => {
                 progress.finish(&done);
+                if !options.real_time {
+                    done.real = None;
+                }
                 report.arms.push(done);
             }
             Err(e) if arm.world == WorldName::Linux && arms.len() > 1 => {
@@ -259,6 +264,9 @@ impl Progress {
                 .map_or("-".into(), |s| crate::units::show_us(s * 1e6)),
             self.begin.elapsed().as_secs_f64(),
         );
+        if let Some(real) = report.real.as_ref() {
+            eprintln!("{}: {real}", self.label);
+        }
     }
 
     fn give_up(&self) {

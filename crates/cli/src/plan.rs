@@ -1,10 +1,13 @@
 //! A run, resolved: what the parent hands to the child that runs one arm, and how scenarios become arms.
 
 use crate::error::{CliError, Result, did_you_mean};
-use crate::scenario::{DeviceLimit, Kind, PolicyPatch, Scenario};
+use crate::scenario::{DeviceLimit, Kind, LabSpec, PolicyPatch, Scenario};
 use highwater_engine::{Policy, Preset};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+
+/// A run that ends by its number of operations ends after so long at the latest.
+const OPS_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(3_600);
 
 /// Where an arm runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -150,6 +153,10 @@ pub struct Plan {
     pub settle_ns: u64,
     /// Nanoseconds that they are measured.
     pub duration_ns: u64,
+    /// They end earlier after so many measured operations.
+    pub ops: Option<u64>,
+    /// The lab's machine.
+    pub lab: LabSpec,
     /// The device's limit.
     pub limit: Option<DeviceLimit>,
     /// Files.
@@ -203,7 +210,12 @@ impl Plan {
             frame_size: scenario.frame_size.0 as usize,
             warm_up_bytes: (scenario.warm_up * memory as f64) as u64,
             settle_ns: scenario.settle.0.as_nanos() as u64,
-            duration_ns: scenario.duration.0.as_nanos() as u64,
+            duration_ns: match scenario.ops {
+                None => scenario.duration.0.as_nanos() as u64,
+                Some(_) => OPS_TIME_MAX.as_nanos() as u64,
+            },
+            ops: scenario.ops,
+            lab: scenario.lab,
             limit: scenario.device,
             files,
             tasks,
@@ -318,6 +330,19 @@ mod tests {
             highwater_engine::world::Nanos::from_millis(7)
         );
         assert_eq!(back.tasks[0].io, 4096);
+    }
+
+    #[test]
+    fn operations_in_place_of_a_duration() {
+        let mut scenario = find("slow-disk").unwrap();
+        let arm = arms(&scenario, &[WorldName::Lab], &[Preset::V3_2], false, false).remove(0);
+        let dir = std::path::Path::new("/d");
+        let plan = Plan::new(&scenario, arm.clone(), dir);
+        assert_eq!(plan.ops, None);
+        assert_eq!(plan.duration_ns, scenario.duration.0.as_nanos() as u64);
+        scenario.ops = Some(7);
+        let plan = Plan::new(&scenario, arm, dir);
+        assert_eq!((plan.ops, plan.duration_ns), (Some(7), 3_600_000_000_000));
     }
 
     #[test]

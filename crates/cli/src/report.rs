@@ -1,5 +1,6 @@
 //! What a run found out, in the shape of `--json`.
 
+use crate::units::{show_bytes, show_count};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -45,6 +46,38 @@ pub struct ArmReport {
     pub peak_rss_bytes: u64,
     /// The same before the cache was built.
     pub idle_rss_bytes: u64,
+    /// The lab's own speed; absent unless asked for, as it differs from run to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real: Option<Real>,
+}
+
+/// How fast the lab itself was, in real time.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Real {
+    /// Seconds from the start of the arm to its end: building, warm-up and final checks included.
+    pub total_s: f64,
+    /// Seconds that the measured time took.
+    pub measured_s: f64,
+    /// Operations of the measured time per second of real time.
+    pub ops_per_s: f64,
+    /// Highest memory of the lab's process (VmHWM).
+    pub peak_rss_bytes: u64,
+    /// How often invariants were checked during the run.
+    pub checks: u64,
+}
+
+impl std::fmt::Display for Real {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "in real time {} operations/s over {:.1} s, {:.1} s in all; peak memory {}; invariants checked {} times",
+            show_count(self.ops_per_s as u64),
+            self.measured_s,
+            self.total_s,
+            show_bytes(self.peak_rss_bytes),
+            show_count(self.checks)
+        )
+    }
 }
 
 /// One task's numbers.
@@ -195,6 +228,21 @@ mod tests {
         assert_eq!(
             keys(&arm["written_pages"]),
             sorted(vec!["direct", "kswapd", "flusher", "writer", "sync"])
+        );
+        let with_real = ArmReport {
+            real: Some(Real::default()),
+            ..ArmReport::default()
+        };
+        let v_real = serde_json::to_value(&with_real).unwrap();
+        assert_eq!(
+            keys(&v_real["real"]),
+            sorted(vec![
+                "total_s",
+                "measured_s",
+                "ops_per_s",
+                "peak_rss_bytes",
+                "checks"
+            ])
         );
         let back: Report = serde_json::from_value(v).unwrap();
         assert_eq!(back, report);

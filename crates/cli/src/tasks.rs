@@ -8,17 +8,33 @@ use crate::scenario::Kind;
 use crate::target::{Handle, Host, OpError};
 use hdrhistogram::Histogram;
 use highwater_engine::world::Nanos;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that `page-mut-write` changes in a page.
 const TOUCH_BYTES: usize = 64;
 
 /// When a task is measured.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Window {
     /// From here.
     pub start: Nanos,
     /// Until here; then it ends.
     pub end: Nanos,
+    /// Measured operations that all tasks together have left; then they end.
+    pub ops: Option<Arc<AtomicU64>>,
+}
+
+impl Window {
+    /// Takes one measured operation out of what is left; false when nothing is.
+    fn take(&self) -> bool {
+        let Some(left) = &self.ops else {
+            return true;
+        };
+        // Relaxed: a count, and nothing else goes by it.
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+            .is_ok()
+    }
 }
 
 /// What one thread of a task did within the window.
@@ -162,7 +178,7 @@ pub fn run<H: Host, F: Handle>(
     task: &PlanTask,
     seed: u64,
     thread: u32,
-    window: Window,
+    window: &Window,
 ) -> Tally {
     let mut tally = Tally::new();
     let io = task.io.min(file.len()).max(1);
@@ -202,6 +218,9 @@ pub fn run<H: Host, F: Handle>(
         if !measured && begin >= window.start {
             measured = true;
             host.reset_longest();
+        }
+        if measured && !window.take() {
+            break;
         }
         let result = body.step();
         let end = host.now();

@@ -1,5 +1,6 @@
 //! The lab arm: the engine on coroutines, in virtual time, on a modelled disk. The same seed gives the same numbers.
 
+use crate::child::status_bytes;
 use crate::engine_arm::{self, failed};
 use crate::error::{CliError, Result};
 use crate::plan::Plan;
@@ -8,15 +9,19 @@ use highwater_engine::backing::{PlainBacking, RefusingBacking};
 use highwater_engine::{Backing, Config, Engine, Error, File, FileId, FileOptions, Nanos};
 use highwater_lab::{Cap, LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Runs the arm in this process.
 ///
 /// # Errors
 /// What the engine answers.
 pub fn run(plan: &Plan) -> Result<ArmReport> {
+    let begin = Instant::now();
     let options = LabOptions {
         steps_max: u64::MAX,
         time_max: Nanos::from_secs(24 * 3_600),
+        cpus: plan.lab.cpus,
+        ghost: plan.lab.ghost,
         ..LabOptions::calm(plan.seed)
     };
     let world = LabWorld::new(options);
@@ -29,6 +34,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
                 &queue,
                 RamOptions {
                     len: f.len,
+                    ghost: plan.lab.ghost,
                     ..RamOptions::default()
                 },
             )
@@ -36,7 +42,11 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         .collect();
     let (inner, plan2) = (world.clone(), plan.clone());
     let run = world.run(move || on_engine(&plan2, &inner, &devices));
-    let report = run.value?;
+    let mut report = run.value?;
+    if let Some(real) = &mut report.real {
+        real.total_s = begin.elapsed().as_secs_f64();
+        real.peak_rss_bytes = status_bytes("VmHWM");
+    }
     if !run.leaked.is_empty() {
         return Err(CliError::failed(
             format!(

@@ -99,6 +99,34 @@ fn nonsense_is_refused_with_a_remedy_and_exit_code_2() {
 }
 
 #[test]
+fn the_lab_s_own_settings_are_checked() {
+    refuses(&["run", "rfc", "--ghost"], 2, "--ghost is for the lab");
+    refuses(
+        &["run", "rfc", "--world", "os,lab", "--cpus", "2"],
+        2,
+        "--cpus is for the lab",
+    );
+    refuses(
+        &["run", "rfc", "--world", "lab", "--cpus", "0"],
+        2,
+        "0 CPUs",
+    );
+    refuses(
+        &["run", "rfc", "--real-time"],
+        2,
+        "--real-time is for the lab",
+    );
+    refuses(&["run", "rfc", "--warm-up=-1"], 2, "-1 x memory");
+    refuses(&["run", "rfc", "--warm-up", "101"], 2, "101 x memory");
+    refuses(&["run", "rfc", "--ops", "0"], 2, "--ops");
+    refuses(
+        &["run", "rfc", "--ops", "5", "--duration", "1s"],
+        2,
+        "--duration",
+    );
+}
+
+#[test]
 fn a_typo_in_a_scenario_names_line_and_column() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mine.toml");

@@ -170,3 +170,56 @@ fn the_lab_repeats_itself_by_seed() {
     assert_eq!(first, with("7"), "the same seed gives the same numbers");
     assert_ne!(first, with("8"));
 }
+
+/// Ghost pages carry no bytes and change no number; operations end a run to the last one.
+#[test]
+fn ghosts_and_operations_in_the_lab() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let with = |more: &[&str]| {
+        let args = ["--world", "lab", "--preset", "highwater", "--ops", "20000"];
+        json(&run(dir.path(), &[&args, more].concat()))
+    };
+    let real = with(&[]);
+    let arm = &real["arms"][0];
+    check_arm(arm);
+    let ops = |task: &Value| task["ops"].as_u64().unwrap();
+    assert_eq!(
+        arm["tasks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(ops)
+            .sum::<u64>(),
+        20_000
+    );
+    assert_eq!(real, with(&["--ghost"]), "a ghost changes nothing");
+    assert_ne!(real, with(&["--cpus", "1"]));
+    assert!(
+        arm.get("real").is_none(),
+        "nothing that differs from run to run"
+    );
+    let own = with(&["--ghost", "--real-time"]);
+    let own = &own["arms"][0]["real"];
+    assert!(own["ops_per_s"].as_f64().unwrap() > 0.0);
+    assert!(own["total_s"].as_f64().unwrap() >= own["measured_s"].as_f64().unwrap());
+    assert!(own["peak_rss_bytes"].as_u64().unwrap() > 1 << 20);
+}
+
+#[test]
+fn operations_end_a_run_on_real_files() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let args = [
+        "--world",
+        "os",
+        "--preset",
+        "highwater",
+        "--ops",
+        "3000",
+        "--warm-up",
+        "0.5",
+    ];
+    let report = json(&run(dir.path(), &args));
+    let tasks = report["arms"][0]["tasks"].as_array().unwrap();
+    let ops: u64 = tasks.iter().map(|t| t["ops"].as_u64().unwrap()).sum();
+    assert_eq!(ops, 3_000);
+}

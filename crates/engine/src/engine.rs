@@ -137,7 +137,7 @@ impl<W: World> Engine<W> {
     pub fn new(world: Arc<W>, config: Config) -> Result<Arc<Engine<W>>, Error> {
         let frames = check_config(&config)?;
         let data = frames * config.frame_size;
-        let arena = Arc::new(world.arena(data + tables_of(frames))?);
+        let arena = Arc::new(world.arena(data, tables_of(frames))?);
         let mut carver = Carver::new(arena.clone(), data);
         let top = top_order(config.frame_size);
         let watermarks = Watermarks::new(config.memory, config.frame_size);

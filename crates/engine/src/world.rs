@@ -211,6 +211,13 @@ pub trait Arena: Send + Sync + 'static {
     }
     /// Makes `[offset, offset + len)` resident, so that no later access faults.
     fn populate(&self, offset: usize, len: usize);
+    /// True where frames have addresses and no bytes of their own: only the tables are memory (the lab, to study a
+    /// machine larger than the one it runs on). The engine then copies and zeroes nothing and shows nothing to
+    /// `before_write` and `after_read`; what a guard or `read_at` gives means nothing. All else is the same.
+    #[inline(always)]
+    fn is_ghost(&self) -> bool {
+        false
+    }
 }
 
 /// A task's body.
@@ -246,11 +253,11 @@ pub trait World: Send + Sync + 'static {
     fn charge(&self, work: Work, n: u32) {
         let _ = (work, n);
     }
-    /// Reserves memory.
+    /// Reserves `data` bytes for frames and, behind them, `tables` bytes for what the engine knows of them.
     ///
     /// # Errors
     /// When the operating system refuses the mapping.
-    fn arena(&self, len: usize) -> Result<Self::Arena, crate::Error>;
+    fn arena(&self, data: usize, tables: usize) -> Result<Self::Arena, crate::Error>;
     /// A random number (the lab: from the seed).
     fn random(&self) -> u64;
     /// The CPU the task runs on now, for caches per CPU. A hint.

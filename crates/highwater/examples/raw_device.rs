@@ -150,7 +150,7 @@ fn main() {
             .expect("open");
         let device =
             FileDevice::new(&world, &path, file.into(), true, DirectIo::Always).expect("device");
-        let arena = world.arena(64 << 20).expect("arena");
+        let arena = world.arena(64 << 20, 0).expect("arena");
         highwater::engine::world::Arena::populate(&arena, 0, 64 << 20);
         Bench {
             world,

@@ -73,6 +73,12 @@ fn check(origin: &str, text: &str, scenario: &Scenario) -> Result<()> {
     if !(0.0..=100.0).contains(&scenario.warm_up) {
         return whole("warm_up: expected a multiple of memory from 0 to 100");
     }
+    if scenario.ops == Some(0) {
+        return whole("ops: expected a number of operations, at least 1");
+    }
+    if !(1..=1024).contains(&scenario.lab.cpus) {
+        return whole("lab: cpus: expected 1 to 1024");
+    }
     if scenario.duration.0.is_zero() {
         return whole("duration: expected more than no time");
     }

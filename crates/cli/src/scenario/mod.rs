@@ -39,6 +39,9 @@ pub struct Scenario {
     /// How long they are measured.
     #[serde(default = "default_duration")]
     pub duration: Span,
+    /// They end after so many measured operations, whatever `duration` says.
+    #[serde(default)]
+    pub ops: Option<u64>,
     /// The presets to compare; `all` stands for each of them.
     #[serde(default = "default_presets")]
     pub presets: Vec<Spanned<String>>,
@@ -48,6 +51,9 @@ pub struct Scenario {
     /// A limit on the device under the files.
     #[serde(default)]
     pub device: Option<DeviceLimit>,
+    /// The machine of the world `lab`.
+    #[serde(default)]
+    pub lab: LabSpec,
     /// The files, by name.
     pub files: BTreeMap<String, FileSpec>,
     /// The tasks.
@@ -55,6 +61,27 @@ pub struct Scenario {
     /// Further arms: a preset with changes of its own.
     #[serde(default)]
     pub arms: Vec<ArmSpec>,
+}
+
+/// The virtual machine of the lab.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabSpec {
+    /// Pages without bytes: tables, no data, so that the machine may be larger than the one it runs on.
+    #[serde(default)]
+    pub ghost: bool,
+    /// Virtual CPUs.
+    #[serde(default = "default_cpus")]
+    pub cpus: usize,
+}
+
+impl Default for LabSpec {
+    fn default() -> LabSpec {
+        LabSpec {
+            ghost: false,
+            cpus: default_cpus(),
+        }
+    }
 }
 
 /// The most a device serves.
@@ -186,6 +213,9 @@ fn default_duration() -> Span {
 }
 fn default_presets() -> Vec<Spanned<String>> {
     vec![Spanned::new(0..0, "highwater".to_string())]
+}
+fn default_cpus() -> usize {
+    2
 }
 fn one() -> u32 {
     1

@@ -81,7 +81,7 @@ impl<W: World> File<W> {
         };
         task.last_page.store(this, Ordering::Relaxed);
         // SAFETY: FRAME-1: pinned shared just above, let go just below.
-        out.copy_from_slice(unsafe { &engine.memory.bytes(frame)[within..within + out.len()] });
+        unsafe { engine.memory.copy_out(frame, within, out) };
         engine.put_shared(frame);
         engine.world.charge(Work::Copy, 1);
         Ok(())
@@ -136,12 +136,9 @@ impl<W: World> File<W> {
             }
         })?;
         // SAFETY: FRAME-1: `get_excl` holds EXCL; let go below.
-        let frame = unsafe { engine.memory.bytes_mut(excl.frame) };
-        if excl.fresh {
-            frame[..within].fill(0);
-            frame[within + bytes.len()..].fill(0);
+        unsafe {
+            engine.memory.copy_in(excl.frame, within, bytes, excl.fresh);
         }
-        frame[within..within + bytes.len()].copy_from_slice(bytes);
         m.grow(end);
         engine.set_dirty(m, excl.frame);
         engine.invalidate_put(m);

@@ -1,4 +1,7 @@
 //! The bytes behind the frames: the arena, and the only ways to reach into it.
+//!
+//! The frames of a ghost arena ([`Arena::is_ghost`]) have addresses and no bytes of their own: here, and nowhere else,
+//! copying and zeroing are then left out.
 #![allow(unsafe_code)]
 
 use crate::io::IoBuf;
@@ -46,6 +49,12 @@ impl<A: Arena> Memory<A> {
         self.frame_size
     }
 
+    /// Do frames have no bytes of their own? A constant in every world but the lab.
+    #[inline(always)]
+    pub(crate) fn is_ghost(&self) -> bool {
+        self.arena.is_ghost()
+    }
+
     /// Makes frames resident.
     pub(crate) fn populate(&self, first: usize, frames: usize) {
         self.arena
@@ -63,6 +72,9 @@ impl<A: Arena> Memory<A> {
     /// Asks the CPU for the first bytes of a frame and for `offset` within it.
     #[inline(always)]
     pub(crate) fn prefetch(&self, frame: u32) {
+        if self.is_ghost() {
+            return;
+        }
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a prefetch has no effect that the program can see, whatever the address.
         unsafe {
@@ -109,8 +121,41 @@ impl<A: Arena> Memory<A> {
         unsafe { std::slice::from_raw_parts_mut(self.at(frame), self.frame_size) }
     }
 
+    /// Fills `out` with the frame's bytes from `within` on.
+    ///
+    /// # Safety
+    /// As `bytes`, until this returns.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_out(&self, frame: u32, within: usize, out: &mut [u8]) {
+        if !self.is_ghost() {
+            // SAFETY: FRAME-1 by the caller's promise.
+            out.copy_from_slice(unsafe { &self.bytes(frame)[within..within + out.len()] });
+        }
+    }
+
+    /// Puts `bytes` at `within` of the frame; zeroes the rest of it if it is `fresh`.
+    ///
+    /// # Safety
+    /// As `bytes_mut`, until this returns.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_in(&self, frame: u32, within: usize, bytes: &[u8], fresh: bool) {
+        if self.is_ghost() {
+            return;
+        }
+        // SAFETY: FRAME-1 by the caller's promise.
+        let page = unsafe { self.bytes_mut(frame) };
+        if fresh {
+            page[..within].fill(0);
+            page[within + bytes.len()..].fill(0);
+        }
+        page[within..within + bytes.len()].copy_from_slice(bytes);
+    }
+
     /// Zeroes `frame` from byte `from` on. The caller has the right to write it (FRAME-1).
     pub(crate) fn zero_from(&self, frame: u32, from: usize) {
+        if self.is_ghost() {
+            return;
+        }
         // SAFETY: FRAME-1 by the caller, who holds EXCL, LOADING or owns the frame; the slice ends here.
         unsafe { self.bytes_mut(frame)[from..].fill(0) }
     }
@@ -118,6 +163,9 @@ impl<A: Arena> Memory<A> {
     /// Copies a page. The caller may read `from` and write `to` (FRAME-1).
     pub(crate) fn copy(&self, from: u32, to: u32) {
         assert_ne!(from, to);
+        if self.is_ghost() {
+            return;
+        }
         // SAFETY: FRAME-1 by the caller: EXCL on `from`, alone with `to`; two frames do not overlap.
         unsafe {
             self.bytes_mut(to).copy_from_slice(self.bytes(from));

@@ -118,8 +118,10 @@ impl World for LoomWorld {
     fn task(&self) -> &Task {
         &self.tasks[ME.with(Cell::get)]
     }
-    fn arena(&self, len: usize) -> Result<Bytes, Error> {
-        Ok(Bytes(UnsafeCell::new(vec![0; len].into_boxed_slice())))
+    fn arena(&self, data: usize, tables: usize) -> Result<Bytes, Error> {
+        Ok(Bytes(UnsafeCell::new(
+            vec![0; data + tables].into_boxed_slice(),
+        )))
     }
     fn random(&self) -> u64 {
         7

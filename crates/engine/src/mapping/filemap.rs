@@ -311,6 +311,9 @@ impl<W: World> Engine<W> {
         page: u64,
         frame: u32,
     ) -> Result<(), crate::IoError> {
+        if self.memory.is_ghost() {
+            return Ok(());
+        }
         #[allow(unsafe_code)]
         // SAFETY: FRAME-1: LOADING is set and the device has finished, so this task alone may touch the bytes.
         let bytes = unsafe { self.memory.bytes(frame) };

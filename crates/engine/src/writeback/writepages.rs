@@ -209,10 +209,12 @@ impl<W: World> Engine<W> {
 
     /// Appends a page under writeback to a request.
     fn add_page(&self, m: &Mapping, r: &mut Request, page: u64, frame: u32, len: usize) {
-        #[allow(unsafe_code)]
-        // SAFETY: FRAME-1: the frame is under WRITEBACK, so its bytes do not change (FRAME-4).
-        m.backing
-            .before_write(page, unsafe { self.memory.bytes(frame) });
+        if !self.memory.is_ghost() {
+            #[allow(unsafe_code)]
+            // SAFETY: FRAME-1: the frame is under WRITEBACK, so its bytes do not change (FRAME-4).
+            let bytes = unsafe { self.memory.bytes(frame) };
+            m.backing.before_write(page, bytes);
+        }
         let follows = r.frames.last().is_some_and(|f| f + 1 == frame);
         match r.bufs.last_mut() {
             // Neighbours in memory are one segment.

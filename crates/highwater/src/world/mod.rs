@@ -233,7 +233,8 @@ impl World for OsWorld {
         tasks::task()
     }
 
-    fn arena(&self, len: usize) -> Result<OsArena, Error> {
+    fn arena(&self, data: usize, tables: usize) -> Result<OsArena, Error> {
+        let len = data.saturating_add(tables);
         OsArena::new(len).map_err(|e| {
             Error::os(
                 format!("map {len} bytes of memory; choose a smaller budget or raise `ulimit -v`"),

@@ -136,6 +136,11 @@ impl Images {
         }
     }
 
+    /// The file reaches to `end` at least, by bytes that nobody keeps.
+    pub fn grow(&mut self, end: u64) {
+        self.visible.truncate(end.max(self.visible.len()));
+    }
+
     pub fn truncate(&mut self, len: u64) {
         self.visible.truncate(len);
         if self.durable.is_some() {

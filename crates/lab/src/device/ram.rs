@@ -23,6 +23,9 @@ pub struct RamOptions {
     pub faults: FaultRates,
     /// Keep what `crash_image` needs (a second image and a log).
     pub crashes: bool,
+    /// Keep the length only, and carry no byte: for the ghost memory of `LabOptions::ghost`. Reads leave their buffers
+    /// as they are. Excludes `content` and `crashes`.
+    pub ghost: bool,
 }
 
 struct State {
@@ -37,12 +40,24 @@ pub struct RamDevice {
     queue: Arc<LabQueue>,
     /// Its first byte on the disk.
     base: u64,
+    ghost: bool,
     state: LabCell<State>,
 }
 
 impl RamDevice {
     /// A file on the disk `queue`.
+    ///
+    /// # Panics
+    /// For a ghost with `content` or `crashes`; in a world of ghost memory, for a disk with bytes (GHOST-1).
     pub fn new(queue: &Arc<LabQueue>, options: RamOptions) -> Arc<RamDevice> {
+        assert!(
+            !options.ghost || (options.content.is_empty() && !options.crashes),
+            "a ghost has no bytes to start from and none to lose"
+        );
+        assert!(
+            options.ghost || !queue.world.is_ghost(),
+            "GHOST-1: the frames of this world have no bytes that a disk could keep: use `ghost`"
+        );
         let mut content = Sparse::default();
         content.write(0, &options.content);
         let len = options.len.max(content.len());
@@ -51,6 +66,7 @@ impl RamDevice {
             me: me.clone(),
             queue: queue.clone(),
             base: queue.place(len),
+            ghost: options.ghost,
             state: LabCell::new(State {
                 images: Images::new(content, options.crashes),
                 faults: Faults::new(options.faults),
@@ -103,7 +119,11 @@ impl RamDevice {
     }
 
     /// The bytes that reads see now.
+    ///
+    /// # Panics
+    /// For a ghost, which has none.
     pub fn visible(&self) -> Vec<u8> {
+        assert!(!self.ghost, "a ghost keeps no bytes");
         self.state.with(|s| {
             let image = s.images.visible();
             let mut bytes = vec![0; image.len() as usize];
@@ -114,7 +134,11 @@ impl RamDevice {
 
     /// What a power failure now would leave: the durable image with any part of the unflushed and in-flight writes.
     /// The file itself goes on unharmed.
+    ///
+    /// # Panics
+    /// For a ghost, which has none.
     pub fn crash_image(&self, rng: &mut Rng) -> Vec<u8> {
+        assert!(!self.ghost, "a ghost keeps no bytes");
         let in_flight = self.queue.writes_of(self, |request| {
             let mut data = Vec::with_capacity(request.len());
             for buf in &request.bufs {
@@ -129,7 +153,7 @@ impl RamDevice {
 
     /// Carries a request out, in completion context.
     pub(super) fn perform(&self, request: &Request, sum: u64) -> Result<(), IoError> {
-        if request.op == IoOp::Write {
+        if request.op == IoOp::Write && !self.ghost {
             assert_eq!(
                 sum,
                 sum_of(&request.bufs),
@@ -146,6 +170,9 @@ impl RamDevice {
             self.state.with(|s| {
                 let verdict = s.faults.judge(op, offset..offset + len as u64, now, rng);
                 match op {
+                    // A failed write of a ghost may have reached any of its bytes: it has none.
+                    IoOp::Write if self.ghost => s.images.grow(offset + len as u64),
+                    IoOp::Read if self.ghost => {}
                     IoOp::Read => {
                         let mut at = offset;
                         for buf in bufs {
@@ -246,8 +273,8 @@ impl Device for RamDevice {
                 unreachable!("a device in use is alive")
             };
             let sum = match request.op {
-                IoOp::Write => sum_of(&request.bufs),
-                IoOp::Read => 0,
+                IoOp::Write if !self.ghost => sum_of(&request.bufs),
+                _ => 0,
             };
             let entry = InFlight {
                 device,
@@ -310,8 +337,10 @@ impl Device for RamDevice {
     fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), IoError> {
         self.queue
             .serve_now(IoOp::Write, self.base + offset, 0, Nanos::ZERO);
-        self.state
-            .with(|s| s.images.write(offset, &vec![0; len as usize]));
+        self.state.with(|s| match self.ghost {
+            true => s.images.grow(offset.saturating_add(len)),
+            false => s.images.write(offset, &vec![0; len as usize]),
+        });
         Ok(())
     }
 }

@@ -310,6 +310,7 @@ fn open(
             len,
             faults: options.rates(),
             crashes: cuts,
+            ghost: false,
         },
     );
     shadow.grow_before_use(len);

@@ -56,6 +56,7 @@ pub struct LabWorld {
     cpus: usize,
     stack_size: usize,
     costs: Costs,
+    ghost: bool,
 }
 
 /// What a run leaves.
@@ -96,6 +97,7 @@ impl LabWorld {
             cpus: options.cpus,
             stack_size: options.stack_size,
             costs: options.costs,
+            ghost: options.ghost,
             sched: LabCell::new(Sched::new(options)),
             records: LabCell::new(Vec::new()),
             sinks: LabCell::new(Vec::new()),
@@ -155,6 +157,11 @@ impl LabWorld {
     pub fn arena_bytes(&self) -> u64 {
         // Relaxed: one thread.
         self.arena_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Is memory without bytes (`LabOptions::ghost`)?
+    pub fn is_ghost(&self) -> bool {
+        self.ghost
     }
 
     /// The seed.
@@ -352,15 +359,16 @@ impl World for LabWorld {
         }
     }
 
-    fn arena(&self, len: usize) -> Result<LabArena, Error> {
+    fn arena(&self, data: usize, tables: usize) -> Result<LabArena, Error> {
+        let len = data.saturating_add(tables);
         // Relaxed: one thread.
         self.arena_bytes.fetch_add(len as u64, Ordering::Relaxed);
-        LabArena::new(len).ok_or_else(|| {
-            Error::os(
-                format!("arena of {len} bytes"),
-                &std::io::Error::from_raw_os_error(12),
-            )
-        })
+        let arena = if self.ghost {
+            LabArena::ghost(data, tables)
+        } else {
+            LabArena::new(len)
+        };
+        arena.map_err(|e| Error::os(format!("arena of {len} bytes"), &e))
     }
 
     fn random(&self) -> u64 {

@@ -70,6 +70,8 @@ pub struct LabOptions {
     pub shuffle_ppm: u32,
     /// How often a park returns early without cause, per million.
     pub spurious_ppm: u32,
+    /// Frames have no bytes (GHOST-1 of the arena): for machines larger than the one that runs the lab.
+    pub ghost: bool,
     /// Bytes of stack for each task.
     pub stack_size: usize,
     /// The run panics at this virtual time.
@@ -89,6 +91,7 @@ impl LabOptions {
             steal_ppm: 100_000,
             shuffle_ppm: 250_000,
             spurious_ppm: 5_000,
+            ghost: false,
             stack_size: 256 << 10,
             time_max: Nanos::from_secs(3_600),
             steps_max: 200_000_000,
