@@ -33,6 +33,7 @@ Examples:
   highwater run rfc --world lab --duration 1s --seed 7
   highwater run zipf-mix --world lab --ghost --memory 64GiB --ops 10000000
                                               a machine larger than this one
+  highwater run rfc --world lab --device hdd-7200
   highwater scenario show rfc > mine.toml     then: highwater run mine.toml
   highwater run rfc --json - | jq '.arms[] | {preset, stall_s}'
 
@@ -80,6 +81,14 @@ pub enum Command {
         #[command(subcommand)]
         what: ScenarioCommand,
     },
+    /// List the built-in devices of the lab
+    Devices,
+    /// Look at a device of the lab
+    Device {
+        /// What to do with it
+        #[command(subcommand)]
+        what: DeviceCommand,
+    },
     /// Internal: one arm, its plan on standard input
     #[command(hide = true)]
     RunArm,
@@ -91,6 +100,16 @@ pub enum ScenarioCommand {
     /// Print its TOML, to start one of your own from
     Show {
         /// A built-in scenario's name, or the path of a TOML file
+        name: String,
+    },
+}
+
+/// What to do with a device.
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// Print its profile as TOML, to start one of your own from
+    Show {
+        /// A built-in device's name (`highwater devices` lists them), or the path of a TOML file
         name: String,
     },
 }
@@ -189,6 +208,9 @@ pub struct Common {
     /// Where the data goes [default: the system's directory for temporary files, or a real disk if that is in memory]
     #[arg(long)]
     pub dir: Option<PathBuf>,
+    /// The lab's disk: a built-in device's name (`highwater devices` lists them), or the path of a profile
+    #[arg(long, value_name = "NAME|FILE")]
+    pub device: Option<String>,
     /// Write the numbers as JSON to a file, or to standard output with -
     #[arg(long, value_name = "FILE|-")]
     pub json: Option<PathBuf>,
@@ -213,6 +235,7 @@ impl Default for RunArgs {
             raw: false,
             common: Common {
                 dir: None,
+                device: None,
                 json: None,
                 seed: 1,
             },

@@ -7,9 +7,11 @@ mod args;
 mod child;
 mod cleanup;
 mod columns;
+mod device;
 mod engine_arm;
 mod error;
 mod linux;
+mod located;
 mod matrix;
 mod measure;
 mod parent;
@@ -29,7 +31,7 @@ mod world_lab;
 mod world_linux;
 mod world_os;
 
-use args::{Cli, Command, Common, RunArgs, ScenarioCommand};
+use args::{Cli, Command, Common, DeviceCommand, RunArgs, ScenarioCommand};
 use clap::Parser;
 use error::{CliError, Result};
 use plan::WorldName;
@@ -56,6 +58,10 @@ fn main() -> ExitCode {
         Some(Command::Scenario {
             what: ScenarioCommand::Show { name },
         }) => show(&name),
+        Some(Command::Devices) => device::list().map(|text| print(&text)),
+        Some(Command::Device {
+            what: DeviceCommand::Show { name },
+        }) => device::find(&name).map(|named| print(&named.text)),
         Some(Command::RunArm) => child::main(),
     };
     cleanup::wait_if_ending();
@@ -172,10 +178,30 @@ fn adjust_lab(
     Ok(())
 }
 
+/// Puts `--device` in the scenario's place for it.
+fn set_device(
+    scenario: &mut scenario::Scenario,
+    common: &Common,
+    worlds: &[WorldName],
+) -> Result<()> {
+    let Some(name) = &common.device else {
+        return Ok(());
+    };
+    if !worlds.contains(&WorldName::Lab) {
+        return Err(CliError::usage(
+            "--device is the lab's disk, and --world does not name the lab",
+            format!("--world lab --device {name}; or --dir for the files of the other worlds"),
+        ));
+    }
+    scenario.lab_device = Some(device::find(name)?);
+    Ok(())
+}
+
 fn run(args: &RunArgs) -> Result<()> {
     let mut scenario = adjusted(&args.scenario, args.memory, args.duration)?;
     let worlds = WorldName::parse_list(&args.world)?;
     adjust_lab(args, &worlds, &mut scenario)?;
+    set_device(&mut scenario, &args.common, &worlds)?;
     let presets = match &args.preset {
         Some(list) => plan::presets(list.split(',').map(str::trim))?,
         None => plan::presets(scenario.presets.iter().map(|p| p.get_ref().as_str()))?,

@@ -50,7 +50,7 @@ fn label(who: WritebackFromName, throttle: ThrottleName) -> String {
 /// # Errors
 /// The first arm that fails.
 pub fn run(args: &MatrixArgs) -> Result<()> {
-    let scenario = crate::adjusted("rfc", args.memory, Some(args.duration))?;
+    let mut scenario = crate::adjusted("rfc", args.memory, Some(args.duration))?;
     let worlds = WorldName::parse_list(&args.world)?;
     let [world @ (WorldName::Os | WorldName::Lab)] = worlds[..] else {
         return Err(CliError::usage(
@@ -58,6 +58,7 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
             "--world os",
         ));
     };
+    crate::set_device(&mut scenario, &args.common, &worlds)?;
     crate::cleanup::watch_signals();
     eprintln!("matrix: the rfc work, who writes x how writers are slowed");
     let options = Options {

@@ -159,6 +159,8 @@ pub struct Plan {
     pub lab: LabSpec,
     /// The device's limit.
     pub limit: Option<DeviceLimit>,
+    /// The lab's disk.
+    pub lab_device: Option<crate::device::Named>,
     /// Files.
     pub files: Vec<PlanFile>,
     /// Tasks.
@@ -217,6 +219,7 @@ impl Plan {
             ops: scenario.ops,
             lab: scenario.lab,
             limit: scenario.device,
+            lab_device: scenario.lab_device.clone(),
             files,
             tasks,
             seed: 1,

@@ -63,6 +63,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "s" | "sec" => n,
         "ms" => n / 1e3,
         "us" | "µs" => n / 1e6,
+        "ns" => n / 1e9,
         "m" | "min" => n * 60.0,
         _ => return Err(expected()),
     };

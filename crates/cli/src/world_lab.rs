@@ -25,7 +25,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         ..LabOptions::calm(plan.seed)
     };
     let world = LabWorld::new(options);
-    let queue = LabQueue::new(&world, disk(plan));
+    let queue = LabQueue::new(&world, disk(plan)?);
     let devices: Vec<Arc<RamDevice>> = plan
         .files
         .iter()
@@ -101,15 +101,20 @@ fn on_engine(plan: &Plan, world: &Arc<LabWorld>, devices: &[Arc<RamDevice>]) -> 
     Ok(report)
 }
 
-/// The modelled disk, behind the plan's limit.
-fn disk(plan: &Plan) -> QueueOptions {
-    QueueOptions {
+/// The modelled disk, behind the plan's limit: the profile's, or else a quick flash disk.
+fn disk(plan: &Plan) -> Result<QueueOptions> {
+    let quick = QueueOptions::default();
+    Ok(QueueOptions {
+        model: match &plan.lab_device {
+            Some(named) => named.profile()?.model,
+            None => quick.model,
+        },
         cap: plan.limit.map(|l| Cap {
             bytes_per_s: l.bytes_per_s,
             iops: l.iops,
         }),
-        ..QueueOptions::default()
-    }
+        ..quick
+    })
 }
 
 #[cfg(test)]
@@ -130,7 +135,7 @@ mod tests {
         )
         .remove(0);
         let plan = Plan::new(&scenario, arm, std::path::Path::new("."));
-        let cap = disk(&plan).cap.unwrap();
+        let cap = disk(&plan).unwrap().cap.unwrap();
         assert_eq!((cap.iops, cap.bytes_per_s), (5_000, 50_000_000));
     }
 }

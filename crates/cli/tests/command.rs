@@ -260,3 +260,74 @@ fn a_soak_without_seeds_is_refused() {
         refuses(&["soak", "--plant", "lost-dirty"], 2, "no planted bugs");
     }
 }
+
+#[test]
+fn devices_are_listed_shown_and_checked() {
+    let list = out(&run(&["devices"]));
+    for name in [
+        "hdd-7200",
+        "ssd-sata",
+        "nvme",
+        "cloud-gp2",
+        "cloud-gp3",
+        "object-s3",
+    ] {
+        assert!(list.lines().any(|l| l.starts_with(name)), "{name}: {list}");
+        let shown = run(&["device", "show", name]);
+        assert!(shown.status.success());
+        assert!(out(&shown).contains("model = "));
+    }
+    let lab = ["run", "fits", "--world", "lab", "--device"];
+    let with = |device| [&lab[..], &[device]].concat();
+    refuses(&["device", "show", "nvem"], 2, "did you mean \"nvme\"?");
+    refuses(&with("hdd-720"), 2, "did you mean \"hdd-7200\"?");
+    refuses(&with("no/such.toml"), 2, "cannot read the device profile");
+    refuses(
+        &["run", "fits", "--world", "os", "--device", "nvme"],
+        2,
+        "--world does not name the lab",
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let bad = dir.path().join("bad.toml");
+    std::fs::write(&bad, "model = \"hdd\"\nrpm = 0\n").unwrap();
+    refuses(&with(bad.to_str().unwrap()), 2, "bad.toml:2:7: ");
+}
+
+/// Operations a second of one lab arm on `device`.
+fn lab_ops(device: &str) -> f64 {
+    let o = run(&[
+        "run",
+        "random-write",
+        "--world",
+        "lab",
+        "--preset",
+        "highwater",
+        "--memory",
+        "8MiB",
+        "--duration",
+        "300ms",
+        "--device",
+        device,
+        "--json",
+        "-",
+    ]);
+    assert!(o.status.success(), "{device}: {}", err(&o));
+    let report: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+    report["arms"][0]["ops_per_s"].as_f64().unwrap()
+}
+
+#[test]
+fn the_lab_s_disk_is_the_device_that_was_named() {
+    let (hdd, nvme) = (lab_ops("hdd-7200"), lab_ops("nvme"));
+    assert!(nvme > hdd * 20.0, "nvme {nvme}, hdd {hdd}");
+    assert_eq!(hdd, lab_ops("hdd-7200"), "repeats");
+    let dir = tempfile::tempdir().unwrap();
+    let mine = dir.path().join("mine.toml");
+    let shown = out(&run(&["device", "show", "nvme"]));
+    std::fs::write(&mine, shown).unwrap();
+    assert_eq!(
+        nvme,
+        lab_ops(mine.to_str().unwrap()),
+        "the file is the built-in"
+    );
+}

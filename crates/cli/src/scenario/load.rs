@@ -1,68 +1,28 @@
 //! From text to a scenario, or to an error that names the line, the column and what was expected.
 
 use super::{Kind, Scenario, TaskSpec};
-use crate::error::{CliError, Result, did_you_mean};
+use crate::error::{Result, did_you_mean};
+use crate::located::Source;
 use highwater_engine::Preset;
-use std::ops::Range;
 
 /// Reads the scenario `text`, which came from `origin`.
 ///
 /// # Errors
 /// With line, column, the line itself, what was expected, and the nearest known word.
 pub fn load(origin: &str, text: &str) -> Result<Scenario> {
-    let scenario: Scenario = toml::from_str(text).map_err(|e| {
-        let message = e.message().trim().replace('\n', "; ");
-        let span = e.span().unwrap_or(0..0);
-        let hint = unknown_word(&message).and_then(|(word, known)| {
-            did_you_mean(&word, known.iter().map(String::as_str)).map(str::to_string)
-        });
-        at(origin, text, span, &message, hint.as_deref())
-    })?;
-    check(origin, text, &scenario)?;
+    let source = Source {
+        origin,
+        text,
+        remedy: "`highwater scenario show rfc` prints a complete scenario with each field explained",
+    };
+    let scenario: Scenario = source.parse()?;
+    check(source, &scenario)?;
     Ok(scenario)
 }
 
-/// From serde's ``unknown field `a`, expected one of `b`, `c` ``: the word and the known ones.
-fn unknown_word(message: &str) -> Option<(String, Vec<String>)> {
-    if !message.contains("unknown field") && !message.contains("unknown variant") {
-        return None;
-    }
-    let mut words = message.split('`').skip(1).step_by(2).map(str::to_string);
-    Some((words.next()?, words.collect()))
-}
-
-/// An error at a place of the text.
-fn at(origin: &str, text: &str, span: Range<usize>, message: &str, hint: Option<&str>) -> CliError {
-    let start = span.start.min(text.len());
-    let before = &text[..start];
-    let line = before.matches('\n').count() + 1;
-    let line_start = before.rfind('\n').map_or(0, |i| i + 1);
-    let column = text[line_start..start].chars().count() + 1;
-    let line_text = text[line_start..].lines().next().unwrap_or("");
-    let rest = line_text.chars().count().saturating_sub(column - 1).max(1);
-    let width = text
-        .get(span)
-        .map_or(1, |s| s.chars().count())
-        .clamp(1, rest);
-    let number = line.to_string();
-    let gutter = " ".repeat(number.len());
-    let mut out = format!(
-        "{origin}:{line}:{column}: {message}\n {gutter} |\n {number} | {line_text}\n {gutter} | "
-    );
-    out.push_str(&" ".repeat(column - 1));
-    out.push_str(&"^".repeat(width));
-    if let Some(near) = hint {
-        out.push_str(&format!(" did you mean `{near}`?"));
-    }
-    CliError::usage(
-        out,
-        "`highwater scenario show rfc` prints a complete scenario with each field explained",
-    )
-}
-
 /// SCEN-1.
-fn check(origin: &str, text: &str, scenario: &Scenario) -> Result<()> {
-    let whole = |message: &str| Err(at(origin, text, 0..0, message, None));
+fn check(source: Source<'_>, scenario: &Scenario) -> Result<()> {
+    let whole = |message: &str| Err(source.at(0..0, message, None));
     if scenario.tasks.is_empty() {
         return whole("a scenario without tasks does nothing; expected at least one [[tasks]]");
     }
@@ -106,24 +66,18 @@ fn check(origin: &str, text: &str, scenario: &Scenario) -> Result<()> {
                 "unknown preset {name:?}, expected one of {} or all",
                 names.join(", ")
             );
-            return Err(at(
-                origin,
-                text,
-                preset.span(),
-                &message,
-                did_you_mean(name, names),
-            ));
+            return Err(source.at(preset.span(), &message, did_you_mean(name, names)));
         }
     }
     scenario
         .tasks
         .iter()
-        .try_for_each(|task| check_task(origin, text, scenario, task))
+        .try_for_each(|task| check_task(source, scenario, task))
 }
 
-fn check_task(origin: &str, text: &str, scenario: &Scenario, task: &TaskSpec) -> Result<()> {
+fn check_task(source: Source<'_>, scenario: &Scenario, task: &TaskSpec) -> Result<()> {
     let file = task.file.get_ref().as_str();
-    let here = |message: String| Err(at(origin, text, task.file.span(), &message, None));
+    let here = |message: String| Err(source.at(task.file.span(), &message, None));
     let Some(spec) = scenario.files.get(file) else {
         let names: Vec<&str> = scenario.files.keys().map(String::as_str).collect();
         let message = format!(
@@ -131,13 +85,7 @@ fn check_task(origin: &str, text: &str, scenario: &Scenario, task: &TaskSpec) ->
             task.name,
             names.join(", ")
         );
-        return Err(at(
-            origin,
-            text,
-            task.file.span(),
-            &message,
-            did_you_mean(file, names),
-        ));
+        return Err(source.at(task.file.span(), &message, did_you_mean(file, names)));
     };
     let name = &task.name;
     if task.io.0 == 0 || task.io.0 > 16 << 20 {
@@ -190,6 +138,7 @@ fn check_task(origin: &str, text: &str, scenario: &Scenario, task: &TaskSpec) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::CliError;
 
     const GOOD: &str = r#"name = "t"
 about = "a test"

@@ -11,6 +11,7 @@ pub use builtin::{BUILTIN, find, text};
 pub use load::load;
 pub use policy::{PolicyPatch, ThrottleName, WritebackFromName};
 
+use crate::device::Named;
 use crate::units::{Bytes, Size, Span};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -54,6 +55,9 @@ pub struct Scenario {
     /// The machine of the world `lab`.
     #[serde(default)]
     pub lab: LabSpec,
+    /// What the lab's disk is: a built-in profile's name, or the path of one (`highwater devices` lists them).
+    #[serde(default, deserialize_with = "named_device")]
+    pub lab_device: Option<Named>,
     /// The files, by name.
     pub files: BTreeMap<String, FileSpec>,
     /// The tasks.
@@ -189,6 +193,12 @@ pub struct ArmSpec {
 
 fn bytes_from_text<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
     Bytes::deserialize(d).map(|b| b.0)
+}
+fn named_device<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Named>, D::Error> {
+    let name = String::deserialize(d)?;
+    crate::device::find(&name)
+        .map(Some)
+        .map_err(|e| serde::de::Error::custom(e.message))
 }
 fn bytes_to_text<S: serde::Serializer>(bytes: &u64, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(&format_args!("{bytes}B"))

@@ -1,0 +1,292 @@
+//! A profile's keys: each model's parameters as text has them, laid over the model's defaults.
+
+use crate::units::{Bytes, Span, parse_bytes, parse_duration};
+use highwater_engine::Nanos;
+use highwater_lab::Model;
+use highwater_lab::model::{Bucket, Cloud, Elevator, Hdd, Latency, Nvme, Object, Rate, Ssd};
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
+
+/// A profile's keys that become a model.
+pub trait Build {
+    /// The model; not yet checked.
+    fn build(self) -> Model;
+}
+
+/// A spec of `Option`s over a model: `model` and `about` are the profile's own.
+macro_rules! spec {
+    ($spec:ident for $model:ident: $($field:ident $(as $to:ident)?: $type:ty),* $(,)?) => {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $spec {
+            #[serde(rename = "model")]
+            _model: IgnoredAny,
+            #[serde(rename = "about", default)]
+            _about: IgnoredAny,
+            $($field: Option<$type>,)*
+        }
+        impl Build for $spec {
+            fn build(self) -> Model {
+                let mut model = $model::default();
+                $(if let Some(value) = self.$field {
+                    spec!(@set model, $field $($to)?, value);
+                })*
+                Model::$model(model)
+            }
+        }
+    };
+    (@set $model:ident, $field:ident, $value:ident) => { $model.$field = $value.into() };
+    (@set $model:ident, $field:ident $to:ident, $value:ident) => { $model.$to = $value.into() };
+}
+
+spec!(HddSpec for Hdd:
+    capacity: Bytes,
+    rpm: Count,
+    seek_track: Span,
+    seek_average: Span,
+    seek_full: Span,
+    outer_rate as outer_bytes_per_s: Speed,
+    inner_rate as inner_bytes_per_s: Speed,
+    overhead: Span,
+    depth: Count,
+    elevator: ElevatorName,
+    expire: Span,
+    flush: Span,
+);
+spec!(SsdSpec for Ssd:
+    depth: Count,
+    read: Times,
+    read_writing: Times,
+    write: Times,
+    read_request_rate: Speed,
+    write_request_rate: Speed,
+    read_rate: Speed,
+    write_rate: Speed,
+    read_iops: Count,
+    write_iops: Count,
+    flush: Times,
+    flush_rate: Speed,
+);
+spec!(NvmeSpec for Nvme:
+    depth: Count,
+    channels: Count,
+    stripe: Bytes,
+    read: Times,
+    write: Times,
+    channel_read: Span,
+    channel_write: Span,
+    command: Span,
+    read_rate: Speed,
+    write_rate: Speed,
+    flush: Span,
+);
+spec!(CloudSpec for Cloud:
+    depth: Count,
+    read: Times,
+    write: Times,
+    flush: Span,
+    iops: Requests,
+    bytes: Throughput,
+    io_unit: Bytes,
+);
+spec!(ObjectSpec for Object:
+    connections: Count,
+    get: Times,
+    put: Times,
+    connection_rate: Speed,
+    rate: Speed,
+    request_bytes_max: Bytes,
+    flush: Span,
+);
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ElevatorName {
+    Fifo,
+    CLook,
+    Ncq,
+}
+
+impl From<ElevatorName> for Elevator {
+    fn from(name: ElevatorName) -> Elevator {
+        match name {
+            ElevatorName::Fifo => Elevator::Fifo,
+            ElevatorName::CLook => Elevator::CLook,
+            ElevatorName::Ncq => Elevator::Ncq,
+        }
+    }
+}
+
+/// A number from 1 to a million.
+#[derive(Clone, Copy)]
+struct Count(u32);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Count, D::Error> {
+        match i64::deserialize(d)? {
+            n @ 1..=100_000_000 => Ok(Count(n as u32)),
+            n => Err(D::Error::custom(format_args!(
+                "{n} makes no sense here; expected at least 1 and at most 100000000"
+            ))),
+        }
+    }
+}
+
+impl From<Count> for usize {
+    fn from(n: Count) -> usize {
+        n.0 as usize
+    }
+}
+impl From<Count> for u32 {
+    fn from(n: Count) -> u32 {
+        n.0
+    }
+}
+impl From<Count> for u64 {
+    fn from(n: Count) -> u64 {
+        n.0.into()
+    }
+}
+impl From<Bytes> for u64 {
+    fn from(n: Bytes) -> u64 {
+        n.0
+    }
+}
+impl From<Span> for Nanos {
+    fn from(span: Span) -> Nanos {
+        Nanos(span.0.as_nanos() as u64)
+    }
+}
+
+/// Bytes a second: `"3GB/s"`.
+#[derive(Clone, Copy)]
+struct Speed(u64);
+
+impl<'de> Deserialize<'de> for Speed {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Speed, D::Error> {
+        let text = String::deserialize(d)?;
+        let bytes = text.trim().strip_suffix("/s").unwrap_or(&text);
+        match parse_bytes(bytes) {
+            Ok(0) => Err(D::Error::custom(format_args!(
+                "{text:?} never ends; expected more than 0, such as \"200MB/s\""
+            ))),
+            Ok(n) => Ok(Speed(n)),
+            Err(_) => Err(D::Error::custom(format_args!(
+                "{text:?} is no speed; expected a number and a unit, such as \"200MB/s\" or \"3GiB/s\""
+            ))),
+        }
+    }
+}
+
+impl From<Speed> for u64 {
+    fn from(speed: Speed) -> u64 {
+        speed.0
+    }
+}
+impl From<Speed> for Rate {
+    fn from(speed: Speed) -> Rate {
+        Rate::bytes_per_s(speed.0)
+    }
+}
+
+/// Requests a second, with a burst.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Requests {
+    per_s: Count,
+    burst_per_s: Option<Count>,
+    credits: Option<Count>,
+}
+
+impl From<Requests> for Bucket {
+    fn from(r: Requests) -> Bucket {
+        Bucket {
+            per_s: r.per_s.into(),
+            burst_per_s: r.burst_per_s.map_or(0, u64::from),
+            credits: r.credits.map_or(0, u64::from),
+        }
+    }
+}
+
+/// Bytes a second, with a burst.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Throughput {
+    per_s: Speed,
+    burst_per_s: Option<Speed>,
+    credits: Option<Bytes>,
+}
+
+impl From<Throughput> for Bucket {
+    fn from(t: Throughput) -> Bucket {
+        Bucket {
+            per_s: t.per_s.into(),
+            burst_per_s: t.burst_per_s.map_or(0, u64::from),
+            credits: t.credits.map_or(0, u64::from),
+        }
+    }
+}
+
+/// A latency: one time, or a table of quantiles.
+struct Times(Latency);
+
+impl From<Times> for Latency {
+    fn from(times: Times) -> Latency {
+        times.0
+    }
+}
+impl From<Times> for Option<Latency> {
+    fn from(times: Times) -> Option<Latency> {
+        Some(times.0)
+    }
+}
+
+/// `min`, `p50`, `p99_9`, `max`: per million.
+fn quantile(name: &str) -> Option<u32> {
+    let digits = match name {
+        "min" => return Some(0),
+        "max" => return Some(1_000_000),
+        _ => name.strip_prefix('p')?,
+    };
+    let (whole, part) = digits.split_once('_').unwrap_or((digits, ""));
+    let number = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || whole.len() > 2 || part.len() > 4 || !number(whole) || !number(part) {
+        return None;
+    }
+    format!("{whole}{part:0<4}").parse().ok()
+}
+
+impl<'de> Deserialize<'de> for Times {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Times, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Times;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "a time in quotes, such as \"60us\", or quantiles, such as { p50 = \"60us\", p99 = \"200us\" }",
+                )
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Times, E> {
+                let time = parse_duration(text).map_err(E::custom)?;
+                Ok(Times(Latency::constant(Span(time).into())))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Times, A::Error> {
+                let mut points: Vec<(u32, Nanos)> = Vec::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    let ppm = quantile(&key).ok_or_else(|| {
+                        A::Error::custom(format_args!(
+                            "{key:?} is no quantile; expected min, p50, p99, p99_9 (99.9 %) and such, max"
+                        ))
+                    })?;
+                    points.push((ppm, map.next_value::<Span>()?.into()));
+                }
+                points.sort_by_key(|p| p.0);
+                let latency = Latency::quantiles(points)
+                    .map_err(|e| A::Error::custom(format_args!("expected {e}")))?;
+                Ok(Times(latency))
+            }
+        }
+        d.deserialize_any(Text)
+    }
+}
