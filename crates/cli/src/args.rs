@@ -214,6 +214,9 @@ pub struct Common {
     /// Write the numbers as JSON to a file, or to standard output with -
     #[arg(long, value_name = "FILE|-")]
     pub json: Option<PathBuf>,
+    /// Put samples over time and whole latency distributions into --json
+    #[arg(long, requires = "json")]
+    pub samples: bool,
     /// The seed of the tasks' random numbers, and of the lab
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -237,6 +240,7 @@ impl Default for RunArgs {
                 dir: None,
                 device: None,
                 json: None,
+                samples: false,
                 seed: 1,
             },
         }

@@ -4,6 +4,7 @@ use crate::error::{CliError, Result};
 use crate::measure::{Counters, measure};
 use crate::plan::Plan;
 use crate::report::{ArmReport, Stall, Written};
+use crate::samples::Reading;
 use crate::target::{Handle, WorldHost};
 use highwater_engine::world::Nanos;
 use highwater_engine::{Error, Event, Stats, World};
@@ -29,7 +30,7 @@ pub fn run<W: World, F: Handle>(
     plan: &Plan,
     world: &Arc<W>,
     files: &[F],
-    stats: impl Fn() -> Stats,
+    stats: impl Fn() -> Stats + Clone + Send + Sync + 'static,
 ) -> Result<ArmReport> {
     let host = Arc::new(WorldHost(world.clone()));
     let counters = || -> Counters {
@@ -39,7 +40,9 @@ pub fn run<W: World, F: Handle>(
             .map(|(name, v)| (name.to_string(), v))
             .collect()
     };
-    let mut report = measure(plan, &host, files, counters)?;
+    let sampled = stats.clone();
+    let probe = Arc::new(move || Reading::of_engine(&sampled()));
+    let mut report = measure(plan, &host, files, counters, probe)?;
     fill(&mut report);
     Ok(report)
 }

@@ -20,6 +20,7 @@ mod plan;
 mod raw;
 mod report;
 mod rng;
+mod samples;
 mod scenario;
 mod sentences;
 mod soak;
@@ -256,7 +257,14 @@ fn publish(report: &Report, common: &Common, table: &str) -> Result<()> {
         print(&text);
         return Ok(());
     };
-    let json = serde_json::to_string_pretty(report)
+    let mut report = report.clone();
+    if !common.samples {
+        report
+            .arms
+            .iter_mut()
+            .for_each(report::ArmReport::drop_samples);
+    }
+    let json = serde_json::to_string_pretty(&report)
         .map_err(|e| CliError::failed(e.to_string(), "report this as a bug"))?;
     if path.as_os_str() == "-" {
         // JSON alone on standard output, so that it can be piped.

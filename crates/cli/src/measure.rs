@@ -5,8 +5,10 @@
 use crate::error::{CliError, Result};
 use crate::plan::{Plan, PlanTask, WorldName};
 use crate::report::{ArmReport, Latency, Real, Stall, TaskReport};
+use crate::samples::{OpCount, Probe, Sampler};
 use crate::target::{Handle, Host, OpError};
 use crate::tasks::{Tally, Window, run, warm_up};
+use hdrhistogram::Histogram;
 use highwater_engine::world::Nanos;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
@@ -19,7 +21,8 @@ pub type Counters = BTreeMap<String, u64>;
 /// How long after the window's end a task may still be inside an operation.
 const JOIN_GRACE: Nanos = Nanos::from_secs(60);
 
-/// Runs `plan` on `host` over `files` (in the plan's order); `counters` reads the world's counters.
+/// Runs `plan` on `host` over `files` (in the plan's order); `counters` reads the world's counters, `probe` what is
+/// sampled.
 ///
 /// # Errors
 /// The first failure of a task, or a task that did not end.
@@ -28,6 +31,7 @@ pub fn measure<H: Host, F: Handle>(
     host: &Arc<H>,
     files: &[F],
     mut counters: impl FnMut() -> Counters,
+    probe: Probe,
 ) -> Result<ArmReport> {
     let failed = |what: &str, e: OpError| match e {
         OpError::Refused => CliError::failed(
@@ -47,8 +51,15 @@ pub fn measure<H: Host, F: Handle>(
         start,
         end: start.plus(Nanos(plan.duration_ns)),
         ops: plan.ops.map(|n| Arc::new(AtomicU64::new(n))),
+        count: Arc::default(),
     };
-    let (tallies, ids) = spawn_all(plan, host, files, &window)?;
+    let counts: Vec<Vec<Arc<OpCount>>> = plan
+        .tasks
+        .iter()
+        .map(|t| (0..t.threads).map(|_| Arc::default()).collect())
+        .collect();
+    let (tallies, ids) = spawn_all(plan, host, files, &window, &counts)?;
+    let sampler = Sampler::start(plan, host, &window, counts, probe)?;
 
     host.sleep_until(window.start);
     let real = Instant::now();
@@ -77,6 +88,8 @@ pub fn measure<H: Host, F: Handle>(
         }
     }
     let sync_s = host.now().since(ended).as_secs_f64();
+    let mut sampled = ArmReport::default();
+    sampler.finish(host, host.now().plus(JOIN_GRACE), &mut sampled);
     let tallies = tallies.lock().unwrap_or_else(|e| e.into_inner());
     if let Some(why) = tallies.iter().find_map(|t| t.failed.clone()) {
         return Err(failed("run", OpError::Failed(why)));
@@ -84,6 +97,7 @@ pub fn measure<H: Host, F: Handle>(
     let vmstat = difference(&before, &after);
     let seconds = ended.since(window.start).as_secs_f64();
     let mut report = summary(plan, &tallies, seconds, sync_s, vmstat);
+    (report.samples, report.limits) = (sampled.samples, sampled.limits);
     if plan.arm.world == WorldName::Lab {
         let ops: u64 = report.tasks.iter().map(|t| t.ops).sum();
         report.real = Some(Real {
@@ -102,6 +116,7 @@ fn spawn_all<H: Host, F: Handle>(
     host: &Arc<H>,
     files: &[F],
     window: &Window,
+    counts: &[Vec<Arc<OpCount>>],
 ) -> Result<(Arc<Mutex<Vec<Tally>>>, Vec<H::Id>)> {
     let tallies: Vec<Tally> = plan.tasks.iter().map(|_| Tally::new()).collect();
     let tallies = Arc::new(Mutex::new(tallies));
@@ -109,7 +124,8 @@ fn spawn_all<H: Host, F: Handle>(
     for (index, task) in plan.tasks.iter().enumerate() {
         for thread in 0..task.threads {
             let (host2, file, task2) = (host.clone(), files[task.file].clone(), task.clone());
-            let (sink, window) = (tallies.clone(), window.clone());
+            let (sink, mut window) = (tallies.clone(), window.clone());
+            window.count = counts[index][thread as usize].clone();
             let seed = plan.seed.wrapping_add(index as u64 * 1_000_003);
             let body = move || {
                 let tally = run(&*host2, &file, &task2, seed, thread, &window);
@@ -172,6 +188,21 @@ fn latency(tally: &Tally) -> Latency {
     }
 }
 
+/// Latency in microseconds at percentiles from 0 to 99.999, closer together towards the end; as far as there are enough
+/// operations for one to lie beyond.
+pub fn percentiles(latency: &Histogram<u64>) -> Vec<[f64; 2]> {
+    let beyond = |x: f64| 100.0 - 100.0 * x;
+    let coarse = (0..18).map(|i| f64::from(i) * 5.0);
+    // Ten steps to each factor of ten: 90 to 99.999.
+    let fine = (0..=40).map(|i| beyond(10f64.powf(-1.0 - f64::from(i) / 10.0)));
+    let n = latency.len() as f64;
+    coarse
+        .chain(fine)
+        .filter(|p| (1.0 - p / 100.0) * n >= 1.0 - 1e-9)
+        .map(|p| [p, latency.value_at_quantile(p / 100.0) as f64 / 1e3])
+        .collect()
+}
+
 /// The tasks' part of the report; the world fills in the rest.
 fn summary(
     plan: &Plan,
@@ -191,6 +222,7 @@ fn summary(
             ops_per_s: tally.ops as f64 / seconds,
             bytes_per_s: tally.bytes as f64 / seconds,
             latency_us: latency(tally),
+            percentiles: Some(percentiles(&tally.latency)),
         })
         .collect();
     let ops: u64 = tallies.iter().map(|t| t.ops).sum();

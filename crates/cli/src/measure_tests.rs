@@ -1,4 +1,5 @@
 use super::*;
+use crate::samples::Reading;
 use crate::scenario::load;
 use crate::world_linux::{PlainFile, ThreadHost};
 use std::os::unix::fs::FileExt;
@@ -52,10 +53,16 @@ fn every_kind_runs_and_stays_within_its_file() {
         .map(|f| PlainFile::open(f, 4096).unwrap())
         .collect();
     let mut calls = 0u64;
-    let report = measure(&plan, &Arc::new(ThreadHost::new()), &files, || {
-        calls += 1;
-        Counters::from([("calls".to_string(), calls * 10)])
-    })
+    let report = measure(
+        &plan,
+        &Arc::new(ThreadHost::new()),
+        &files,
+        || {
+            calls += 1;
+            Counters::from([("calls".to_string(), calls * 10)])
+        },
+        Arc::new(Reading::default),
+    )
     .unwrap();
     assert_eq!(report.tasks.len(), 8);
     for task in &report.tasks {
@@ -65,6 +72,12 @@ fn every_kind_runs_and_stays_within_its_file() {
             l.p50 > 0.0 && l.p50 <= l.p99 && l.p99 <= l.p999 && l.p9999 <= l.max,
             "{l:?}"
         );
+        let curve = task.percentiles.as_ref().unwrap();
+        assert!(
+            curve.is_sorted_by(|a, b| a[0] < b[0] && a[1] <= b[1]),
+            "{curve:?}"
+        );
+        assert!(curve.contains(&[50.0, l.p50]), "{curve:?}");
     }
     let fresh = report.tasks.last().unwrap();
     assert!(fresh.ops <= 26, "rate 200/s over 120 ms, got {}", fresh.ops);
@@ -73,6 +86,15 @@ fn every_kind_runs_and_stays_within_its_file() {
         "the difference of two snapshots"
     );
     assert!(report.ops_per_s >= report.ops_per_s_with_sync);
+    let samples = report.samples.as_ref().unwrap();
+    assert!(samples.t_s.is_sorted() && samples.t_s[0] < 0.0 && samples.t_s.len() > 10);
+    for task in &report.tasks {
+        assert!(
+            samples.ops[&task.name].iter().sum::<u64>() > 0,
+            "{}",
+            task.name
+        );
+    }
     for file in &plan.files {
         assert_eq!(
             std::fs::metadata(&file.path).unwrap().len(),
@@ -98,6 +120,13 @@ fn a_task_that_fails_fails_the_arm_with_its_name() {
     // Shorter than the plan says: reads beyond its end come back short.
     std::fs::write(&plan.files[0].path, b"short").unwrap();
     let file = PlainFile::open(&plan.files[0], 4096).unwrap();
-    let e = measure(&plan, &Arc::new(ThreadHost::new()), &[file], Counters::new).unwrap_err();
+    let e = measure(
+        &plan,
+        &Arc::new(ThreadHost::new()),
+        &[file],
+        Counters::new,
+        Arc::new(Reading::default),
+    )
+    .unwrap_err();
     assert!(e.message.contains("task reader"), "{e}");
 }

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::error::{CliError, Result};
+use crate::measure::percentiles;
 use crate::plan::Plan;
 use crate::report::{ArmReport, Latency, TaskReport};
 use crate::rng::Rng;
@@ -215,6 +216,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
                 p9999: us(0.9999),
                 max: done.latency.max() as f64 / 1e3,
             },
+            percentiles: Some(percentiles(&done.latency)),
         }],
         ops_per_s,
         ops_per_s_with_sync: ops as f64 / (done.seconds + done.sync_s),

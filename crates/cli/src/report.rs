@@ -1,5 +1,6 @@
 //! What a run found out, in the shape of `--json`.
 
+use crate::samples::{Limits, Samples};
 use crate::units::{show_bytes, show_count};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -49,6 +50,12 @@ pub struct ArmReport {
     /// The lab's own speed; absent unless asked for, as it differs from run to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub real: Option<Real>,
+    /// Memory, writers and waits over time; absent unless asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<Samples>,
+    /// The lines that its memory is held against; absent unless samples are asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
 }
 
 /// How fast the lab itself was, in real time.
@@ -93,6 +100,9 @@ pub struct TaskReport {
     pub bytes_per_s: f64,
     /// Latency in microseconds.
     pub latency_us: Latency,
+    /// Pairs of a percentile (0 to 99.999) and its latency in microseconds; absent unless samples are asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percentiles: Option<Vec<[f64; 2]>>,
 }
 
 /// Latency of one operation in microseconds.
@@ -137,6 +147,14 @@ pub struct Written {
 }
 
 impl ArmReport {
+    /// Leaves out what `--samples` asks for.
+    pub fn drop_samples(&mut self) {
+        (self.samples, self.limits) = (None, None);
+        for task in &mut self.tasks {
+            task.percentiles = None;
+        }
+    }
+
     /// As people read it.
     pub fn title(&self) -> String {
         format!("{} {}", self.world, self.preset)
@@ -243,6 +261,38 @@ mod tests {
                 "peak_rss_bytes",
                 "checks"
             ])
+        );
+        let mut with_samples = ArmReport {
+            tasks: vec![TaskReport {
+                percentiles: Some(vec![[50.0, 1.5]]),
+                ..TaskReport::default()
+            }],
+            samples: Some(Samples::default()),
+            limits: Some(Limits::default()),
+            ..ArmReport::default()
+        };
+        let v_samples = serde_json::to_value(&with_samples).unwrap();
+        assert_eq!(
+            keys(&v_samples["samples"]),
+            sorted(vec!["t_s", "frames", "lists", "counts", "ops"])
+        );
+        assert_eq!(
+            keys(&v_samples["limits"]),
+            sorted(vec![
+                "page_bytes",
+                "frames",
+                "watermark_min",
+                "watermark_low",
+                "watermark_high",
+                "dirty_background",
+                "dirty_limit"
+            ])
+        );
+        assert_eq!(v_samples["tasks"][0]["percentiles"][0][1], 1.5);
+        with_samples.drop_samples();
+        assert_eq!(
+            keys(&serde_json::to_value(&with_samples).unwrap()),
+            keys(&v["arms"][0])
         );
         let back: Report = serde_json::from_value(v).unwrap();
         assert_eq!(back, report);

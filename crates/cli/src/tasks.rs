@@ -4,6 +4,7 @@
 
 use crate::plan::PlanTask;
 use crate::rng::{Rng, Scatter, Zipf};
+use crate::samples::OpCount;
 use crate::scenario::Kind;
 use crate::target::{Handle, Host, OpError};
 use hdrhistogram::Histogram;
@@ -23,6 +24,8 @@ pub struct Window {
     pub end: Nanos,
     /// Measured operations that all tasks together have left; then they end.
     pub ops: Option<Arc<AtomicU64>>,
+    /// Where the thread counts what it does, settling included.
+    pub count: Arc<OpCount>,
 }
 
 impl Window {
@@ -224,6 +227,9 @@ pub fn run<H: Host, F: Handle>(
         }
         let result = body.step();
         let end = host.now();
+        if result.is_ok() {
+            window.count.add();
+        }
         match result {
             Ok(bytes) if measured => {
                 tally.ops += 1;

@@ -95,7 +95,8 @@ fn on_engine(plan: &Plan, world: &Arc<LabWorld>, devices: &[Arc<RamDevice>]) -> 
         .map(open)
         .collect::<std::result::Result<Vec<_>, _>>();
     let files = files.map_err(|e| failed(plan, "open", &e))?;
-    let report = engine_arm::run(plan, world, &files, || engine.stats())?;
+    let sampled = engine.clone();
+    let report = engine_arm::run(plan, world, &files, move || sampled.stats())?;
     drop(files);
     engine.close().map_err(|e| failed(plan, "close", &e))?;
     Ok(report)

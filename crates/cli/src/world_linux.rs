@@ -8,6 +8,7 @@ use crate::linux::trace::{Trace, TraceSums};
 use crate::measure::{Counters, measure};
 use crate::plan::{Plan, PlanFile};
 use crate::report::ArmReport;
+use crate::samples::Reading;
 use crate::target::{Handle, Host, OpError, TaskStall};
 use highwater_engine::world::{Nanos, TaskBody};
 use std::fs::{File, OpenOptions};
@@ -212,7 +213,9 @@ pub fn run(plan: &Plan, trace_dir: Option<&Path>) -> Result<ArmReport> {
     let mut trace = trace_dir.map(Trace::attach).transpose()?;
     let mut sums = TraceSums::default();
     let mut calls = 0;
-    let mut report = measure(plan, &Arc::new(ThreadHost::new()), &files, || {
+    let (sampled, memory) = (group.clone(), plan.memory);
+    let probe = Arc::new(move || Reading::of_cgroup(&sampled.stat(), memory));
+    let snapshot = || {
         calls += 1;
         if let Some(trace) = &mut trace {
             match calls {
@@ -221,7 +224,9 @@ pub fn run(plan: &Plan, trace_dir: Option<&Path>) -> Result<ArmReport> {
             }
         }
         counters(&group)
-    })?;
+    };
+    let host = Arc::new(ThreadHost::new());
+    let mut report = measure(plan, &host, &files, snapshot, probe)?;
     fill(&mut report, trace.is_some().then_some(&sums));
     report.idle_rss_bytes = idle + own;
     report.peak_rss_bytes = group.peak();

@@ -84,7 +84,8 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         );
     }
     let world = cache.engine().world().clone();
-    let mut report = engine_arm::run(plan, &world, &files, || cache.stats())?;
+    let engine = cache.engine().clone();
+    let mut report = engine_arm::run(plan, &world, &files, move || engine.stats())?;
     drop(files);
     cache.close().map_err(|e| failed(plan, "close", &e))?;
     report.peak_rss_bytes = status_bytes("VmHWM");

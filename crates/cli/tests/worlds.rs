@@ -223,3 +223,40 @@ fn operations_end_a_run_on_real_files() {
     let ops: u64 = tasks.iter().map(|t| t["ops"].as_u64().unwrap()).sum();
     assert_eq!(ops, 3_000);
 }
+
+/// What `--samples` adds holds together, and what runs is the same without it.
+#[test]
+fn samples_sum_to_all_frames_and_change_nothing() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let lab = ["--world", "lab", "--seed", "5", "--duration", "100ms"];
+    let plain = json(&run(dir.path(), &lab));
+    let mut sampled = json(&run(dir.path(), &[&lab[..], &["--samples"]].concat()));
+    for arm in sampled["arms"].as_array_mut().unwrap() {
+        let arm = arm.as_object_mut().unwrap();
+        let (samples, limits) = (arm["samples"].take(), arm["limits"].take());
+        arm.remove("samples");
+        arm.remove("limits");
+        let n = samples["t_s"].as_array().unwrap().len();
+        assert!(n >= 200, "{n} samples");
+        let frames = limits["frames"].as_u64().unwrap();
+        let low = limits["watermark_low"].as_u64().unwrap();
+        assert!(low > limits["watermark_min"].as_u64().unwrap() && low < frames / 4);
+        assert!(limits["dirty_background"].as_u64() < limits["dirty_limit"].as_u64());
+        let states = samples["frames"].as_object().unwrap();
+        assert_eq!(states.len(), 6);
+        for i in 0..n {
+            let sum: u64 = states.values().map(|s| s[i].as_u64().unwrap()).sum();
+            assert_eq!(sum, frames, "sample {i}");
+        }
+        let dirty = samples["frames"]["dirty"].as_array().unwrap();
+        assert!(
+            dirty.iter().any(|d| d.as_u64() > Some(0)),
+            "pages were dirty"
+        );
+        for task in arm["tasks"].as_array_mut().unwrap() {
+            let curve = task.as_object_mut().unwrap().remove("percentiles").unwrap();
+            assert!(curve.as_array().unwrap().len() > 10);
+        }
+    }
+    assert_eq!(plain, sampled);
+}
