@@ -34,6 +34,7 @@ Examples:
   highwater run zipf-mix --world lab --ghost --memory 64GiB --ops 10000000
                                               a machine larger than this one
   highwater run rfc --world lab --device hdd-7200
+  highwater run all --world os,lab --repeat 3 every scenario, with the lab's predictions beside what was measured
   highwater scenario show rfc > mine.toml     then: highwater run mine.toml
   highwater run rfc --json - | jq '.arms[] | {preset, stall_s}'
 
@@ -117,7 +118,7 @@ pub enum DeviceCommand {
 /// Arguments of `run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// A built-in scenario's name (`highwater scenarios` lists them), or the path of a TOML file
+    /// A built-in scenario's name (`highwater scenarios` lists them), all of them with `all`, or the path of a TOML file
     #[arg(default_value = "rfc")]
     pub scenario: String,
     /// Where it runs: os, lab, linux, with commas between
@@ -151,6 +152,9 @@ pub struct RunArgs {
     /// Add rows of raw random O_DIRECT writes at queue depths 32, 128 and 256
     #[arg(long)]
     pub raw: bool,
+    /// Run each arm so often, in turns with the others; the lab, whose numbers are the same each time, runs once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: u32,
     /// Everything shared with `matrix`
     #[command(flatten)]
     pub common: Common,
@@ -236,6 +240,7 @@ impl Default for RunArgs {
             cpus: None,
             real_time: false,
             raw: false,
+            repeat: 1,
             common: Common {
                 dir: None,
                 device: None,

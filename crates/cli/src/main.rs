@@ -3,6 +3,7 @@
 //! A parent process owns what must be cleaned up (files, cgroup, loop device, sysctls); each arm runs in a child of its
 //! own (`run-arm`), so that peaks of memory and failures do not leak from one arm into the next.
 
+mod all;
 mod args;
 mod child;
 mod cleanup;
@@ -17,6 +18,7 @@ mod measure;
 mod parent;
 mod place;
 mod plan;
+mod predict;
 mod raw;
 mod report;
 mod rng;
@@ -199,7 +201,27 @@ fn set_device(
 }
 
 fn run(args: &RunArgs) -> Result<()> {
-    let mut scenario = adjusted(&args.scenario, args.memory, args.duration)?;
+    if args.scenario == all::NAME {
+        return all::run(args);
+    }
+    let report = run_scenario(args, &args.scenario)?;
+    let mut table = columns::table(&report).render(WIDTH);
+    let predictions = predict::predictions(&report);
+    let text = predict::table(&[(&report, &predictions)], WIDTH);
+    if !text.is_empty() {
+        table.push('\n');
+        table.push_str(&text);
+    }
+    let json = predict::Published {
+        report: &for_json(&report, &args.common),
+        predictions: &predictions,
+    };
+    publish_as(&report, &json, &args.common, &table)
+}
+
+/// Runs the arms of one scenario.
+fn run_scenario(args: &RunArgs, name: &str) -> Result<Report> {
+    let mut scenario = adjusted(name, args.memory, args.duration)?;
     let worlds = WorldName::parse_list(&args.world)?;
     adjust_lab(args, &worlds, &mut scenario)?;
     set_device(&mut scenario, &args.common, &worlds)?;
@@ -232,17 +254,35 @@ fn run(args: &RunArgs) -> Result<()> {
         dir: args.common.dir.clone(),
         seed: args.common.seed,
         real_time: args.real_time,
+        repeat: args.repeat,
     };
-    let report = parent::run(scenario, &arms, &options)?;
-    publish(
-        &report,
-        &args.common,
-        &columns::table(&report).render(WIDTH),
-    )
+    parent::run(scenario, &arms, &options)
 }
 
 /// The table, the sentences, the next command; JSON where asked for.
 fn publish(report: &Report, common: &Common, table: &str) -> Result<()> {
+    publish_as(report, &for_json(report, common), common, table)
+}
+
+/// The report as JSON has it: without samples, unless they are asked for.
+fn for_json(report: &Report, common: &Common) -> Report {
+    let mut report = report.clone();
+    if !common.samples {
+        report
+            .arms
+            .iter_mut()
+            .for_each(report::ArmReport::drop_samples);
+    }
+    report
+}
+
+/// As `publish`, with `json` as the JSON.
+fn publish_as(
+    report: &Report,
+    json: &impl serde::Serialize,
+    common: &Common,
+    table: &str,
+) -> Result<()> {
     let mut text = format!(
         "\n{}, memory {}\n\n{table}\n",
         report.scenario,
@@ -253,18 +293,16 @@ fn publish(report: &Report, common: &Common, table: &str) -> Result<()> {
         text.push('\n');
     }
     text.push_str(&format!("\nNext: {}\n", sentences::next_command(report)));
+    write_out(&text, json, common)
+}
+
+/// The text to standard output; JSON where asked for.
+fn write_out(text: &str, json: &impl serde::Serialize, common: &Common) -> Result<()> {
     let Some(path) = &common.json else {
-        print(&text);
+        print(text);
         return Ok(());
     };
-    let mut report = report.clone();
-    if !common.samples {
-        report
-            .arms
-            .iter_mut()
-            .for_each(report::ArmReport::drop_samples);
-    }
-    let json = serde_json::to_string_pretty(&report)
+    let json = serde_json::to_string_pretty(json)
         .map_err(|e| CliError::failed(e.to_string(), "report this as a bug"))?;
     if path.as_os_str() == "-" {
         // JSON alone on standard output, so that it can be piped.
@@ -273,7 +311,7 @@ fn publish(report: &Report, common: &Common, table: &str) -> Result<()> {
         print("\n");
         return Ok(());
     }
-    print(&text);
+    print(text);
     std::fs::write(path, json + "\n").map_err(|e| {
         CliError::os(
             path.display(),

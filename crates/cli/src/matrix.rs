@@ -65,6 +65,7 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
         dir: args.common.dir.clone(),
         seed: args.common.seed,
         real_time: false,
+        repeat: 1,
     };
     let report = parent::run(scenario, &arms(world), &options)?;
     let text = format!(

@@ -27,6 +27,17 @@ pub struct Options {
     pub seed: u64,
     /// Keep what depends on the speed of this machine in the lab's reports.
     pub real_time: bool,
+    /// How often each arm runs; the lab's, whose numbers are the same each time, runs once.
+    pub repeat: u32,
+}
+
+/// Which arm runs when: the arms one after the other, `repeat` times around, so that a slow minute of the machine does
+/// not meet all runs of one arm.
+fn turns(arms: &[Arm], repeat: u32) -> Vec<usize> {
+    let again = |round: u32, i: usize| round == 0 || arms[i].world != WorldName::Lab;
+    (0..repeat.max(1))
+        .flat_map(|round| (0..arms.len()).filter(move |&i| again(round, i)))
+        .collect()
 }
 
 /// Runs `arms` one after the other.
@@ -47,10 +58,13 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
         arms: Vec::new(),
     };
     let mut skipped = None;
-    for (index, arm) in arms.iter().enumerate() {
+    let turns = turns(arms, options.repeat);
+    let mut done_by: Vec<(usize, ArmReport)> = Vec::new();
+    for (turn, &index) in turns.iter().enumerate() {
+        let arm = &arms[index];
         let mut plan = Plan::new(&scenario, arm.clone(), dir);
         plan.seed = options.seed;
-        let progress = Progress::new(index, arms.len(), arm, &plan);
+        let progress = Progress::new(turn, turns.len(), arm, &plan);
         let result = run_arm(plan, &progress);
         crate::cleanup::wait_if_ending();
         match result {
@@ -59,7 +73,7 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
                 if !options.real_time {
                     done.real = None;
                 }
-                report.arms.push(done);
+                done_by.push((index, done));
             }
             Err(e) if arm.world == WorldName::Linux && arms.len() > 1 => {
                 progress.give_up();
@@ -72,6 +86,9 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
             }
         }
     }
+    // Rows of one arm lie together.
+    done_by.sort_by_key(|(index, _)| *index);
+    report.arms = done_by.into_iter().map(|(_, done)| done).collect();
     match (report.arms.is_empty(), skipped) {
         (true, Some(e)) => Err(e),
         _ => Ok(report),
@@ -279,6 +296,18 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::find;
+    use highwater_engine::Preset;
+
+    #[test]
+    fn repeats_are_interleaved_and_the_lab_runs_once() {
+        let worlds = [WorldName::Os, WorldName::Lab];
+        let presets = [Preset::V3_2, Preset::V6_16];
+        let scenario = find("fits").unwrap();
+        let arms = crate::plan::arms(&scenario, &worlds, &presets, false, false);
+        assert_eq!(turns(&arms, 1), [0, 1, 2, 3]);
+        assert_eq!(turns(&arms, 3), [0, 1, 2, 3, 0, 1, 0, 1]);
+    }
 
     #[test]
     fn a_child_s_remedy_is_passed_on() {

@@ -1,0 +1,68 @@
+//! `highwater run all`: every built-in scenario, one after the other.
+
+use crate::args::RunArgs;
+use crate::columns;
+use crate::error::{CliError, Result};
+use crate::predict::{self, Prediction, Published};
+use crate::report::Report;
+use crate::scenario::BUILTIN;
+use crate::sentences;
+use crate::units::show_bytes;
+use crate::{WIDTH, for_json, run_scenario, write_out};
+
+/// What `run` calls all scenarios.
+pub const NAME: &str = "all";
+
+/// Runs them; a table for each, and one of all predictions at the end.
+///
+/// # Errors
+/// The first scenario that fails, with its name.
+pub fn run(args: &RunArgs) -> Result<()> {
+    if args.raw {
+        return Err(CliError::usage(
+            "--raw writes at random, and some scenarios have no writer",
+            "highwater run random-write --raw",
+        ));
+    }
+    let mut reports = Vec::new();
+    for (name, _) in BUILTIN {
+        let report = run_scenario(args, name).map_err(|mut e| {
+            e.message = format!("{name}: {}", e.message);
+            e
+        })?;
+        reports.push(report);
+    }
+    let predictions: Vec<Vec<Prediction>> = reports.iter().map(predict::predictions).collect();
+    let pairs: Vec<(&Report, &[Prediction])> = reports
+        .iter()
+        .zip(predictions.iter().map(Vec::as_slice))
+        .collect();
+    let mut text = String::new();
+    for report in &reports {
+        text.push_str(&format!(
+            "\n{}, memory {}\n\n{}\n",
+            report.scenario,
+            show_bytes(report.memory_bytes),
+            columns::table(report).render(WIDTH)
+        ));
+        for sentence in sentences::sentences(report) {
+            text.push_str(&sentence);
+            text.push('\n');
+        }
+    }
+    let table = predict::table(&pairs, WIDTH);
+    if !table.is_empty() {
+        text.push('\n');
+        text.push_str(&table);
+    }
+    let bare: Vec<Report> = reports.iter().map(|r| for_json(r, &args.common)).collect();
+    let json: Vec<Published> = bare
+        .iter()
+        .zip(&predictions)
+        .map(|(report, predictions)| Published {
+            report,
+            predictions,
+        })
+        .collect();
+    write_out(&text, &json, &args.common)
+}

@@ -1,0 +1,332 @@
+//! What the lab predicted beside what the OS world measured: throughput, p99 and pages written, each with a verdict.
+//!
+//! The OS world's figure is the median of its runs, with the lowest and the highest as its spread. A prediction is
+//! within 25 % of the median, or within the spread, or missed; nothing is left out.
+//!
+//! **Method.** The cost table and the device's profile are frozen before the predictions. `HELD_OUT` scenarios and budgets
+//! other than 64 MiB are not looked at while tables or models are worked on; the table marks them.
+
+use crate::report::{ArmReport, Report};
+use crate::table::{Group, Table};
+use crate::units::{show_count, show_us};
+use serde::Serialize;
+
+/// Scenarios that no table and no model was fitted to.
+const HELD_OUT: [&str; 2] = ["zipf-mix", "slow-disk"];
+/// A prediction may be off by this share of the OS world's median.
+const TOLERANCE: f64 = 0.25;
+
+/// A report as JSON has it: with its predictions, if there are any.
+#[derive(Debug, Serialize)]
+pub struct Published<'a> {
+    /// The report's own names.
+    #[serde(flatten)]
+    pub report: &'a Report,
+    /// What the lab predicted.
+    #[serde(skip_serializing_if = "<[Prediction]>::is_empty")]
+    pub predictions: &'a [Prediction],
+}
+
+/// How good a prediction was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// At most a quarter off the median.
+    #[serde(rename = "within-25-percent")]
+    Within,
+    /// Further off, but between the lowest and the highest run.
+    WithinSpread,
+    /// Neither.
+    Missed,
+}
+
+impl Verdict {
+    fn name(self) -> &'static str {
+        match self {
+            Verdict::Within => "within 25 %",
+            Verdict::WithinSpread => "in the spread",
+            Verdict::Missed => "missed",
+        }
+    }
+}
+
+/// One figure of one preset.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Prediction {
+    /// The preset, or the arm's label.
+    pub preset: String,
+    /// `ops_per_s` (all tasks), `p99_us` (of the task below), `written_pages` (by anyone, in the measured time).
+    pub metric: &'static str,
+    /// The task with the highest p99 in the OS world; null for the other figures.
+    pub task: Option<String>,
+    /// The OS world's median.
+    pub os_median: f64,
+    /// Its lowest run.
+    pub os_min: f64,
+    /// Its highest run.
+    pub os_max: f64,
+    /// How many runs.
+    pub os_runs: usize,
+    /// What the lab says.
+    pub lab: f64,
+    /// `lab / os_median`; null where the OS world has none.
+    pub ratio: Option<f64>,
+    /// How good that is.
+    pub verdict: Verdict,
+}
+
+impl Prediction {
+    fn new(
+        preset: &str,
+        metric: &'static str,
+        task: Option<&str>,
+        os: &[f64],
+        lab: f64,
+    ) -> Prediction {
+        let mut sorted = os.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let (min, max) = (sorted[0], sorted[sorted.len() - 1]);
+        let median = median(&sorted);
+        let within = (lab - median).abs() <= TOLERANCE * median;
+        Prediction {
+            preset: preset.to_string(),
+            metric,
+            task: task.map(str::to_string),
+            os_median: median,
+            os_min: min,
+            os_max: max,
+            os_runs: sorted.len(),
+            lab,
+            ratio: (median > 0.0).then(|| lab / median),
+            verdict: match () {
+                () if within => Verdict::Within,
+                () if (min..=max).contains(&lab) => Verdict::WithinSpread,
+                () => Verdict::Missed,
+            },
+        }
+    }
+}
+
+/// The median of a sorted list that is not empty: of two in the middle, their mean.
+fn median(sorted: &[f64]) -> f64 {
+    let n = sorted.len();
+    (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
+}
+
+/// Pages written by anyone.
+fn written(arm: &ArmReport) -> f64 {
+    let w = arm.written_pages;
+    [w.direct, w.kswapd, w.flusher, w.writer, w.sync]
+        .into_iter()
+        .flatten()
+        .sum::<u64>() as f64
+}
+
+fn p99_of(arm: &ArmReport, task: &str) -> f64 {
+    let task = arm.tasks.iter().find(|t| t.name == task);
+    task.map_or(0.0, |t| t.latency_us.p99)
+}
+
+/// The task whose p99 is the highest, by the median of `arms`.
+fn worst_task<'a>(arms: &[&'a ArmReport]) -> Option<&'a str> {
+    let median_of = |name: &str| {
+        let mut all: Vec<f64> = arms.iter().map(|a| p99_of(a, name)).collect();
+        all.sort_by(f64::total_cmp);
+        median(&all)
+    };
+    let first = arms.first()?;
+    first
+        .tasks
+        .iter()
+        .map(|t| (t.name.as_str(), median_of(&t.name)))
+        .max_by(|a, b| a.1.total_cmp(&b.1))
+        .map(|(name, _)| name)
+}
+
+/// The predictions of a report: of every preset that ran in both worlds.
+pub fn predictions(report: &Report) -> Vec<Prediction> {
+    let mut all = Vec::new();
+    for lab in report.arms.iter().filter(|a| a.world == "lab") {
+        let os: Vec<&ArmReport> = report
+            .arms
+            .iter()
+            .filter(|a| a.world == "os" && a.preset == lab.preset)
+            .collect();
+        if os.is_empty() {
+            continue;
+        }
+        let mut add = |metric, task: Option<&str>, of: &dyn Fn(&ArmReport) -> f64| {
+            let measured: Vec<f64> = os.iter().map(|a| of(a)).collect();
+            all.push(Prediction::new(
+                &lab.preset,
+                metric,
+                task,
+                &measured,
+                of(lab),
+            ));
+        };
+        add("ops_per_s", None, &|a| a.ops_per_s);
+        if let Some(task) = worst_task(&os) {
+            add("p99_us", Some(task), &|a| p99_of(a, task));
+        }
+        add("written_pages", None, &written);
+    }
+    all
+}
+
+/// As the metric's unit has it.
+fn show(metric: &str, v: f64) -> String {
+    match metric {
+        "p99_us" => show_us(v),
+        _ => show_count(v.round() as u64),
+    }
+}
+
+/// The table of all predictions, and the count of verdicts below it; empty without predictions.
+pub fn table(reports: &[(&Report, &[Prediction])], width: usize) -> String {
+    let mut table = Table {
+        corner: "scenario, preset".into(),
+        groups: vec![Group {
+            title: "prediction: the lab against the OS world".into(),
+            columns: [
+                "figure",
+                "os",
+                "os min..max",
+                "runs",
+                "lab",
+                "lab/os",
+                "verdict",
+            ]
+            .map(String::from)
+            .to_vec(),
+        }],
+        ..Table::default()
+    };
+    let mut counts = [0usize; 3];
+    for (report, predictions) in reports {
+        let held = HELD_OUT.contains(&report.scenario.as_str());
+        for p in *predictions {
+            let mark = if held { " *" } else { "" };
+            table
+                .labels
+                .push(format!("{}{mark}, {}", report.scenario, p.preset));
+            let task = p
+                .task
+                .as_ref()
+                .map_or(String::new(), |t| format!(" of {t}"));
+            table.cells.push(vec![
+                match p.metric {
+                    "ops_per_s" => "ops/s".into(),
+                    "p99_us" => format!("p99{task}"),
+                    _ => "pages written".into(),
+                },
+                show(p.metric, p.os_median),
+                format!("{}..{}", show(p.metric, p.os_min), show(p.metric, p.os_max)),
+                p.os_runs.to_string(),
+                show(p.metric, p.lab),
+                p.ratio.map_or("-".into(), |r| format!("{r:.2}")),
+                p.verdict.name().into(),
+            ]);
+            counts[p.verdict as usize] += 1;
+        }
+    }
+    if table.labels.is_empty() {
+        return String::new();
+    }
+    let [within, spread, missed] = counts;
+    format!(
+        "{}\n{within} within 25 % of the median, {spread} in the spread, {missed} missed, of {}. \
+         * held out: no table and no model was fitted to it.\n",
+        table.render(width),
+        within + spread + missed,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Latency, TaskReport, Written};
+
+    fn arm(world: &str, preset: &str, ops: f64, p99: [f64; 2], pages: u64) -> ArmReport {
+        let task = |(name, p99): (&str, f64)| TaskReport {
+            name: name.into(),
+            latency_us: Latency {
+                p99,
+                ..Latency::default()
+            },
+            ..TaskReport::default()
+        };
+        ArmReport {
+            world: world.into(),
+            preset: preset.into(),
+            ops_per_s: ops,
+            tasks: [("read", p99[0]), ("write", p99[1])].map(task).to_vec(),
+            written_pages: Written {
+                flusher: Some(pages),
+                kswapd: Some(1),
+                ..Written::default()
+            },
+            ..ArmReport::default()
+        }
+    }
+
+    fn report() -> Report {
+        Report {
+            scenario: "zipf-mix".into(),
+            memory_bytes: 1,
+            arms: vec![
+                arm("os", "3.2", 100.0, [9.0, 50.0], 99),
+                arm("os", "3.2", 300.0, [9.0, 70.0], 199),
+                arm("os", "3.2", 110.0, [900.0, 60.0], 149),
+                arm("os", "6.16", 1.0, [1.0, 1.0], 1),
+                arm("lab", "3.2", 250.0, [1000.0, 61.0], 999),
+                arm("lab", "2.6.35", 1.0, [1.0, 1.0], 1),
+            ],
+        }
+    }
+
+    #[test]
+    fn each_figure_has_its_median_spread_and_verdict() {
+        let p = predictions(&report());
+        assert_eq!(p.len(), 3, "presets of one world alone predict nothing");
+        let of = |i: usize| (p[i].metric, p[i].os_median, p[i].verdict);
+        // 250 is 2.3 x the median, but a run was at 300.
+        assert_eq!(of(0), ("ops_per_s", 110.0, Verdict::WithinSpread));
+        // The median decides which task is worst: one run's outlier does not.
+        assert_eq!(p[1].task.as_deref(), Some("write"));
+        assert_eq!(of(1), ("p99_us", 60.0, Verdict::Within));
+        assert_eq!(of(2), ("written_pages", 150.0, Verdict::Missed));
+        assert_eq!((p[2].os_min, p[2].os_max), (100.0, 200.0));
+        assert_eq!(p[2].lab, 1000.0);
+    }
+
+    #[test]
+    fn bounds_count_as_within() {
+        let verdict = |os: &[f64], lab| Prediction::new("a", "ops_per_s", None, os, lab).verdict;
+        assert_eq!(verdict(&[100.0], 125.0), Verdict::Within);
+        assert_eq!(verdict(&[100.0], 75.0), Verdict::Within);
+        assert_eq!(verdict(&[100.0], 126.0), Verdict::Missed);
+        assert_eq!(
+            verdict(&[100.0, 100.0, 140.0], 140.0),
+            Verdict::WithinSpread
+        );
+        // Nothing written, and nothing predicted.
+        assert_eq!(verdict(&[0.0], 0.0), Verdict::Within);
+        assert_eq!(verdict(&[0.0], 1.0), Verdict::Missed);
+        assert_eq!(median(&[1.0, 2.0, 4.0, 8.0]), 3.0);
+    }
+
+    #[test]
+    fn the_table_keeps_losing_rows_and_marks_the_held_out() {
+        let report = report();
+        let text = table(&[(&report, &predictions(&report))], 160);
+        assert!(text.contains("zipf-mix *, 3.2"), "{text}");
+        assert!(text.contains("p99 of write"), "{text}");
+        assert!(text.contains("missed"), "{text}");
+        assert!(
+            text.contains("1 within 25 % of the median, 1 in the spread, 1 missed, of 3"),
+            "{text}"
+        );
+        assert_eq!(table(&[(&report, &[])], 160), "");
+    }
+}

@@ -1,0 +1,107 @@
+//! Every scenario in one run, predictions beside measurements, and the lab's reports byte for byte.
+
+use serde_json::Value;
+use std::process::{Command, Output};
+
+fn highwater(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_highwater"))
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+fn ok(args: &[&str]) -> Output {
+    let o = highwater(args);
+    let err = String::from_utf8_lossy(&o.stderr);
+    assert!(o.status.success(), "{args:?}: {err}");
+    o
+}
+
+#[test]
+fn two_runs_of_one_seed_are_identical_to_the_byte() {
+    let run = |seed: &str| {
+        let args = "run rfc --world lab --memory 8MiB --duration 60ms --json - --seed";
+        let mut args: Vec<&str> = args.split(' ').collect();
+        args.push(seed);
+        ok(&args).stdout
+    };
+    let (first, second) = (run("7"), run("7"));
+    assert!(first.len() > 5_000, "five presets are reported");
+    assert!(first == second, "nothing is left out of the comparison");
+    assert!(first != run("8"), "the seed reaches the numbers");
+}
+
+#[test]
+fn all_scenarios_are_a_list_of_reports() {
+    let args = "run all --world lab --memory 8MiB --duration 50ms --preset highwater --json -";
+    let o = ok(&args.split(' ').collect::<Vec<_>>());
+    let list: Value = serde_json::from_slice(&o.stdout).unwrap();
+    let names: Vec<&str> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r["scenario"].as_str().unwrap())
+        .collect();
+    let listed = String::from_utf8(ok(&["scenarios"]).stdout).unwrap();
+    let listed: Vec<&str> = listed
+        .lines()
+        .take_while(|l| !l.is_empty())
+        .map(|l| l.split_whitespace().next().unwrap())
+        .collect();
+    assert_eq!(names, listed);
+    assert!(list[0].get("predictions").is_none(), "nothing was measured");
+    let table = String::from_utf8_lossy(&o.stderr).into_owned();
+    for name in names {
+        assert!(
+            table.contains(&format!("{name}, memory 8 MiB")),
+            "{name}: {table}"
+        );
+    }
+}
+
+#[test]
+fn predictions_stand_beside_what_was_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().to_str().unwrap();
+    let args = "run fits --world os,lab --preset 6.16 --memory 8MiB --duration 100ms --repeat 3 --json - --dir";
+    let mut args: Vec<&str> = args.split(' ').collect();
+    args.push(dir);
+    let o = ok(&args);
+    let report: Value = serde_json::from_slice(&o.stdout).unwrap();
+    let worlds: Vec<&str> = report["arms"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| a["world"].as_str().unwrap())
+        .collect();
+    assert_eq!(worlds, ["os", "os", "os", "lab"]);
+    let predictions = report["predictions"].as_array().unwrap();
+    let metrics: Vec<&str> = predictions
+        .iter()
+        .map(|p| p["metric"].as_str().unwrap())
+        .collect();
+    assert_eq!(metrics, ["ops_per_s", "p99_us", "written_pages"]);
+    let ops = &predictions[0];
+    assert_eq!(ops["os_runs"], 3);
+    let of = |name: &str| ops[name].as_f64().unwrap();
+    assert!(of("os_min") <= of("os_median") && of("os_median") <= of("os_max"));
+    assert_eq!(of("ratio"), of("lab") / of("os_median"));
+    let text = String::from_utf8_lossy(&o.stderr).into_owned();
+    assert!(
+        text.contains("prediction: the lab against the OS world"),
+        "{text}"
+    );
+}
+
+#[test]
+fn bad_input_names_its_remedy() {
+    for (args, word) in [
+        ("run all --raw", "random-write --raw"),
+        ("run rfc --repeat 0", "--repeat"),
+    ] {
+        let o = highwater(&args.split(' ').collect::<Vec<_>>());
+        assert_eq!(o.status.code(), Some(2), "{args}");
+        let err = String::from_utf8_lossy(&o.stderr).into_owned();
+        assert!(err.contains(word), "{args}: {err}");
+    }
+}
