@@ -35,6 +35,7 @@ Examples:
                                               a machine larger than this one
   highwater run rfc --world lab --device hdd-7200
   highwater run all --world os,lab --repeat 3 every scenario, with the lab's predictions beside what was measured
+  highwater probe . --out mine.toml           then: highwater run rfc --world os,lab --device mine.toml
   highwater scenario show rfc > mine.toml     then: highwater run mine.toml
   highwater run rfc --json - | jq '.arms[] | {preset, stall_s}'
 
@@ -90,6 +91,9 @@ pub enum Command {
         #[command(subcommand)]
         what: DeviceCommand,
     },
+    /// Measure a disk and write its profile for the lab
+    #[command(after_help = PROBE)]
+    Probe(ProbeArgs),
     /// Internal: one arm, its plan on standard input
     #[command(hide = true)]
     RunArm,
@@ -103,6 +107,38 @@ pub enum ScenarioCommand {
         /// A built-in scenario's name, or the path of a TOML file
         name: String,
     },
+}
+
+const PROBE: &str = "\
+Measures latency at depth 1 and by size, throughput by depth and by size, sequences, reads beside writes, and flushes,
+all with O_DIRECT; fits the lab's model `ssd`, and says for each point how well the profile predicts it.
+
+Examples:
+  highwater probe /var/tmp --out mine.toml    a temporary file there, read, written and removed
+  highwater run rfc --world os,lab --device mine.toml
+  sudo highwater probe /dev/nvme1n1           reads only
+  sudo highwater probe /dev/nvme1n1 --write   OVERWRITES the device";
+
+/// Arguments of `probe`.
+#[derive(Clone, Debug, Args)]
+pub struct ProbeArgs {
+    /// A directory (a temporary file there is measured), a file or a block device (only read, without --write)
+    pub path: PathBuf,
+    /// Write the profile to this file [default: print it]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// How long all points together take
+    #[arg(long, value_parser = parse_duration, default_value = "20s")]
+    pub duration: Duration,
+    /// The size of the temporary file in a directory
+    #[arg(long, value_parser = parse_bytes, default_value = "512MiB")]
+    pub size: u64,
+    /// Overwrite the file or block device to measure writes: what is on it is lost
+    #[arg(long)]
+    pub write: bool,
+    /// Write points and fit as JSON to a file, or to standard output with -
+    #[arg(long, value_name = "FILE|-")]
+    pub json: Option<PathBuf>,
 }
 
 /// What to do with a device.

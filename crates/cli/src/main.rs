@@ -19,6 +19,7 @@ mod parent;
 mod place;
 mod plan;
 mod predict;
+mod probe;
 mod raw;
 mod report;
 mod rng;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         Some(Command::Scenario {
             what: ScenarioCommand::Show { name },
         }) => show(&name),
+        Some(Command::Probe(args)) => probe::run(&args),
         Some(Command::Devices) => device::list().map(|text| print(&text)),
         Some(Command::Device {
             what: DeviceCommand::Show { name },

@@ -1,5 +1,5 @@
-//! The device's own bound: random `O_DIRECT` writes at a queue depth, by io_uring, or by a thread for each request where
-//! io_uring is forbidden.
+//! The device's own bound: `O_DIRECT` requests at a queue depth, by io_uring, or by a thread for each request where
+//! io_uring is forbidden. A single reader calls `pread`, as a miss of the cache does.
 #![allow(unsafe_code)]
 
 use crate::error::{CliError, Result};
@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// What to write.
+/// What to read or write.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// A file or block device.
@@ -30,6 +30,45 @@ pub struct Job {
     pub depth: u32,
     /// For how long.
     pub duration: Duration,
+    /// What, and in which order.
+    pub work: Work,
+}
+
+/// What a job does, and in which order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Work {
+    /// Reads; else writes.
+    pub read: bool,
+    /// From the start to the end and again; else at random.
+    pub sequential: bool,
+}
+
+/// Chooses where requests go.
+struct Places {
+    rng: Rng,
+    next: u64,
+    sequential: bool,
+}
+
+impl Places {
+    fn new(job: &Job, seed: u64, stream: u64) -> Places {
+        Places {
+            rng: Rng::new(seed, stream),
+            next: 0,
+            sequential: job.work.sequential,
+        }
+    }
+
+    fn offset(&mut self, job: &Job) -> u64 {
+        let places = (job.len / job.io).max(1);
+        let place = if self.sequential {
+            self.next += 1;
+            (self.next - 1) % places
+        } else {
+            self.rng.below(places)
+        };
+        job.start + place * job.io
+    }
 }
 
 /// What was written.
@@ -65,19 +104,13 @@ pub fn random(job: &Job) -> Result<Done> {
         .custom_flags(libc::O_DIRECT)
         .open(&job.path)
         .map_err(|e| CliError::os(format!("O_DIRECT {}", job.path.display()), e, remedy))?;
-    let begin = Instant::now();
-    let latency = match IoUring::new(job.depth.next_power_of_two()) {
-        Ok(ring) => by_ring(job, &file, ring),
-        Err(_) => by_threads(job, &file),
-    }
-    .map_err(|e| {
+    let (latency, seconds) = work(job, &file).map_err(|e| {
         CliError::os(
             format!("O_DIRECT write of {}", job.path.display()),
             e,
             remedy,
         )
     })?;
-    let seconds = begin.elapsed().as_secs_f64();
     let synced = Instant::now();
     file.sync_data()
         .map_err(|e| CliError::os(format!("fdatasync {}", job.path.display()), e, remedy))?;
@@ -88,12 +121,30 @@ pub fn random(job: &Job) -> Result<Done> {
     })
 }
 
+/// Runs the job on `file`, which is open for it: each request's nanoseconds, and the seconds of all.
+///
+/// # Errors
+/// What the device answers.
+pub fn work(job: &Job, file: &File) -> std::io::Result<(Histogram<u64>, f64)> {
+    let begin = Instant::now();
+    let alone = job.work.read && job.depth == 1;
+    let ring = if alone {
+        None
+    } else {
+        IoUring::new(job.depth.next_power_of_two()).ok()
+    };
+    let latency = match ring {
+        Some(ring) => by_ring(job, file, ring)?,
+        None => by_threads(job, file)?,
+    };
+    Ok((latency, begin.elapsed().as_secs_f64()))
+}
+
 fn by_ring(job: &Job, file: &File, mut ring: IoUring) -> std::io::Result<Histogram<u64>> {
     let mut latency = histogram();
     let mut space = vec![0xC3u8; job.io as usize + 4096];
-    let buf = crate::place::aligned(&mut space, job.io as usize).as_ptr();
-    let mut rng = Rng::new(u64::from(job.depth), 3);
-    let places = (job.len / job.io).max(1);
+    let buf = crate::place::aligned(&mut space, job.io as usize).as_mut_ptr();
+    let mut places = Places::new(job, u64::from(job.depth), 3);
     let begin = Instant::now();
     let mut started = vec![begin; job.depth as usize];
     let mut idle: Vec<u32> = (0..job.depth).collect();
@@ -103,13 +154,17 @@ fn by_ring(job: &Job, file: &File, mut ring: IoUring) -> std::io::Result<Histogr
         let open = begin.elapsed() < job.duration && failed.is_none();
         while open && let Some(slot) = idle.pop() {
             started[slot as usize] = Instant::now();
-            let offset = job.start + rng.below(places) * job.io;
-            let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), buf, job.io as u32)
-                .offset(offset)
-                .build()
-                .user_data(u64::from(slot));
-            // SAFETY: `space` and `file` outlive every request: the loop ends only when none is in flight, and nobody
-            // writes to the buffer meanwhile. The ring has room for `depth` entries.
+            let offset = places.offset(job);
+            let (fd, len) = (types::Fd(file.as_raw_fd()), job.io as u32);
+            let entry = if job.work.read {
+                opcode::Read::new(fd, buf, len).offset(offset).build()
+            } else {
+                opcode::Write::new(fd, buf, len).offset(offset).build()
+            };
+            let entry = entry.user_data(u64::from(slot));
+            // SAFETY: `space` and `file` outlive every request: the loop ends only when none is in flight. Nobody but the
+            // kernel touches the buffer meanwhile; what reads leave there, all in one place, nobody looks at. The ring
+            // has room for `depth` entries.
             unsafe { ring.submission().push(&entry) }.expect("a ring of at least `depth` entries");
             in_flight += 1;
         }
@@ -148,15 +203,17 @@ fn by_threads(job: &Job, file: &File) -> std::io::Result<Histogram<u64>> {
     let begin = Instant::now();
     let one = |thread: u32| -> std::io::Result<Histogram<u64>> {
         let mut latency = histogram();
-        let mut rng = Rng::new(u64::from(thread), 4);
+        let mut places = Places::new(job, u64::from(thread), 4);
         let mut space = vec![0xC3u8; job.io as usize + 4096];
         let buf = crate::place::aligned(&mut space, job.io as usize);
         while begin.elapsed() < job.duration {
             let at = Instant::now();
-            file.write_all_at(
-                buf,
-                job.start + rng.below((job.len / job.io).max(1)) * job.io,
-            )?;
+            let offset = places.offset(job);
+            if job.work.read {
+                file.read_exact_at(buf, offset)?;
+            } else {
+                file.write_all_at(buf, offset)?;
+            }
             latency.saturating_record(at.elapsed().as_nanos() as u64);
         }
         Ok(latency)
@@ -196,6 +253,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         io: task.io.next_multiple_of(4096),
         depth: plan.arm.depth,
         duration: Duration::from_nanos(plan.duration_ns),
+        work: Work::default(),
     };
     let done = random(&job)?;
     let us = |q: f64| done.latency.value_at_quantile(q) as f64 / 1e3;
@@ -241,6 +299,7 @@ mod tests {
             io: 4096,
             depth: 4,
             duration: Duration::from_millis(50),
+            work: Work::default(),
         };
         let done = match random(&job) {
             Ok(done) => done,
@@ -256,6 +315,18 @@ mod tests {
             .open(&path)
             .unwrap();
         assert!(!by_threads(&job, &file).unwrap().is_empty());
+        for depth in [1, 4] {
+            let job = Job {
+                depth,
+                work: Work {
+                    read: true,
+                    sequential: true,
+                },
+                ..job.clone()
+            };
+            let file = std::fs::File::open(&path).unwrap();
+            assert!(!work(&job, &file).unwrap().0.is_empty());
+        }
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
     }
 }

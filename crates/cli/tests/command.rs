@@ -331,3 +331,81 @@ fn the_lab_s_disk_is_the_device_that_was_named() {
         "the file is the built-in"
     );
 }
+
+#[test]
+fn a_probe_s_profile_runs_in_the_lab() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (place, mine) = (dir.path().to_str().unwrap(), dir.path().join("mine.toml"));
+    let o = run(&[
+        "probe",
+        place,
+        "--size",
+        "16MiB",
+        "--duration",
+        "2s",
+        "--out",
+        mine.to_str().unwrap(),
+        "--json",
+        "-",
+    ]);
+    if err(&o).contains("O_DIRECT") {
+        eprintln!("skipped: {}", err(&o));
+        return;
+    }
+    assert!(o.status.success(), "{}", err(&o));
+    let report: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+    assert_eq!(report["points"].as_array().unwrap().len(), 41);
+    assert_eq!(report["fit"].as_array().unwrap().len(), 39);
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "only the profile is left: {left:?}");
+    let text = std::fs::read_to_string(&mine).unwrap();
+    assert!(text.contains("# read 4K x1 "), "{text}");
+    assert!(lab_ops(mine.to_str().unwrap()) > 0.0);
+}
+
+#[test]
+fn a_probe_only_reads_a_file_unless_told_to_write() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = dir.path().join("data");
+    let bytes = vec![0x5A; 9 << 20];
+    std::fs::write(&path, &bytes).unwrap();
+    let path = path.to_str().unwrap();
+    let o = run(&["probe", path, "--duration", "500ms"]);
+    if err(&o).contains("O_DIRECT") {
+        eprintln!("skipped: {}", err(&o));
+        return;
+    }
+    assert!(o.status.success(), "{}", err(&o));
+    assert!(err(&o).contains("only read"), "{}", err(&o));
+    assert!(out(&o).contains("model = \"ssd\""), "{}", out(&o));
+    assert_eq!(std::fs::read(path).unwrap(), bytes);
+    let o = run(&["probe", path, "--duration", "500ms", "--write"]);
+    assert!(o.status.success(), "{}", err(&o));
+    assert!(err(&o).contains("is being overwritten"), "{}", err(&o));
+    let now = std::fs::read(path).unwrap();
+    assert!(now.len() == bytes.len() && now != bytes);
+}
+
+#[test]
+fn a_probe_of_nonsense_is_refused_with_a_remedy() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let small = dir.path().join("small");
+    std::fs::write(&small, [1; 4096]).unwrap();
+    refuses(&["probe", "/no/such/disk"], 1, "/no/such/disk");
+    refuses(&["probe", "/dev/null"], 2, "neither a directory");
+    let place = dir.path().to_str().unwrap();
+    refuses(
+        &["probe", place, "--size", "1MiB"],
+        2,
+        "a probe needs 8 MiB",
+    );
+    refuses(
+        &["probe", place, "--size", "16MiB", "--duration", "1ms"],
+        2,
+        "say nothing",
+    );
+    let o = run(&["probe", small.to_str().unwrap()]);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    assert!(!o.status.success());
+    assert!(err(&o).contains("try: "), "{}", err(&o));
+}

@@ -8,7 +8,7 @@ use super::write;
 use crate::cleanup::{Undo, undo};
 use crate::error::{CliError, Result};
 use crate::plan::Plan;
-use crate::raw::{Job, random};
+use crate::raw::{Job, Work, random};
 use crate::scenario::DeviceLimit;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -160,6 +160,7 @@ fn verify(device: &Path, len: u64, limit: DeviceLimit) -> Result<f64> {
         io: 4096,
         depth: 64,
         duration: Duration::from_millis(1200),
+        work: Work::default(),
     };
     let seen = random(&job)?.ops_per_s();
     let want = (limit.iops as f64).min(limit.bytes_per_s as f64 / 4096.0);

@@ -8,7 +8,9 @@
 //!   them (as Linux marks pages clean after a failed fsync), or keeps all: drawn.
 //! - **Latency spike**: one request takes `spike` longer.
 //! - **Hung request**: takes effect and completes only after `release_hung`.
-//! - **Crash**: the durable image with any part of the unflushed and in-flight writes, torn at 512 bytes.
+//! - **Torn and reordered writes**: until a flush that succeeds, completed writes and those in flight reach the medium in
+//!   any order, each whole, not at all, or in any of its sectors of 512 bytes.
+//! - **Crash**: the durable image with any such subset; of two writes of one sector, either or neither.
 //!
 //! What never goes wrong: bytes read back differ from bytes written; a request completes twice; a flush that succeeded
 //! was not one; addresses are mixed up. Those would be a device without a contract.

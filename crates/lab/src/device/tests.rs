@@ -399,3 +399,63 @@ fn a_cap_has_a_clock_for_each_direction() {
         assert!((209..330).contains(&took), "{took} ms");
     }
 }
+
+fn faulty(faults: FaultRates) -> (Arc<LabWorld>, Arc<RamDevice>) {
+    let world = LabWorld::new(LabOptions::calm(5));
+    let queue = LabQueue::new(&world, QueueOptions::default());
+    let options = RamOptions {
+        faults,
+        len: 1 << 20,
+        ..RamOptions::default()
+    };
+    (world, RamDevice::new(&queue, options))
+}
+
+#[test]
+fn drawn_errors_are_permanent_or_not_as_their_rate_says() {
+    for (permanent_ppm, writes) in [(0, false), (0, true), (1_000_000, false), (1_000_000, true)] {
+        let (_world, device) = faulty(FaultRates {
+            read_error_ppm: if writes { 0 } else { 300_000 },
+            no_space_ppm: if writes { 300_000 } else { 0 },
+            permanent_ppm,
+            ..FaultRates::default()
+        });
+        let go = |n: u64| {
+            let mut bytes = [1; 512];
+            let ptr = bytes.as_mut_ptr();
+            match writes {
+                true => device.write_now(n * 512, &bytes),
+                false => device.read_now(n * 512, &[IoBuf { ptr, len: 512 }]),
+            }
+        };
+        let (n, error) = (0..2_000).find_map(|n| Some((n, go(n).err()?))).unwrap();
+        let kind = if writes {
+            IoErrorKind::NoSpace
+        } else {
+            IoErrorKind::Io
+        };
+        assert_eq!(error, IoError::new(kind, n * 512));
+        let again = (0..50).filter(|_| go(n).is_err()).count();
+        match permanent_ppm {
+            0 => assert!((5..25).contains(&again), "{again} of 50 at 30 %"),
+            _ => assert_eq!(again, 50, "for ever"),
+        }
+    }
+}
+
+#[test]
+fn a_spike_makes_one_request_longer() {
+    let (world, device) = faulty(FaultRates {
+        spike_ppm: 100_000,
+        spike: ms(30),
+        ..FaultRates::default()
+    });
+    let took = |n: u64| {
+        let start = world.now();
+        device.write_now(n * 512, &[1; 512]).unwrap();
+        world.now().since(start)
+    };
+    let spikes = (0..200).filter(|n| took(*n) > ms(30)).count();
+    assert!((8..40).contains(&spikes), "{spikes} of 200 at 10 %");
+    assert_eq!(device.failures(), 0);
+}

@@ -15,6 +15,7 @@ mod hdd;
 mod latency;
 mod nvme;
 mod object;
+mod simulate;
 mod ssd;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use hdd::{Elevator, Hdd};
 pub use latency::{Latency, Rate};
 pub use nvme::Nvme;
 pub use object::Object;
+pub use simulate::{Load, Simulated};
 pub use ssd::Ssd;
 
 use crate::rng::Rng;

@@ -318,3 +318,52 @@ fn impossible_parameters_are_named() {
     };
     assert_eq!(name(Model::Cloud(cloud)), "depth");
 }
+
+#[test]
+fn a_simulated_load_repeats_and_knows_the_arm() {
+    let load = Load {
+        op: IoOp::Read,
+        len: 4096,
+        depth: 32,
+        sequential: false,
+        span: 1 << 40,
+        count: 300,
+        writes_beside: 0,
+    };
+    let hdd = |elevator| {
+        Model::Hdd(Hdd {
+            elevator,
+            ..Hdd::default()
+        })
+    };
+    let of = |elevator| hdd(elevator).simulate(&load, 1);
+    let (fifo, clook, ncq) = (of(Elevator::Fifo), of(Elevator::CLook), of(Elevator::Ncq));
+    assert!(
+        clook.per_s() > fifo.per_s() * 1.3,
+        "{} {}",
+        clook.per_s(),
+        fifo.per_s()
+    );
+    assert!(
+        ncq.per_s() > clook.per_s(),
+        "{} {}",
+        ncq.per_s(),
+        clook.per_s()
+    );
+    assert!(
+        ncq.quantile(1.0) < Nanos::from_millis(1_500),
+        "expire bounds the wait"
+    );
+    assert_eq!(ncq, of(Elevator::Ncq));
+    let beside = Load {
+        writes_beside: 8,
+        depth: 1,
+        ..load
+    };
+    let quiet = Load {
+        writes_beside: 0,
+        ..beside
+    };
+    let mean = |load| hdd(Elevator::Ncq).simulate(load, 1).per_s();
+    assert!(mean(&beside) < mean(&quiet) / 1.5, "writes cost reads");
+}

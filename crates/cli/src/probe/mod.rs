@@ -1,0 +1,269 @@
+//! `highwater probe PATH`: measures a disk the way the cache uses it, and writes a profile for the lab.
+//!
+//! A directory gets a temporary file that is removed at the end and on Ctrl-C. A file or a block device is only read,
+//! unless `--write` is said: then it is overwritten. All requests are `O_DIRECT`: a single reader calls `pread` as a miss
+//! does, everything deeper goes through io_uring as the flusher's requests do.
+
+mod fit;
+mod points;
+
+use crate::args::ProbeArgs;
+use crate::cleanup::{Undo, undo};
+use crate::error::{CliError, Result};
+use crate::place;
+use crate::table::{Group, Table};
+use crate::units::{show_bytes, show_count, show_us};
+use fit::{Fit, Line};
+use indicatif::{ProgressBar, ProgressStyle};
+use points::{Point, Probe, Step};
+use serde::Serialize;
+use std::fs::{File, OpenOptions};
+use std::io::{IsTerminal, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+/// Less says nothing: every point would read the same few blocks.
+const BYTES_MIN: u64 = 8 << 20;
+
+/// What is measured, and how it is put back.
+struct Subject {
+    file: File,
+    len: u64,
+    writes: bool,
+    _undo: Option<Undo>,
+    _place: Option<place::Place>,
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    path: String,
+    bytes: u64,
+    writes: bool,
+    points: &'a [Point],
+    fit: &'a [Line],
+    profile: &'a str,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When the path cannot be measured, or the device answers with an error.
+pub fn run(args: &ProbeArgs) -> Result<()> {
+    crate::cleanup::watch_signals();
+    let subject = open(args)?;
+    let steps = points::steps(subject.writes);
+    let each = args.duration.div_f64(points::weight(&steps));
+    if each < Duration::from_millis(2) {
+        return Err(CliError::usage(
+            format!("{} points in {:?} say nothing", steps.len(), args.duration),
+            "--duration 20s",
+        ));
+    }
+    let bar = bar(&steps);
+    let probe = Probe::new(&subject.file, subject.len, each);
+    let mut points = Vec::new();
+    for step in &steps {
+        bar.set_message(step.name());
+        points.push(probe.measure(step).map_err(|e| failed(args, step, e))?);
+        bar.inc(1);
+        crate::cleanup::wait_if_ending();
+    }
+    bar.finish_and_clear();
+    let fit = Fit::of(&points, subject.len);
+    let lines = fit.compare(&points);
+    let origin = format!("{}, {}", args.path.display(), show_bytes(subject.len));
+    let profile = fit.toml(&origin, &lines);
+    // What is written must load: PROFILE-1.
+    crate::device::load("the fitted profile", &profile)?;
+    drop(subject);
+    publish(args, &points, &lines, &profile)
+}
+
+fn failed(args: &ProbeArgs, step: &Step, e: std::io::Error) -> CliError {
+    CliError::os(
+        format!("{}: {}", args.path.display(), step.name()),
+        e,
+        "a directory on another disk, or check this one with `dmesg`",
+    )
+}
+
+fn bar(steps: &[Step]) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(steps.len() as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn open(args: &ProbeArgs) -> Result<Subject> {
+    let path = &args.path;
+    let remedy = "a directory on the disk, a file of 8 MiB or more, or a block device";
+    let about = |e: std::io::Error| CliError::os(path.display(), e, remedy);
+    let kind = std::fs::metadata(path).map_err(about)?.file_type();
+    if kind.is_dir() {
+        return in_directory(path, args.size);
+    }
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(CliError::usage(
+            format!(
+                "{} is neither a directory, a file nor a block device",
+                path.display()
+            ),
+            remedy,
+        ));
+    }
+    if args.write {
+        eprintln!("warning: --write: {} is being overwritten", path.display());
+    } else {
+        eprintln!(
+            "note: {} is only read; writes in the profile are taken to cost what reads do (--write overwrites it)",
+            path.display()
+        );
+    }
+    let file = direct(path, args.write)?;
+    let len = (&file).seek(SeekFrom::End(0)).map_err(about)?;
+    subject(path, file, len, args.write)
+}
+
+fn direct(path: &Path, write: bool) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(write)
+        .custom_flags(libc::O_DIRECT)
+        .open(path)
+        .map_err(|e| {
+            CliError::os(
+                format!("open {} with O_DIRECT", path.display()),
+                e,
+                "a disk whose file system has O_DIRECT (not tmpfs), and rights to it",
+            )
+        })
+}
+
+fn subject(path: &Path, file: File, len: u64, writes: bool) -> Result<Subject> {
+    // Whole MiB, so that each request's size divides it.
+    let len = len & !((1 << 20) - 1);
+    if len < BYTES_MIN {
+        return Err(CliError::usage(
+            format!(
+                "{} has {}; a probe needs {}",
+                path.display(),
+                show_bytes(len),
+                show_bytes(BYTES_MIN)
+            ),
+            "a larger --size, or a larger file",
+        ));
+    }
+    Ok(Subject {
+        file,
+        len,
+        writes,
+        _undo: None,
+        _place: None,
+    })
+}
+
+fn in_directory(dir: &Path, size: u64) -> Result<Subject> {
+    let place = place::make(Some(dir))?;
+    for note in &place.notes {
+        eprintln!("note: {note}");
+    }
+    let path = place.dir.join("probe.data");
+    eprintln!("laying out {} in {}", show_bytes(size), dir.display());
+    place::lay_out(&path, size.next_multiple_of(1 << 20), false)?;
+    crate::cleanup::wait_if_ending();
+    let file = direct(&path, true)?;
+    let gone = path.clone();
+    let undo = undo(move || {
+        let _ = std::fs::remove_file(&gone);
+    });
+    Ok(Subject {
+        _undo: Some(undo),
+        _place: Some(place),
+        ..subject(&path, file, size, true)?
+    })
+}
+
+fn publish(args: &ProbeArgs, points: &[Point], lines: &[Line], profile: &str) -> Result<()> {
+    let mut text = format!("\n{}\n", table(points, lines).render(crate::WIDTH));
+    text.push_str(&fit::verdict(lines));
+    if let Some(out) = &args.out {
+        std::fs::write(out, profile).map_err(|e| {
+            CliError::os(out.display(), e, "--out with a file that you may write to")
+        })?;
+        text.push_str(&format!(
+            "\nNext: highwater run rfc --world os,lab --device {}\n",
+            out.display()
+        ));
+    } else {
+        text.push_str(&format!(
+            "\n{profile}\nNext: the same with --out mine.toml\n"
+        ));
+    }
+    let Some(path) = &args.json else {
+        crate::print(&text);
+        return Ok(());
+    };
+    let json = Json {
+        path: args.path.display().to_string(),
+        bytes: points.first().map_or(0, |p| p.span),
+        writes: points.iter().any(|p| p.step.writes()),
+        points,
+        fit: lines,
+        profile,
+    };
+    let json = serde_json::to_string_pretty(&json)
+        .map_err(|e| CliError::failed(e.to_string(), "report this as a bug"))?;
+    if path.as_os_str() == "-" {
+        eprint!("{text}");
+        crate::print(&json);
+        crate::print("\n");
+        return Ok(());
+    }
+    crate::print(&text);
+    std::fs::write(path, json + "\n").map_err(|e| {
+        CliError::os(
+            path.display(),
+            e,
+            "--json with a file that you may write to",
+        )
+    })
+}
+
+fn table(points: &[Point], lines: &[Line]) -> Table {
+    let columns = |names: &[&str]| names.iter().map(|n| (*n).to_string()).collect();
+    let mut table = Table {
+        corner: "point".into(),
+        groups: vec![
+            Group {
+                title: "measured".into(),
+                columns: columns(&["a second", "MB/s", "p1", "p50", "p99", "p99.9"]),
+            },
+            Group {
+                title: "the profile's, in % of measured".into(),
+                columns: columns(&["a second", "p50", "p99"]),
+            },
+        ],
+        ..Table::default()
+    };
+    for point in points {
+        let mut cells = vec![
+            show_count(point.per_s as u64),
+            format!("{:.1}", point.bytes_per_s() / 1e6),
+        ];
+        cells.extend([0.01, 0.5, 0.99, 0.999].map(|q| show_us(point.us(q))));
+        let line = lines.iter().find(|l| l.point == point.step.name());
+        let percent =
+            |share: Option<f64>| share.map_or("-".into(), |s| format!("{:.0}", s * 100.0));
+        cells.push(percent(line.map(|l| l.throughput)));
+        cells.push(percent(line.map(|l| l.p50)));
+        cells.push(percent(line.map(|l| l.p99)));
+        table.labels.push(point.step.name());
+        table.cells.push(cells);
+    }
+    table
+}

@@ -1,0 +1,243 @@
+//! What is measured, and how: one point after the other.
+
+use crate::raw::{Job, Work, work};
+use serde::{Serialize, Serializer};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const KIB: u64 = 1 << 10;
+/// Writes in flight beside the reads of [`Step::Mixed`].
+pub const WRITES_BESIDE: u32 = 16;
+/// Bytes written before a flush of [`Step::Flush`].
+pub const FLUSH_BYTES: u64 = 4 << 20;
+
+/// One thing to measure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// A closed loop of one kind of request.
+    Load { work: Work, io: u64, depth: u32 },
+    /// Reads of 4 KiB, one at a time, while writes of 4 KiB are in flight.
+    Mixed,
+    /// Flushes; `after_writes`: each after `FLUSH_BYTES` of writes.
+    Flush { after_writes: bool },
+}
+
+impl Step {
+    /// As in the table: `read 4K x32`.
+    pub fn name(&self) -> String {
+        match *self {
+            Step::Load { work, io, depth } => {
+                let op = if work.read { "read" } else { "write" };
+                let order = if work.sequential { " in sequence" } else { "" };
+                format!("{op} {}K x{depth}{order}", io / KIB)
+            }
+            Step::Mixed => format!("read 4K x1, {WRITES_BESIDE} writes beside"),
+            Step::Flush {
+                after_writes: false,
+            } => "flush, idle".into(),
+            Step::Flush { after_writes: true } => {
+                format!("flush of {} MiB", FLUSH_BYTES >> 20)
+            }
+        }
+    }
+
+    /// True when it writes to the device.
+    pub fn writes(&self) -> bool {
+        match self {
+            Step::Load { work, .. } => !work.read,
+            Step::Mixed | Step::Flush { .. } => true,
+        }
+    }
+
+    /// How much of the time it takes: what the profile's distributions come from takes more.
+    fn weight(&self) -> f64 {
+        match *self {
+            Step::Load {
+                io: 4096, depth: 1, ..
+            }
+            | Step::Mixed => 4.0,
+            Step::Load { depth: 128.., .. } => 0.7,
+            _ => 1.0,
+        }
+    }
+}
+
+impl Serialize for Step {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&self.name())
+    }
+}
+
+/// Everything that is measured; without `writes` only what reads.
+pub fn steps(writes: bool) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for read in [true, false] {
+        let load = |io, depth, sequential| Step::Load {
+            work: Work { read, sequential },
+            io,
+            depth,
+        };
+        steps.extend([1, 2, 4, 8, 16, 32, 64, 128, 256].map(|depth| load(4 * KIB, depth, false)));
+        steps.extend([16, 64, 256, 1024].map(|kib| load(kib * KIB, 1, false)));
+        steps.extend([16, 64, 256, 1024].map(|kib| load(kib * KIB, 32, false)));
+        steps.extend([load(128 * KIB, 4, true), load(1024 * KIB, 8, true)]);
+    }
+    let flush = |after_writes| Step::Flush { after_writes };
+    steps.extend([Step::Mixed, flush(false), flush(true)]);
+    steps.retain(|s| writes || !s.writes());
+    steps
+}
+
+/// How many times a point's time all of them take.
+pub fn weight(steps: &[Step]) -> f64 {
+    steps.iter().map(Step::weight).sum()
+}
+
+/// A point that was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Point {
+    /// What it was.
+    #[serde(rename = "point")]
+    pub step: Step,
+    /// Requests a second.
+    pub per_s: f64,
+    /// How many.
+    pub count: u64,
+    /// Their mean, in microseconds.
+    pub mean_us: f64,
+    /// (per million, microseconds).
+    pub quantiles_us: Vec<(u32, f64)>,
+    /// Bytes of the device in which they were.
+    pub span: u64,
+}
+
+/// The quantiles that are kept, per million.
+const QUANTILES: [u32; 13] = [
+    0, 10_000, 50_000, 100_000, 250_000, 500_000, 750_000, 900_000, 950_000, 990_000, 995_000,
+    999_000, 1_000_000,
+];
+
+impl Point {
+    /// The quantile `q` from 0 to 1, in microseconds; one of those kept.
+    pub fn us(&self, q: f64) -> f64 {
+        let ppm = (q * 1e6).round() as u32;
+        let of = self.quantiles_us.iter().find(|p| p.0 >= ppm);
+        of.map_or(0.0, |p| p.1)
+    }
+
+    /// Bytes a second.
+    pub fn bytes_per_s(&self) -> f64 {
+        match self.step {
+            Step::Load { io, .. } => self.per_s * io as f64,
+            Step::Mixed => self.per_s * 4096.0,
+            Step::Flush { .. } => 0.0,
+        }
+    }
+}
+
+type Histogram = hdrhistogram::Histogram<u64>;
+
+/// A device under measurement.
+pub struct Probe<'a> {
+    file: &'a File,
+    len: u64,
+    each: Duration,
+}
+
+impl Probe<'_> {
+    /// Measures the first `len` bytes of `file`; a point of weight 1 takes `each`.
+    pub fn new(file: &File, len: u64, each: Duration) -> Probe<'_> {
+        Probe { file, len, each }
+    }
+
+    /// Measures one point.
+    ///
+    /// # Errors
+    /// What the device answers.
+    pub fn measure(&self, step: &Step) -> std::io::Result<Point> {
+        let duration = self.each.mul_f64(step.weight());
+        let (latency, seconds) = match *step {
+            Step::Load {
+                work: kind,
+                io,
+                depth,
+            } => work(&self.job(kind, io, depth, duration), self.file)?,
+            Step::Mixed => self.mixed(duration)?,
+            Step::Flush { after_writes } => self.flushes(after_writes, duration)?,
+        };
+        let us = |ppm: u32| {
+            let ns = latency.value_at_quantile(f64::from(ppm) / 1e6);
+            // The histogram's buckets are 0.1 % wide: neither below the least nor above the most.
+            ns.clamp(latency.min(), latency.max()) as f64 / 1e3
+        };
+        let mut quantiles_us: Vec<_> = QUANTILES.map(|ppm| (ppm, us(ppm))).into();
+        quantiles_us[0].1 = latency.min() as f64 / 1e3;
+        Ok(Point {
+            step: *step,
+            per_s: latency.len() as f64 / seconds.max(1e-9),
+            count: latency.len(),
+            mean_us: latency.mean() / 1e3,
+            quantiles_us,
+            span: self.len,
+        })
+    }
+
+    fn job(&self, work: Work, io: u64, depth: u32, duration: Duration) -> Job {
+        Job {
+            path: PathBuf::new(),
+            start: 0,
+            len: self.len,
+            io,
+            depth,
+            duration,
+            work,
+        }
+    }
+
+    fn mixed(&self, duration: Duration) -> std::io::Result<(Histogram, f64)> {
+        let reads = Work {
+            read: true,
+            sequential: false,
+        };
+        // The writes begin before the reads and end after them.
+        let margin = duration / 10;
+        let writes = self.job(Work::default(), 4096, WRITES_BESIDE, duration + margin * 2);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| work(&writes, self.file));
+            std::thread::sleep(margin);
+            let reads = work(&self.job(reads, 4096, 1, duration), self.file);
+            let failed = || std::io::Error::other("the writing thread panicked");
+            writer.join().map_err(|_| failed())??;
+            reads
+        })
+    }
+
+    fn flushes(&self, after_writes: bool, duration: Duration) -> std::io::Result<(Histogram, f64)> {
+        let bounds = Histogram::new_with_bounds(1, 600_000_000_000, 3);
+        let mut latency = bounds.map_err(std::io::Error::other)?;
+        let mut space = vec![0xC3u8; (FLUSH_BYTES + 4096) as usize];
+        let buf = crate::place::aligned(&mut space, FLUSH_BYTES as usize);
+        let places = (self.len / FLUSH_BYTES).max(1);
+        self.file.sync_data()?;
+        let (begin, mut seconds, mut n) = (Instant::now(), 0.0, 0);
+        while n < 3 || begin.elapsed() < duration {
+            if after_writes {
+                let offset = n % places * FLUSH_BYTES;
+                for chunk in 0..FLUSH_BYTES / (1 << 20) {
+                    let at = (chunk << 20) as usize;
+                    let piece = &buf[at..at + (1 << 20)];
+                    self.file.write_all_at(piece, offset + (chunk << 20))?;
+                }
+            }
+            let at = Instant::now();
+            self.file.sync_data()?;
+            let took = at.elapsed();
+            latency.saturating_record(took.as_nanos() as u64);
+            seconds += took.as_secs_f64();
+            n += 1;
+        }
+        Ok((latency, seconds))
+    }
+}

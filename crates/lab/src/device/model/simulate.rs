@@ -1,0 +1,134 @@
+//! A model under a load of a known shape, without a lab around it: what it predicts for a measurement.
+
+use super::{Access, Model, Waiting};
+use crate::rng::Rng;
+use highwater_engine::Nanos;
+use highwater_engine::io::IoOp;
+
+/// A closed loop: `depth` requests of one kind in flight at all times.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Reads or writes.
+    pub op: IoOp,
+    /// Bytes of one request.
+    pub len: u64,
+    /// Requests in flight.
+    pub depth: usize,
+    /// One after the other, or anywhere.
+    pub sequential: bool,
+    /// Bytes from the start of the device in which the requests lie.
+    pub span: u64,
+    /// How many.
+    pub count: usize,
+    /// Writes of 4 KiB in flight beside them, which are not counted.
+    pub writes_beside: usize,
+}
+
+/// What came of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Simulated {
+    /// From the first to the last end.
+    pub elapsed: Nanos,
+    /// Each request's time, ascending.
+    pub latency: Vec<u64>,
+}
+
+impl Simulated {
+    /// Requests a second.
+    pub fn per_s(&self) -> f64 {
+        self.latency.len() as f64 * 1e9 / self.elapsed.0.max(1) as f64
+    }
+
+    /// The quantile `q` from 0 to 1.
+    pub fn quantile(&self, q: f64) -> Nanos {
+        let last = self.latency.len().saturating_sub(1);
+        let at = (last as f64 * q).round() as usize;
+        Nanos(self.latency.get(at).copied().unwrap_or(0))
+    }
+}
+
+/// A request of the loop: the slot that it belongs to (those from `Load::depth` on are the writes beside).
+struct Flying {
+    end: u64,
+    since: u64,
+    slot: usize,
+}
+
+impl Model {
+    /// Runs `load` from the random numbers of `seed`.
+    ///
+    /// # Panics
+    /// When the model does not pass [`Model::check`], or the load has no requests or no room for one.
+    pub fn simulate(&self, load: &Load, seed: u64) -> Simulated {
+        assert!(load.depth > 0 && load.count > 0 && load.span >= load.len);
+        let mut server = self.server();
+        let (mut rng, mut places) = (Rng::new(seed, 200), Rng::new(seed, 201));
+        let (mut next, mut now) = (0u64, 0u64);
+        let mut access = |slot: usize| {
+            let beside = slot >= load.depth;
+            let len = if beside { 4096 } else { load.len };
+            let blocks = (load.span / len).max(1);
+            let block = if load.sequential && !beside {
+                next += 1;
+                (next - 1) % blocks
+            } else {
+                places.below(blocks)
+            };
+            Access {
+                op: if beside { IoOp::Write } else { load.op },
+                offset: block * len,
+                len,
+                extra: 0,
+            }
+        };
+        let slots = load.depth + load.writes_beside;
+        let mut idle: Vec<usize> = (0..slots).rev().collect();
+        let mut flying: Vec<Flying> = Vec::new();
+        let mut pending: Vec<Waiting> = Vec::new();
+        let mut latency = Vec::with_capacity(load.count);
+        while latency.len() < load.count {
+            while let Some(slot) = idle.pop() {
+                let access = access(slot);
+                if server.arm().is_some() {
+                    pending.push(Waiting {
+                        token: slot as u64,
+                        access,
+                        since: now,
+                    });
+                    continue;
+                }
+                let end = server.end_of(now, &access, &mut rng);
+                flying.push(Flying {
+                    end,
+                    since: now,
+                    slot,
+                });
+            }
+            if let Some(arm) = server.arm()
+                && flying.is_empty()
+            {
+                let w = pending.remove(arm.choose(now, &pending));
+                flying.push(Flying {
+                    end: server.end_of(now, &w.access, &mut rng),
+                    since: w.since,
+                    slot: w.token as usize,
+                });
+            }
+            let first = (0..flying.len()).min_by_key(|&i| (flying[i].end, flying[i].slot));
+            let Some(first) = first else {
+                unreachable!("a slot is idle, waits or flies")
+            };
+            let done = flying.swap_remove(first);
+            now = done.end;
+            if done.slot < load.depth {
+                latency.push(done.end - done.since);
+            }
+            idle.push(done.slot);
+        }
+        latency.sort_unstable();
+        Simulated {
+            elapsed: Nanos(now),
+            latency,
+        }
+    }
+}
