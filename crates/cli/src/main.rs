@@ -23,6 +23,7 @@ mod probe;
 mod raw;
 mod report;
 mod rng;
+mod sampler;
 mod samples;
 mod scenario;
 mod sentences;

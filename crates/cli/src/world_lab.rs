@@ -5,6 +5,7 @@ use crate::engine_arm::{self, failed};
 use crate::error::{CliError, Result};
 use crate::plan::Plan;
 use crate::report::ArmReport;
+use crate::sampler::Sampler;
 use highwater_engine::backing::{PlainBacking, RefusingBacking};
 use highwater_engine::{Backing, Config, Engine, Error, File, FileId, FileOptions, Nanos};
 use highwater_lab::{Cap, LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
@@ -95,8 +96,14 @@ fn on_engine(plan: &Plan, world: &Arc<LabWorld>, devices: &[Arc<RamDevice>]) -> 
         .map(open)
         .collect::<std::result::Result<Vec<_>, _>>();
     let files = files.map_err(|e| failed(plan, "open", &e))?;
+    let sampler = Sampler::start(world, &engine, plan.seed);
     let sampled = engine.clone();
-    let report = engine_arm::run(plan, world, &files, move || sampled.stats())?;
+    let report = engine_arm::run(plan, world, &files, move || sampled.stats());
+    let checks = sampler.stop(world);
+    let mut report = report?;
+    if let Some(real) = &mut report.real {
+        real.checks = checks;
+    }
     drop(files);
     engine.close().map_err(|e| failed(plan, "close", &e))?;
     Ok(report)

@@ -494,6 +494,15 @@ impl<W: World> Engine<W> {
         crate::invariants::check(self);
     }
 
+    /// Checks what holds of the `count` frames from `first` on (around the end, to the beginning) whenever no engine lock
+    /// is held, tasks inside or not: a sample of `check_invariants` for caches too large to be checked whole.
+    ///
+    /// # Panics
+    /// When an invariant does not hold.
+    pub fn check_frames(&self, first: u64, count: u64) {
+        crate::invariants::check_some(self, first, count);
+    }
+
     /// Nobody sleeps in the engine any more. For tests at the end of a cache.
     pub fn is_quiet(&self) -> bool {
         self.waits.is_empty()

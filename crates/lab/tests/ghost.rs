@@ -45,7 +45,12 @@ fn busy(seed: u64, ghost_memory: bool, ghost_disk: bool) -> Left {
                 w.spawn_local("user", move || use_file(&file, seed))
             })
             .collect();
+        let mut rng = Rng::new(seed, 10);
         for user in users {
+            // Frames are checked while users, kswapd and the flusher are inside.
+            while !w.join(user, w.now().plus(Nanos::from_micros(200))) {
+                engine.check_frames(rng.below(900), 100);
+            }
             assert!(w.join(user, Nanos::from_secs(600)));
         }
         file.set_len(5 * PAGE + 17).unwrap();

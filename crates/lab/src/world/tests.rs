@@ -114,6 +114,56 @@ fn tasks_share_virtual_cpus() {
     }
 }
 
+/// Charged work occupies a CPU: `tasks` jobs of `work` each on `cpus` CPUs, and when the last ends.
+fn jobs(tasks: u64, cpus: usize, copies: u32, costs: Costs) -> Nanos {
+    let world = LabWorld::new(LabOptions {
+        cpus,
+        costs,
+        ..LabOptions::calm(1)
+    });
+    let w = world.clone();
+    let run = world.run(move || {
+        let tasks: Vec<_> = (0..tasks)
+            .map(|_| {
+                let w = w.clone();
+                w.clone().spawn_local("t", move || {
+                    for _ in 0..copies {
+                        w.charge(Work::Copy, 1);
+                    }
+                })
+            })
+            .collect();
+        for t in tasks {
+            assert!(w.join(t, ms(1_000_000)));
+        }
+    });
+    run.now
+}
+
+#[test]
+fn work_occupies_its_cpu_to_the_nanosecond() {
+    let costs = Costs {
+        copy: 1_000,
+        ..Costs::default()
+    };
+    for cpus in 1..6 {
+        for tasks in 1..12u64 {
+            // Shorter than a slice: whole jobs, as many rounds as it takes.
+            let rounds = tasks.div_ceil(cpus as u64);
+            let end = jobs(tasks, cpus, 900, costs);
+            assert_eq!(end, Nanos(rounds * 900_000), "{tasks} tasks, {cpus} CPUs");
+            // Many slices long: the CPUs are shared evenly, within a slice for each round, and never idle too soon.
+            let each = 20_000_000;
+            let end = jobs(tasks, cpus, 20_000, costs).0;
+            let least = (tasks * each).div_ceil(cpus as u64).max(each);
+            assert!(
+                (least..=rounds * each).contains(&end),
+                "{tasks} tasks, {cpus} CPUs: {end}, at least {least}"
+            );
+        }
+    }
+}
+
 #[test]
 fn charge_pre_empts_unless_a_lock_is_held() {
     let interleaved = |ranks: u32| {
