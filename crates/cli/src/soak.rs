@@ -11,8 +11,8 @@ use crate::cleanup;
 use crate::error::{CliError, Result};
 use crate::units::show_count;
 use highwater_engine::Event;
-use highwater_lab::soak::{SoakOptions, SoakReport, Trouble, run_options};
-use indicatif::{ProgressBar, ProgressStyle};
+use highwater_lab::soak::{SoakOptions, SoakReport, kind_of, run_options};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -48,13 +48,21 @@ struct Summary {
     scheduler_steps: u64,
     virtual_s: f64,
     seeds_by_trouble: BTreeMap<String, u64>,
+    /// Seeds with two troubles at one time.
+    seeds_with_two_troubles: u64,
+    /// Seeds where one disk fails and another does not.
+    seeds_with_a_spared_disk: u64,
+    disks_by_model: BTreeMap<&'static str, u64>,
+    seeds_by_policy: BTreeMap<String, u64>,
+    /// What devices did wrong, by kind.
+    faults: BTreeMap<&'static str, u64>,
     counters: BTreeMap<&'static str, u64>,
     never_reached: Vec<&'static str>,
     failures: Vec<Failure>,
 }
 
 impl Summary {
-    fn add(&mut self, trouble: Trouble, report: &SoakReport) {
+    fn add(&mut self, drawn: &SoakOptions, report: &SoakReport) {
         self.seeds += 1;
         self.operations += report.ops;
         self.operations_failed += report.failed;
@@ -62,10 +70,30 @@ impl Summary {
         self.crash_images += report.crashes;
         self.scheduler_steps += report.steps;
         self.virtual_s += report.took.as_secs_f64();
-        *self
-            .seeds_by_trouble
-            .entry(format!("{trouble:?}").to_lowercase())
-            .or_default() += 1;
+        for trouble in drawn.trouble.iter() {
+            *self.seeds_by_trouble.entry(trouble.name()).or_default() += 1;
+        }
+        self.seeds_with_two_troubles += u64::from(drawn.trouble.iter().count() > 1);
+        self.seeds_with_a_spared_disk += u64::from(drawn.spared.is_some());
+        for disk in &drawn.disks {
+            *self.disks_by_model.entry(kind_of(&disk.model)).or_default() += 1;
+        }
+        let policy = drawn.preset.map_or("drawn".into(), |p| p.to_string());
+        *self.seeds_by_policy.entry(policy).or_default() += 1;
+        let (files, hung) = (report.faults.files, report.faults.hung);
+        for (kind, n) in [
+            ("read_errors", files.reads),
+            ("write_errors", files.writes),
+            ("no_space", files.no_space),
+            ("flush_errors", files.flushes),
+            ("lossy_flush_errors", files.lossy_flushes),
+            ("permanent_ranges", files.permanent),
+            ("spikes", files.spikes),
+            ("hung_requests", hung),
+            ("crash_images", report.crashes),
+        ] {
+            *self.faults.entry(kind).or_default() += n;
+        }
         for event in Event::ALL {
             *self.counters.entry(event.name()).or_default() += report.stats.event(*event);
         }
@@ -79,17 +107,14 @@ impl Summary {
             .map(|e| e.name())
             .filter(|name| self.counters.get(name).is_none_or(|n| *n == 0))
             .collect();
+        let faults = self.faults.iter().filter(|(_, n)| **n == 0);
+        self.never_reached.extend(faults.map(|(name, _)| *name));
     }
 
     fn text(&self, seconds: f64) -> String {
-        let troubles: Vec<_> = self
-            .seeds_by_trouble
-            .iter()
-            .map(|(name, n)| format!("{name} {n}"))
-            .collect();
-        format!(
+        let mut text = format!(
             "{} seeds from {}, {} operations ({} failed, as their trouble allows), {} pages compared, {} crash images\n\
-             {:.1} s of virtual time in {:.1} s: {:.0} seeds a minute; troubles: {}\n",
+             {:.1} s of virtual time in {:.1} s: {:.0} seeds a minute\n",
             self.seeds,
             self.first_seed,
             show_count(self.operations),
@@ -99,17 +124,38 @@ impl Summary {
             self.virtual_s,
             seconds,
             self.seeds as f64 * 60.0 / seconds.max(1e-9),
-            troubles.join(", "),
-        )
+        );
+        text.push_str(&line("policies", &self.seeds_by_policy));
+        text.push_str(&line("disks", &self.disks_by_model));
+        text.push_str(&line("troubles", &self.seeds_by_trouble));
+        text.push_str(&line("faults", &self.faults));
+        text
     }
 
     fn coverage_text(&self) -> String {
-        let mut text = String::from("Reached, over all seeds:\n");
+        let mut text = String::from("Slow paths and counters, over all seeds:\n");
         for (name, n) in &self.counters {
-            text.push_str(&format!("  {name:<32}{}\n", show_count(*n)));
+            let count = match *n {
+                0 if self.never_reached.contains(name) => "NOT REACHED".into(),
+                n => show_count(n),
+            };
+            text.push_str(&format!("  {name:<32}{count}\n"));
         }
         text
     }
+}
+
+/// `title: name n, name n`, and nothing without any.
+fn line<K: std::fmt::Display>(title: &str, counts: &BTreeMap<K, u64>) -> String {
+    let counts: Vec<_> = counts
+        .iter()
+        .filter(|(_, n)| **n > 0)
+        .map(|(name, n)| format!("{name} {}", show_count(*n)))
+        .collect();
+    if counts.is_empty() {
+        return String::new();
+    }
+    format!("{title}: {}\n", counts.join(", "))
 }
 
 /// The text of a panic.
@@ -159,14 +205,14 @@ impl Run {
 
     fn one(&self, seed: u64) {
         let options = self.options(seed);
-        let (line, trouble) = (options.to_string(), options.trouble);
+        let (line, drawn) = (options.to_string(), options.clone());
         if self.verbose {
             self.say(&line);
         }
         let result = catch_unwind(AssertUnwindSafe(|| run_options(options)));
         let mut summary = self.summary.lock().unwrap_or_else(|e| e.into_inner());
         match result {
-            Ok(report) => summary.add(trouble, &report),
+            Ok(report) => summary.add(&drawn, &report),
             Err(panic) => {
                 summary.seeds += 1;
                 summary.failures.push(Failure {
@@ -182,6 +228,10 @@ impl Run {
         }
         if let Some(bar) = &self.bar {
             bar.inc(1);
+            match summary.failures.len() {
+                0 => {}
+                n => bar.set_message(format!(", {n} FAILED")),
+            }
         }
     }
 
@@ -309,9 +359,12 @@ fn bar(seeds: u64) -> Option<ProgressBar> {
     std::io::stderr().is_terminal().then(|| {
         let bar = ProgressBar::new(seeds);
         if let Ok(style) =
-            ProgressStyle::with_template("{pos}/{len} seeds {bar:30} {elapsed}, {eta} left")
+            ProgressStyle::with_template("{pos}/{len} seeds {bar:30} {minute}, {eta} left{msg}")
         {
-            bar.set_style(style);
+            let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = write!(out, "{:.0} a minute", state.per_sec() * 60.0);
+            };
+            bar.set_style(style.with_key("minute", rate));
         }
         bar.enable_steady_tick(std::time::Duration::from_millis(200));
         bar

@@ -136,6 +136,11 @@ impl<W: World> Engine<W> {
     /// `Config` for settings that make no sense; `Os` when memory or a task is refused.
     pub fn new(world: Arc<W>, config: Config) -> Result<Arc<Engine<W>>, Error> {
         let frames = check_config(&config)?;
+        #[cfg(feature = "plant")]
+        let frames = match config.plant {
+            Some(crate::plant::Plant::OverBudget) => config.memory as usize / config.frame_size,
+            _ => frames,
+        };
         let data = frames * config.frame_size;
         let arena = Arc::new(world.arena(data, tables_of(frames))?);
         let mut carver = Carver::new(arena.clone(), data);

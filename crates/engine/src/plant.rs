@@ -31,6 +31,10 @@ pub enum Plant {
     GivenTwice,
     /// A task that holds guards waits for memory as long as any other.
     PinnedHang,
+    /// The frame of a copy that is not needed any more is forgotten.
+    LostSpare,
+    /// The budget is spent on frames as if their descriptors cost nothing.
+    OverBudget,
 }
 
 impl Plant {
@@ -48,6 +52,8 @@ impl Plant {
         Plant::ReclaimDirty,
         Plant::GivenTwice,
         Plant::PinnedHang,
+        Plant::LostSpare,
+        Plant::OverBudget,
     ];
 
     /// The name as a command line has it: `lost-dirty`.

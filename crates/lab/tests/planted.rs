@@ -87,3 +87,21 @@ fn a_frame_given_twice() {
 fn no_end_of_a_wait_with_guards() {
     find(Plant::PinnedHang, &["out of memory", "is busy"]);
 }
+
+#[test]
+fn a_frame_forgotten() {
+    find(Plant::LostSpare, &["ZONE-1", "out of memory"]);
+}
+
+#[test]
+fn a_budget_passed() {
+    find(Plant::OverBudget, &["SOAK-7"]);
+}
+
+#[test]
+fn each_bug_has_a_test() {
+    let tests = include_str!("planted.rs");
+    for bug in Plant::ALL {
+        assert!(tests.contains(&format!("find(Plant::{bug:?},")), "{bug:?}");
+    }
+}

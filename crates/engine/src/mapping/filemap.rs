@@ -362,7 +362,9 @@ impl<W: World> Engine<W> {
     ) -> Result<Exclusive, Error> {
         let mut spare = None;
         let result = self.get_excl_with(m, page, fill, &mut spare);
-        if let Some(frame) = spare {
+        if let Some(frame) = spare
+            && !planted!(self, LostSpare)
+        {
             self.free_page(frame);
         }
         result

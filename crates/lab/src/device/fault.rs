@@ -55,6 +55,37 @@ impl FaultRates {
     }
 }
 
+/// What a file has done wrong, by kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FaultCounts {
+    /// Reads that failed.
+    pub reads: u64,
+    /// Writes that failed with `EIO`.
+    pub writes: u64,
+    /// Writes that failed with `ENOSPC`.
+    pub no_space: u64,
+    /// Flushes that failed and kept all writes.
+    pub flushes: u64,
+    /// Flushes that failed and lost writes.
+    pub lossy_flushes: u64,
+    /// Ranges that failed for good, or until `heal`.
+    pub permanent: u64,
+    /// Requests that took longer.
+    pub spikes: u64,
+}
+
+impl std::ops::AddAssign for FaultCounts {
+    fn add_assign(&mut self, other: FaultCounts) {
+        self.reads += other.reads;
+        self.writes += other.writes;
+        self.no_space += other.no_space;
+        self.flushes += other.flushes;
+        self.lossy_flushes += other.lossy_flushes;
+        self.permanent += other.permanent;
+        self.spikes += other.spikes;
+    }
+}
+
 /// A programmed fault: requests of `op` that touch `range` fail with `kind` before `until`, at most `times` times.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rule {
@@ -75,8 +106,7 @@ pub(crate) struct Faults {
     pub rates: FaultRates,
     rules: Vec<Rule>,
     flushes_to_fail: u32,
-    /// Requests that failed, flushes included.
-    pub failed: u64,
+    pub counts: FaultCounts,
 }
 
 impl Faults {
@@ -85,7 +115,7 @@ impl Faults {
             rates,
             rules: Vec::new(),
             flushes_to_fail: 0,
-            failed: 0,
+            counts: FaultCounts::default(),
         }
     }
 
@@ -104,6 +134,15 @@ impl Faults {
         self.flushes_to_fail = 0;
     }
 
+    fn count(&mut self, op: IoOp, kind: IoErrorKind) {
+        let count = match (op, kind) {
+            (IoOp::Read, _) => &mut self.counts.reads,
+            (IoOp::Write, IoErrorKind::NoSpace) => &mut self.counts.no_space,
+            (IoOp::Write, _) => &mut self.counts.writes,
+        };
+        *count += 1;
+    }
+
     /// Does this request fail?
     pub fn judge(
         &mut self,
@@ -116,8 +155,9 @@ impl Faults {
         self.rules.retain(|r| now < r.until && r.times > 0);
         if let Some(rule) = self.rules.iter_mut().find(|r| hit(r)) {
             rule.times -= 1;
-            self.failed += 1;
-            return Err(IoError::new(rule.kind, range.start.max(rule.range.start)));
+            let error = IoError::new(rule.kind, range.start.max(rule.range.start));
+            self.count(op, error.kind);
+            return Err(error);
         }
         let kind = match op {
             IoOp::Read if rng.chance(self.rates.read_error_ppm) => IoErrorKind::Io,
@@ -125,9 +165,10 @@ impl Faults {
             IoOp::Write if rng.chance(self.rates.no_space_ppm) => IoErrorKind::NoSpace,
             _ => return Ok(()),
         };
-        self.failed += 1;
+        self.count(op, kind);
         let start = range.start;
         if rng.chance(self.rates.permanent_ppm) {
+            self.counts.permanent += 1;
             self.add(Rule {
                 op,
                 range,
@@ -146,8 +187,10 @@ impl Faults {
             self.flushes_to_fail -= 1;
         }
         if programmed || rng.chance(self.rates.flush_error_ppm) {
-            self.failed += 1;
-            return Some(rng.chance(self.rates.flush_loss_ppm));
+            let loses = rng.chance(self.rates.flush_loss_ppm);
+            self.counts.flushes += u64::from(!loses);
+            self.counts.lossy_flushes += u64::from(loses);
+            return Some(loses);
         }
         None
     }

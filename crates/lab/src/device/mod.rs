@@ -20,8 +20,8 @@ mod ram;
 #[cfg(test)]
 mod tests;
 
-pub use fault::{FaultRates, Rule};
+pub use fault::{FaultCounts, FaultRates, Rule};
 pub use image::SECTOR;
 pub use model::Model;
 pub use queue::{Cap, LabQueue, QueueOptions};
-pub use ram::{RamDevice, RamOptions};
+pub use ram::{Moment, RamDevice, RamOptions};

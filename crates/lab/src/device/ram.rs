@@ -1,7 +1,7 @@
 //! A file on a lab disk.
 #![allow(unsafe_code)]
 
-use super::fault::{FaultRates, Faults, Rule};
+use super::fault::{FaultCounts, FaultRates, Faults, Rule};
 use super::image::{Images, Sparse, torn_pieces};
 use super::queue::{InFlight, LabQueue};
 use crate::cell::LabCell;
@@ -10,6 +10,7 @@ use highwater_engine::io::{IoBuf, IoOp, Lane, Request};
 use highwater_engine::world::{Device, Queue};
 use highwater_engine::{IoError, IoErrorKind, Nanos, World};
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
 /// How a file starts.
@@ -28,6 +29,17 @@ pub struct RamOptions {
     pub ghost: bool,
 }
 
+type Observer = Rc<dyn Fn(Moment)>;
+
+/// What an observer is told of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// A write has taken effect.
+    Written,
+    /// A flush has succeeded.
+    Flushed,
+}
+
 struct State {
     images: Images,
     faults: Faults,
@@ -42,6 +54,7 @@ pub struct RamDevice {
     base: u64,
     ghost: bool,
     state: LabCell<State>,
+    observer: LabCell<Option<Observer>>,
 }
 
 impl RamDevice {
@@ -66,6 +79,7 @@ impl RamDevice {
             me: me.clone(),
             queue: queue.clone(),
             base: queue.place(len),
+            observer: LabCell::new(None),
             ghost: options.ghost,
             state: LabCell::new(State {
                 images: Images::new(content, options.crashes),
@@ -115,7 +129,26 @@ impl RamDevice {
 
     /// How many requests and flushes have failed.
     pub fn failures(&self) -> u64 {
-        self.state.with(|s| s.faults.failed)
+        let c = self.fault_counts();
+        c.reads + c.writes + c.no_space + c.flushes + c.lossy_flushes
+    }
+
+    /// What went wrong until now, by kind.
+    pub fn fault_counts(&self) -> FaultCounts {
+        self.state.with(|s| s.faults.counts)
+    }
+
+    /// Calls `f` at each [`Moment`] from now on: on the stack that ends the request, and outside of every cell. It must
+    /// not wait.
+    pub fn observe(&self, f: impl Fn(Moment) + 'static) {
+        self.observer.with(|o| *o = Some(Rc::new(f)));
+    }
+
+    fn notify(&self, moment: Moment) {
+        let observer = self.observer.with(|o| o.clone());
+        if let Some(f) = observer {
+            f(moment);
+        }
     }
 
     /// The bytes that reads see now.
@@ -160,7 +193,11 @@ impl RamDevice {
                 "DEV-1: the bytes of {request:?} changed while it was in flight"
             );
         }
-        self.carry_out(request.op, request.offset, &request.bufs)
+        let result = self.carry_out(request.op, request.offset, &request.bufs);
+        if request.op == IoOp::Write && result.is_ok() {
+            self.notify(Moment::Written);
+        }
+        result
     }
 
     fn carry_out(&self, op: IoOp, offset: u64, bufs: &[IoBuf]) -> Result<(), IoError> {
@@ -210,6 +247,7 @@ impl RamDevice {
     fn spike(&self) -> Nanos {
         let rates = self.state.with(|s| s.faults.rates);
         if self.queue.rng.with(|r| r.chance(rates.spike_ppm)) {
+            self.state.with(|s| s.faults.counts.spikes += 1);
             rates.spike
         } else {
             Nanos::ZERO
@@ -308,7 +346,7 @@ impl Device for RamDevice {
         // DEV-2: what completes while the flush runs is not covered.
         let mark = self.state.with(|s| s.images.mark());
         self.queue.serve_flush();
-        self.queue.rng.with(|rng| {
+        let result = self.queue.rng.with(|rng| {
             self.state.with(|s| match s.faults.judge_flush(rng) {
                 None => {
                     s.images.persist(mark);
@@ -321,7 +359,11 @@ impl Device for RamDevice {
                     Err(IoError::new(IoErrorKind::Io, 0))
                 }
             })
-        })
+        });
+        if result.is_ok() {
+            self.notify(Moment::Flushed);
+        }
+        result
     }
 
     fn len(&self) -> Result<u64, IoError> {

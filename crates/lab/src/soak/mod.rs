@@ -15,14 +15,19 @@
 //!   found, too.
 //! - SOAK-7: the budget is never passed: what the engine takes of the world is within it, and at any moment the frames
 //!   on lists, free and isolated are at most those that there are.
+//! - SOAK-8: a file on a disk that never fails gets no error of another's.
 
+mod disks;
 mod options;
+mod trouble;
 mod user;
 mod watch;
 
-pub use options::{Mix, SoakOptions, Trouble};
+pub use disks::kind_of;
+pub use options::{Mix, SoakOptions};
+pub use trouble::{CrashPoint, Trouble, Troubles};
 
-use crate::device::{LabQueue, RamDevice, RamOptions};
+use crate::device::{FaultCounts, LabQueue, RamDevice, RamOptions};
 use crate::rng::Rng;
 use crate::shadow::{Mismatch, Shadow};
 use crate::world::{LabOptions, LabWorld};
@@ -41,8 +46,6 @@ pub const TURNOVER: u64 = 4;
 const PATIENCE: u64 = 4;
 /// The longest operation where nothing may fail. Policies that nap 100 ms at each of ten priorities need seconds.
 const LONGEST: Nanos = Nanos::from_secs(8);
-/// The most crash images of one run: they cost more than anything else.
-const CUTS_MAX: u64 = 24;
 
 /// What a seed's run leaves.
 #[derive(Debug)]
@@ -55,6 +58,8 @@ pub struct SoakReport {
     pub failed: u64,
     /// Crash images checked.
     pub crashes: u64,
+    /// What the devices did wrong, by kind.
+    pub faults: Faults,
     /// The longest operation.
     pub longest: (Nanos, &'static str),
     /// Pages compared with the shadow.
@@ -65,6 +70,15 @@ pub struct SoakReport {
     pub steps: u64,
     /// The engine's counters at the end.
     pub stats: Stats,
+}
+
+/// What the devices of a run did wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Faults {
+    /// By the files.
+    pub files: FaultCounts,
+    /// Requests that hung.
+    pub hung: u64,
 }
 
 /// One file of a run.
@@ -84,6 +98,12 @@ struct Soak {
     queues: Vec<Arc<LabQueue>>,
     subjects: Vec<Subject>,
     ops: Cell<u64>,
+    /// Writes, flushes and syncs that ended well, of all files.
+    writes: Cell<u64>,
+    flushes: Cell<u64>,
+    syncs: Cell<u64>,
+    /// Requests that hung.
+    hung: Cell<u64>,
     failed: Cell<u64>,
     crashes: Cell<u64>,
     longest: Cell<(Nanos, &'static str)>,
@@ -116,21 +136,23 @@ impl Soak {
         }
     }
 
-    /// May this error be, in this run?
-    fn tolerate(&self, what: &str, error: &Error) {
+    /// May this error of the file `n` be, in this run?
+    fn tolerate(&self, n: usize, what: &str, error: &Error) {
         self.failed.set(self.failed.get() + 1);
         let trouble = self.options.trouble;
+        let spared = self.options.is_spared(n);
         let fits = match error {
-            Error::Io { .. } | Error::OutOfMemory(_) => trouble.may_fail(),
-            Error::TimedOut { .. } | Error::Busy { .. } => {
-                trouble.may_fail() && trouble != Trouble::Reads
-            }
-            Error::DurabilityLost { .. } => trouble == Trouble::Flushes,
+            Error::Io { .. } => trouble.may_fail() && !spared,
+            // Memory is shared: what a failing disk keeps dirty, others cannot have.
+            Error::OutOfMemory(_) => trouble.may_fail(),
+            Error::TimedOut { .. } | Error::Busy { .. } => trouble.may_fail_writes(),
+            Error::DurabilityLost { .. } => trouble.has(Trouble::Flushes) && !spared,
             _ => false,
         };
+        let rule = if spared { "SOAK-8" } else { "SOAK-1" };
         assert!(
             fits,
-            "SOAK-1: {what} failed under {trouble:?}: {error}; the others: {}",
+            "{rule}: {what} of file {n} failed under {trouble}: {error}; the others: {}",
             self.doing()
         );
     }
@@ -143,6 +165,18 @@ impl Soak {
             format!("user{n} {} for {since:?}", u.doing)
         });
         text.collect::<Vec<_>>().join(", ")
+    }
+
+    /// What the devices did wrong until now.
+    fn faults(&self) -> Faults {
+        let mut files = FaultCounts::default();
+        for s in &self.subjects {
+            files += s.device.fault_counts();
+        }
+        Faults {
+            files,
+            hung: self.hung.get(),
+        }
     }
 
     /// Have the tasks done enough?
@@ -163,11 +197,16 @@ impl Soak {
         self.turned_over.get()
     }
 
+    /// Something of a kind that crash points count has happened.
+    fn passed(&self, count: &Cell<u64>, point: fn(u64) -> CrashPoint) {
+        count.set(count.get() + 1);
+        if self.options.crash_points.contains(&point(count.get())) {
+            self.cut();
+        }
+    }
+
     /// Cuts the power, in a copy of the world: every file must be legal.
     fn cut(&self) {
-        if self.crashes.get() >= CUTS_MAX {
-            return;
-        }
         self.crashes.set(self.crashes.get() + 1);
         for (n, s) in self.subjects.iter().enumerate() {
             let image = s.device.crash_image(&mut self.crash_rng.borrow_mut());
@@ -217,6 +256,7 @@ fn run(options: SoakOptions) -> SoakReport {
             soak.crashes.get(),
             pages.sum::<u64>(),
             soak.longest.get(),
+            soak.faults(),
         );
         (numbers, soak.engine.stats())
     });
@@ -225,7 +265,7 @@ fn run(options: SoakOptions) -> SoakReport {
         "SOAK-4: tasks left after close: {:?}",
         run.leaked
     );
-    let ((ops, failed, crashes, pages_checked, longest), stats) = run.value;
+    let ((ops, failed, crashes, pages_checked, longest, faults), stats) = run.value;
     assert!(
         may_fail || longest.0 < LONGEST,
         "SOAK-6: {} took {:?}",
@@ -237,6 +277,7 @@ fn run(options: SoakOptions) -> SoakReport {
         ops,
         failed,
         crashes,
+        faults,
         longest,
         pages_checked,
         took: run.now,
@@ -282,6 +323,10 @@ fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
         subjects,
         options,
         ops: Cell::new(0),
+        writes: Cell::new(0),
+        flushes: Cell::new(0),
+        syncs: Cell::new(0),
+        hung: Cell::new(0),
         failed: Cell::new(0),
         crashes: Cell::new(0),
         healed: Cell::new(false),
@@ -308,7 +353,7 @@ fn open(
         RamOptions {
             content,
             len,
-            faults: options.rates(),
+            faults: options.rates(n),
             crashes: cuts,
             ghost: false,
         },

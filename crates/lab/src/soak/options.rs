@@ -1,46 +1,15 @@
 //! What a seed draws: one line that says what kind of run it is.
 
-use crate::device::model::Ssd;
-use crate::device::{FaultRates, Model, QueueOptions};
+use super::disks;
+use super::trouble::{CrashPoint, Trouble, Troubles};
+use crate::device::{FaultRates, QueueOptions};
 use crate::rng::Rng;
 use highwater_engine::policy::{OnDirty, ReclaimWait, Throttle, WriteUnit, WritebackFrom};
 use highwater_engine::{Nanos, Policy, Preset};
 use std::fmt;
 
-/// What goes wrong in a run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trouble {
-    /// Nothing.
-    None,
-    /// Power failures: crash images are cut and checked while the run goes on.
-    Crash,
-    /// Transient read errors.
-    Reads,
-    /// Transient write errors.
-    Writes,
-    /// A range of each file that cannot be written for a time.
-    BadRange,
-    /// No space for a time.
-    NoSpace,
-    /// Flushes fail, with crash images.
-    Flushes,
-    /// Requests hang for up to two seconds.
-    Hangs,
-    /// Requests take 50 ms longer now and then.
-    Spikes,
-}
-
-impl Trouble {
-    /// May an operation fail?
-    pub fn may_fail(self) -> bool {
-        !matches!(self, Trouble::None | Trouble::Crash | Trouble::Spikes)
-    }
-
-    /// Are crash images cut?
-    pub fn cuts(self) -> bool {
-        matches!(self, Trouble::Crash | Trouble::Flushes)
-    }
-}
+/// Operations of all tasks of a run together.
+const OPS: u64 = 20_000;
 
 /// How often each operation is drawn, in shares.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,7 +60,11 @@ pub struct SoakOptions {
     /// Operations of all tasks together.
     pub ops: u64,
     /// What goes wrong.
-    pub trouble: Trouble,
+    pub trouble: Troubles,
+    /// The disk that nothing goes wrong with while another fails, by its place in `disks`.
+    pub spared: Option<usize>,
+    /// When the power fails.
+    pub crash_points: Vec<CrashPoint>,
     /// A bug in the engine, to be found.
     #[cfg(feature = "plant")]
     pub plant: Option<highwater_engine::plant::Plant>,
@@ -115,19 +88,10 @@ impl SoakOptions {
             (r.pick(&[1, 1, 2, 2, 3, 4, 8]) << 20).max(frame_size as u64 * 80)
         };
         let slow = r.pick(&[1, 1, 1, 4]);
-        let disks: Vec<_> = (0..r.between(1, 2))
+        let mut disks: Vec<_> = (0..r.between(1, 2))
             .map(|n| QueueOptions {
                 id: n + 1,
-                model: Model::Ssd(Ssd::simple(
-                    r.pick(&[1, 8, 32]),
-                    [
-                        Nanos::from_micros(r.between(20, 120) * slow),
-                        Nanos::from_micros(r.between(10, 80) * slow),
-                        Nanos::from_micros(r.pick(&[5, 50, 300, 1_000])),
-                    ],
-                    r.pick(&[300, 1_000, 5_000]),
-                    r.pick(&[0, 20, 100]),
-                )),
+                model: disks::ssd(r, slow),
                 cap: None,
             })
             .collect();
@@ -164,6 +128,27 @@ impl SoakOptions {
             // With a limit of a page or two every write pauses for as long as may be.
             policy.pause_max = Nanos::from_millis(r.pick(&[1, 10]));
         }
+        // A stream of its own, so that these leave what the seed draws above as it is.
+        let more = &mut Rng::new(seed, 12);
+        for disk in &mut disks {
+            if more.chance(400_000) {
+                disk.model = disks::other(more);
+            }
+            disk.cap = disks::cap(more);
+        }
+        let second = if trouble != Trouble::None && more.chance(300_000) {
+            more.pick(&Trouble::ALL[1..])
+        } else {
+            Trouble::None
+        };
+        let worn = trouble == Trouble::Writes && more.chance(300_000);
+        let trouble = Troubles(if worn { Trouble::Worn } else { trouble }, second);
+        let spared = (disks.len() > 1 && trouble.may_fail() && more.chance(500_000)).then_some(1);
+        let crash_points = if trouble.cuts() {
+            CrashPoint::draw(more, OPS)
+        } else {
+            Vec::new()
+        };
         SoakOptions {
             seed,
             cpus: r.between(1, 4) as usize,
@@ -177,8 +162,10 @@ impl SoakOptions {
             files,
             refusing: r.chance(150_000),
             tasks: r.between(2, 6) as usize,
-            ops: 20_000,
+            ops: OPS,
             trouble,
+            spared,
+            crash_points,
             #[cfg(feature = "plant")]
             plant: None,
             mix: Mix::draw(r, tiny),
@@ -197,23 +184,18 @@ impl SoakOptions {
         }
     }
 
-    /// The rates of faults by which the files start.
-    pub fn rates(&self) -> FaultRates {
-        let mut rates = FaultRates::default();
-        match self.trouble {
-            Trouble::Reads => rates.read_error_ppm = 10_000,
-            Trouble::Writes => rates.write_error_ppm = 50_000,
-            Trouble::Flushes => {
-                rates.flush_error_ppm = 200_000;
-                rates.flush_loss_ppm = 500_000;
-            }
-            Trouble::Spikes => {
-                rates.spike_ppm = 2_000;
-                rates.spike = Nanos::from_millis(50);
-            }
-            _ => {}
+    /// Is the file `n` on a disk that nothing goes wrong with?
+    pub fn is_spared(&self, n: usize) -> bool {
+        self.spared == Some(self.files[n].0)
+    }
+
+    /// The rates of faults by which the file `n` starts.
+    pub fn rates(&self, n: usize) -> FaultRates {
+        if self.is_spared(n) {
+            FaultRates::default()
+        } else {
+            self.trouble.rates()
         }
-        rates
     }
 }
 
@@ -275,7 +257,7 @@ impl fmt::Display for SoakOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {}: {} {:?}, memory {} KiB, frames {}, dirty {} to {} %, cpus {}, tasks {}, files {:?}{}, hot {} %, disks",
+            "seed {}: {} {}, memory {} KiB, frames {}, dirty {} to {} %, cpus {}, tasks {}, files {:?}{}, hot {} %, disks",
             self.seed,
             self.policy_text(),
             self.trouble,
@@ -290,7 +272,18 @@ impl fmt::Display for SoakOptions {
             self.hot_ppm / 10_000,
         )?;
         for d in &self.disks {
-            write!(f, " ({})", d.model.summary())?;
+            write!(f, " {}", disks::text(d))?;
+        }
+        if let Some(spared) = self.spared {
+            write!(f, ", disk {spared} never fails")?;
+        }
+        if !self.crash_points.is_empty() {
+            let points: Vec<_> = self
+                .crash_points
+                .iter()
+                .map(CrashPoint::to_string)
+                .collect();
+            write!(f, ", cuts after {}", points.join(", "))?;
         }
         write!(f, ", mix {:?}", self.mix.shares())
     }

@@ -1,6 +1,6 @@
 //! One task of a soak: operations at random, each compared with the shadow.
 
-use super::{Soak, Subject, Trouble, now};
+use super::{CrashPoint, Soak, Subject, now};
 use crate::rng::Rng;
 use crate::shadow::{Access, Outcome, fill};
 use highwater_engine::{Error, Nanos, PageNo, World};
@@ -47,7 +47,7 @@ impl<'a> User<'a> {
             });
             let n = self.rng.below(self.soak.subjects.len() as u64) as usize;
             self.operate(op.unwrap_or(0), n);
-            self.soak.ops.set(self.soak.ops.get() + 1);
+            self.soak.passed(&self.soak.ops, CrashPoint::Op);
         }
         self.state("ended", true);
         self.soak.users.borrow_mut()[self.number].ended = true;
@@ -168,7 +168,7 @@ impl<'a> User<'a> {
             .borrow_mut()
             .end_write(access, outcome, s.file.len());
         self.soak.agree(n, what, verdict);
-        self.judge(what, result.err());
+        self.judge(n, what, result.err());
     }
 
     /// Too many writes of undecided order stand at `range`: a read of a whole page decides.
@@ -223,7 +223,7 @@ impl<'a> User<'a> {
         };
         let verdict = s.shadow.borrow_mut().end_write(access, done, s.file.len());
         self.soak.agree(n, "page_mut", verdict);
-        self.judge("page_mut", outcome.err());
+        self.judge(n, "page_mut", outcome.err());
     }
 
     /// Time passes while a guard is held, now and then.
@@ -268,7 +268,7 @@ impl<'a> User<'a> {
         let seen = result.as_ref().ok().map(|count| &self.buf[..*count]);
         let verdict = s.shadow.borrow_mut().end_read(access, seen);
         self.soak.agree(n, what, verdict);
-        self.judge(what, result.err());
+        self.judge(n, what, result.err());
     }
 
     fn page(&mut self, n: usize) {
@@ -295,7 +295,7 @@ impl<'a> User<'a> {
             Err(e) => self.page_error(n, access, e),
         };
         self.state("page", true);
-        self.judge("page", error);
+        self.judge(n, "page", error);
     }
 
     /// A guard was refused: beyond the end that is right, if the file was so short meanwhile.
@@ -338,7 +338,7 @@ impl<'a> User<'a> {
         }
         drop(guards);
         self.state("hoard", true);
-        self.judge("hoard", error);
+        self.judge(n, "hoard", error);
     }
 
     fn set_len(&mut self, n: usize) {
@@ -372,7 +372,7 @@ impl<'a> User<'a> {
             .borrow_mut()
             .end_resize(access, result.is_ok(), s.file.len());
         self.soak.agree(n, "set_len", verdict);
-        self.judge("set_len", result.err());
+        self.judge(n, "set_len", result.err());
     }
 
     fn evict(&mut self, n: usize) {
@@ -380,7 +380,7 @@ impl<'a> User<'a> {
         self.state("evict", false);
         let result = self.subject(n).file.evict(range);
         self.state("evict", true);
-        self.judge("evict", result.err());
+        self.judge(n, "evict", result.err());
     }
 
     fn sync(&mut self, n: usize, range: Option<Range<u64>>) {
@@ -400,24 +400,22 @@ impl<'a> User<'a> {
                     "file {n}: a sync succeeds after DurabilityLost"
                 );
                 s.shadow.borrow_mut().keep(&promise);
-                if self.soak.options.trouble.cuts() && self.rng.chance(200_000) {
-                    self.soak.cut();
-                }
+                self.soak.passed(&self.soak.syncs, CrashPoint::Sync);
             }
             Err(error) => {
                 if matches!(error, Error::DurabilityLost { .. }) {
                     s.lost.set(true);
                 }
-                self.judge("sync", Some(error));
+                self.judge(n, "sync", Some(error));
             }
         }
     }
 
-    fn judge(&mut self, what: &str, error: Option<Error>) {
+    fn judge(&mut self, n: usize, what: &str, error: Option<Error>) {
         let Some(error) = error else { return };
-        self.soak.tolerate(what, &error);
+        self.soak.tolerate(n, what, &error);
         // A user of a failing device goes easy on it.
-        if self.soak.options.trouble != Trouble::Reads {
+        if self.soak.options.trouble.may_fail_writes() {
             let w = &self.soak.world;
             w.sleep_until(w.now().plus(Nanos::from_micros(self.rng.below(2_000))));
         }

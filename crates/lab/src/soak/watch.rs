@@ -1,7 +1,8 @@
 //! The task that watches over a soak: trouble, rest, the end.
 
 use super::user::User;
-use super::{Soak, Trouble, now};
+use super::{CrashPoint, Soak, Trouble, now};
+use crate::device::Moment;
 use highwater_engine::io::IoOp;
 use highwater_engine::{Error, IoErrorKind, Nanos, World};
 use std::rc::Rc;
@@ -20,6 +21,17 @@ fn nap(soak: &Soak, span: Nanos) {
 
 /// Runs the users to their end, then the end itself.
 pub(super) fn watch(soak: &Rc<Soak>) {
+    for s in &soak.subjects {
+        // Weak: the soak owns the device.
+        let weak = Rc::downgrade(soak);
+        s.device.observe(move |moment| {
+            let Some(soak) = weak.upgrade() else { return };
+            match moment {
+                Moment::Written => soak.passed(&soak.writes, CrashPoint::Write),
+                Moment::Flushed => soak.passed(&soak.flushes, CrashPoint::Flush),
+            }
+        });
+    }
     let users: Vec<_> = (0..soak.options.tasks)
         .map(|n| {
             let theirs = soak.clone();
@@ -29,7 +41,6 @@ pub(super) fn watch(soak: &Rc<Soak>) {
         .collect();
     let total = soak.options.ops;
     let mut rests = (1..4).map(|n| n * total / 4).peekable();
-    let mut cuts = (1..8).map(|n| n * total / 8).peekable();
     while soak.users.borrow().iter().any(|u| !u.ended) {
         nap(soak, LOOK);
         check_progress(soak);
@@ -39,9 +50,6 @@ pub(super) fn watch(soak: &Rc<Soak>) {
             heal(soak);
         } else {
             trouble(soak);
-        }
-        if soak.options.trouble.cuts() && cuts.next_if(|at| ops >= *at).is_some() {
-            soak.cut();
         }
         if rests.next_if(|at| ops >= *at).is_some() {
             rest(soak);
@@ -93,31 +101,47 @@ fn check_budget(soak: &Soak) {
 
 /// Causes the trouble that needs a hand.
 fn trouble(soak: &Soak) {
-    let draw = soak.crash_rng.borrow_mut().below(1_000);
-    let until = now(soak).plus(Nanos::from_millis(300));
-    match soak.options.trouble {
-        Trouble::BadRange | Trouble::NoSpace if draw < 20 => {
-            let n = soak
-                .crash_rng
-                .borrow_mut()
-                .below(soak.subjects.len() as u64) as usize;
-            let len = soak.options.files[n].1;
-            let start = soak.crash_rng.borrow_mut().below(len);
-            let (range, kind) = match soak.options.trouble {
-                Trouble::NoSpace => (0..u64::MAX, IoErrorKind::NoSpace),
-                _ => (start..start + len / 8, IoErrorKind::Io),
-            };
-            soak.subjects[n].device.fail_writes(range, kind, until);
+    for trouble in soak.options.trouble.iter() {
+        let draw = soak.crash_rng.borrow_mut().below(1_000);
+        match trouble {
+            Trouble::BadRange | Trouble::NoSpace if draw < 20 => fail_writes(soak, trouble),
+            Trouble::Hangs if draw < 10 => hang(soak, draw),
+            _ => {}
         }
-        Trouble::Hangs if draw < 10 => {
-            let n = (draw % soak.queues.len() as u64) as usize;
-            let op = if draw < 5 { IoOp::Read } else { IoOp::Write };
-            soak.queues[n].hang_next(op, 1);
-            nap(soak, Nanos::from_millis(200 * draw));
-            soak.queues[n].release_hung();
-        }
-        _ => {}
     }
+}
+
+/// Writes of some file fail for 300 ms, all or those of a range.
+fn fail_writes(soak: &Soak, trouble: Trouble) {
+    let mut rng = soak.crash_rng.borrow_mut();
+    let n = rng.below(soak.subjects.len() as u64) as usize;
+    let len = soak.options.files[n].1;
+    let start = rng.below(len);
+    let (range, kind) = match trouble {
+        Trouble::NoSpace => (0..u64::MAX, IoErrorKind::NoSpace),
+        _ => (start..start + len / 8, IoErrorKind::Io),
+    };
+    if !soak.options.is_spared(n) {
+        let until = now(soak).plus(Nanos::from_millis(300));
+        soak.subjects[n].device.fail_writes(range, kind, until);
+    }
+}
+
+/// A request of some disk hangs for up to two seconds.
+fn hang(soak: &Soak, draw: u64) {
+    let n = (draw % soak.queues.len() as u64) as usize;
+    if soak.options.spared == Some(n) {
+        return;
+    }
+    let op = if draw < 5 { IoOp::Read } else { IoOp::Write };
+    soak.queues[n].hang_next(op, 1);
+    nap(soak, Nanos::from_millis(200 * draw));
+    release(soak, n);
+}
+
+fn release(soak: &Soak, n: usize) {
+    let hung = soak.queues[n].release_hung() as u64;
+    soak.hung.set(soak.hung.get() + hung);
 }
 
 fn heal(soak: &Soak) {
@@ -125,8 +149,8 @@ fn heal(soak: &Soak) {
         for s in &soak.subjects {
             s.device.heal();
         }
-        for q in &soak.queues {
-            q.release_hung();
+        for n in 0..soak.queues.len() {
+            release(soak, n);
         }
     }
 }
@@ -163,7 +187,7 @@ fn sync_all(soak: &Soak) {
                     break;
                 }
                 Err(e) => {
-                    soak.tolerate("sync", &e);
+                    soak.tolerate(n, "sync", &e);
                     if matches!(e, Error::DurabilityLost { .. }) {
                         s.lost.set(true);
                         break;
