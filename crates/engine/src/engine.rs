@@ -9,11 +9,11 @@ use crate::error::Error;
 use crate::file::{File, FileId, FileOptions};
 use crate::frame::{Carver, Frame, FrameTable, Memory};
 use crate::io::IoSink;
+use crate::lru::Lru;
 use crate::lru::workingset::{NonresidentAge, Shadows};
-use crate::lru::{Lru, LruList};
 use crate::mapping::{Index, Mapping, MappingTable};
 use crate::policy::Config;
-use crate::reclaim::Kswapd;
+use crate::reclaim::{CLUSTER, Kswapd};
 use crate::sync::{AtomicBool, AtomicU64, Lock, Ordering, Rank};
 use crate::trace::{Event, Stats, VmStat};
 use crate::wait::WaitTable;
@@ -109,6 +109,19 @@ fn check_config(c: &Config) -> Result<usize, Error> {
             p.background_percent, p.limit_percent
         ));
     }
+    if !(1..=CLUSTER).contains(&c.reclaim_cluster) {
+        return bad(format!(
+            "reclaim_cluster {} is not from 1 to {CLUSTER}",
+            c.reclaim_cluster
+        ));
+    }
+    if c.min_free.is_some_and(|bytes| bytes > c.memory / 16) {
+        return bad(format!(
+            "min_free {} is more than a sixteenth of the budget of {} bytes",
+            c.min_free.unwrap_or(0),
+            c.memory
+        ));
+    }
     let frames = frames_of(c.memory, c.frame_size);
     if frames < FRAMES_MIN {
         let mut least = (FRAMES_MIN * c.frame_size) as u64;
@@ -145,7 +158,7 @@ impl<W: World> Engine<W> {
         let arena = Arc::new(world.arena(data, tables_of(frames))?);
         let mut carver = Carver::new(arena.clone(), data);
         let top = top_order(config.frame_size);
-        let watermarks = Watermarks::new(config.memory, config.frame_size);
+        let watermarks = Watermarks::new(config.memory, config.frame_size, config.min_free);
         let share = |percent: u8| frames as u64 * u64::from(percent) / 100;
         let seed = world.random();
         let engine = Arc::new_cyclic(|me| Engine {
@@ -155,7 +168,7 @@ impl<W: World> Engine<W> {
             frames: FrameTable::new(&mut carver, frames),
             index: Index::new(&mut carver, frames, seed),
             zone: Zone::new(frames, top, watermarks, world.cpus()),
-            lru: Lru::new(),
+            lru: Lru::new(&config.order, frames),
             shadows: Shadows::new(&mut carver, frames),
             age: NonresidentAge::new(),
             waits: WaitTable::new(),
@@ -368,6 +381,7 @@ impl<W: World> Engine<W> {
     /// A snapshot of counters and gauges. Does not block.
     pub fn stats(&self) -> Stats {
         let world = &*self.world;
+        let lru = self.lru.lengths();
         Stats {
             events: Event::ALL
                 .iter()
@@ -379,8 +393,8 @@ impl<W: World> Engine<W> {
                     self.zone.nr_free() + self.zone.nr_cached(world),
                 ),
                 ("nr_unpopulated", self.zone.nr_unpopulated()),
-                ("nr_inactive_file", self.lru.len(LruList::Inactive)),
-                ("nr_active_file", self.lru.len(LruList::Active)),
+                ("nr_inactive_file", lru.inactive as u64),
+                ("nr_active_file", lru.active as u64),
                 ("nr_isolated_file", self.lru.isolated()),
                 ("nr_dirty", self.nr_dirty()),
                 (

@@ -41,6 +41,10 @@ pub use backing::Backing;
 pub use engine::Engine;
 pub use error::{Error, IoError, IoErrorKind, OomReport};
 pub use file::{File, FileId, FileOptions, PageMut, PageNo, PageRef};
+pub use lru::list::{Links, List, NONE};
+pub use lru::order::{
+    Frames, Ghosts, Isolated, Lengths, Order, PageId, PageOrder, Reason, Refilled,
+};
 pub use policy::{Config, DirtyLimits, Policy, Preset};
 pub use trace::{Event, Stats};
 pub use world::{Nanos, TaskId, World};

@@ -2,6 +2,7 @@
 //!
 //! **Kernel.** The code of 2.6.35, of the RFC of June 2010, of 3.2 and of 6.16; see `docs/kernel-map.md`.
 
+use crate::lru::order::Order;
 use crate::world::Nanos;
 use std::fmt;
 use std::str::FromStr;
@@ -239,6 +240,14 @@ pub struct Config {
     pub readahead_max: usize,
     /// Populate memory in the background from the start.
     pub populate: bool,
+    /// In which order pages are tried for reclaim.
+    pub order: Order,
+    /// Pages that reclaim takes in one go, 1 to 32 (SWAP_CLUSTER_MAX).
+    pub reclaim_cluster: usize,
+    /// Bytes kept free, at most a sixteenth of the budget (`vm.min_free_kbytes`); `None` is the kernel's formula. With 0
+    /// no frame is kept, and kswapd idles: a page goes exactly when its frame is needed. That is for comparing orders;
+    /// writers then have no reserve.
+    pub min_free: Option<u64>,
     /// A bug for the lab to find.
     #[cfg(feature = "plant")]
     pub plant: Option<crate::plant::Plant>,
@@ -259,6 +268,9 @@ impl Config {
             dirty_expire: Nanos::from_secs(30),
             readahead_max: 8 << 20,
             populate: true,
+            order: Order::TwoList,
+            reclaim_cluster: 32,
+            min_free: None,
             #[cfg(feature = "plant")]
             plant: None,
         }

@@ -18,6 +18,12 @@ mod world;
 pub use device::{
     Cap, FaultRates, LabQueue, Model, QueueOptions, RamDevice, RamOptions, Rule, model,
 };
+/// The engine that runs here.
+pub use highwater_engine as engine;
+pub use highwater_engine::{
+    Frames, Ghosts, Isolated, Lengths, Links, List, NONE, Order, PageId, PageOrder, Reason,
+    Refilled,
+};
 pub use rng::Rng;
 pub use shadow::{Mismatch, Shadow};
 pub use trace::TraceHash;

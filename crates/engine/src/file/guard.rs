@@ -7,7 +7,7 @@ use super::{File, PageNo};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::frame::Frame;
-use crate::frame::state::{EXCL, READAHEAD, UPTODATE};
+use crate::frame::state::{EXCL, READAHEAD, TOUCH, UPTODATE};
 use crate::mapping::Fill;
 use crate::sync::Ordering;
 use crate::trace::Event;
@@ -60,8 +60,8 @@ impl<W: World> File<W> {
         };
         let task = engine.world.task();
         engine.count_hit(task);
-        if engine.frames.get(frame).state.peek() & READAHEAD != 0 {
-            engine.readahead_mark(&handle.mapping, &handle.readahead, frame, page);
+        if engine.frames.get(frame).state.peek() & (READAHEAD | TOUCH) != 0 {
+            engine.hit_marked(&handle.mapping, &handle.readahead, frame, page);
         }
         engine.world.charge(Work::Hit, 1);
         Ok(self.page_ref(task, frame, page))
@@ -100,8 +100,8 @@ impl<W: World> File<W> {
         let frame = match engine.find_shared::<false>(handle.mapping.id, page) {
             Some(frame) => {
                 engine.count_hit(task);
-                if engine.frames.get(frame).state.peek() & READAHEAD != 0 {
-                    engine.readahead_mark(&handle.mapping, &handle.readahead, frame, page);
+                if engine.frames.get(frame).state.peek() & (READAHEAD | TOUCH) != 0 {
+                    engine.hit_marked(&handle.mapping, &handle.readahead, frame, page);
                 }
                 frame
             }

@@ -3,7 +3,7 @@
 
 use super::File;
 use crate::error::Error;
-use crate::frame::state::{EXCL, READAHEAD, UPTODATE};
+use crate::frame::state::{EXCL, READAHEAD, TOUCH, UPTODATE};
 use crate::mapping::Fill;
 use crate::sync::Ordering;
 use crate::world::{Work, World};
@@ -68,8 +68,8 @@ impl<W: World> File<W> {
         let frame = match found {
             Some(frame) => {
                 engine.count_hit(task);
-                if engine.frames.get(frame).state.peek() & READAHEAD != 0 {
-                    engine.readahead_mark(&handle.mapping, &handle.readahead, frame, page);
+                if engine.frames.get(frame).state.peek() & (READAHEAD | TOUCH) != 0 {
+                    engine.hit_marked(&handle.mapping, &handle.readahead, frame, page);
                 }
                 frame
             }

@@ -56,6 +56,8 @@ pub(crate) const ISOLATED: u64 = flag(16);
 pub(crate) const FREE: u64 = flag(17);
 /// Under writeback, and a newer copy has taken its place: that copy's write waits for the end of this one.
 pub(crate) const SUPERSEDED: u64 = flag(18);
+/// The order of pages wants to know of each hit. Tested together with `READAHEAD`.
+pub(crate) const TOUCH: u64 = flag(19);
 const VERSION_SHIFT: u32 = 44;
 /// Counts the lives of the frame.
 pub(crate) const VERSION: u64 = !0 << VERSION_SHIFT;
@@ -309,7 +311,7 @@ impl State {
 }
 
 const _: () = assert!(REF2 == REF1 << 1);
-const _: () = assert!(SUPERSEDED < 1 << VERSION_SHIFT);
+const _: () = assert!(TOUCH < 1 << VERSION_SHIFT);
 
 #[cfg(all(test, not(loom)))]
 mod tests {

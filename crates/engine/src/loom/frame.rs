@@ -7,7 +7,7 @@ use super::{
 use crate::PageNo;
 use crate::frame::state::{DIRTY, WRITEBACK};
 use crate::io::Request;
-use crate::lru::{LruList, Putback};
+use crate::lru::order::Reason;
 
 /// A reader that has pinned a page reads that page; a frame that was evicted is never read by a pin of the old page.
 #[test]
@@ -166,14 +166,12 @@ fn last_release_of_an_isolated_orphan() {
         assert_eq!(rig.engine.find_shared::<false>(rig.m.id, 1), Some(frame));
         let mut batch = [0];
         let e = &rig.engine;
-        let n = e
-            .lru
-            .isolate(&*rig.world, &e.frames, LruList::Inactive, &mut batch);
+        let n = e.lru.isolate(&*rig.world, &e.frames, &mut batch).taken;
         assert_eq!((n, batch), (1, [frame]));
         e.unlink_range(&rig.m, 1..2);
         let r = rig.clone();
         let reclaimer = spawn(&rig.world, 1, move || {
-            let (e, back) = (&r.engine, [(frame, Putback::InactiveTail)]);
+            let (e, back) = (&r.engine, [(frame, Reason::Gone)]);
             e.lru
                 .putback(&*r.world, &e.frames, &back, |f| e.free_claimed(f));
         });

@@ -14,10 +14,10 @@
 //! **Tests.** Here, against a `VecDeque`.
 
 /// No frame: the end of a list.
-pub(crate) const NONE: u32 = u32::MAX;
+pub const NONE: u32 = u32::MAX;
 
 /// Where the links of frames are. A frame that was never on a list has [`NONE`] for both.
-pub(crate) trait Links {
+pub trait Links {
     /// The frame after `frame`, towards the tail.
     fn next(&self, frame: u32) -> u32;
     /// Sets the frame after `frame`.
@@ -30,7 +30,7 @@ pub(crate) trait Links {
 
 /// A list. The same `links` belong to all calls on it.
 #[derive(Debug)]
-pub(crate) struct List {
+pub struct List {
     head: u32,
     tail: u32,
     len: usize,
@@ -52,13 +52,17 @@ impl List {
         }
     }
 
+    /// True without a frame.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Frames on the list.
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// The frame added last.
-    #[cfg(test)]
     pub fn head(&self) -> Option<u32> {
         some(self.head)
     }
@@ -93,6 +97,9 @@ impl List {
     }
 
     /// Takes `frame`, which is on this list, out of it.
+    ///
+    /// # Panics
+    /// When it is not (as far as its neighbours tell), by LIST-1 or LIST-2.
     pub fn remove(&mut self, links: &impl Links, frame: u32) {
         let (next, prev) = (links.next(frame), links.prev(frame));
         match some(prev) {

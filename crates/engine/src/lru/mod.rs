@@ -1,94 +1,70 @@
-//! In which order pages are tried for reclaim: an inactive and an active list of file pages, and the refault distance.
+//! In which order pages are tried for reclaim: an order ([`PageOrder`]) under one lock, and the frames' flags around it.
 //!
-//! New pages enter the head of the inactive list, unless their refault distance says that they were part of the working
-//! set; then they enter the active list. A page that reclaim finds referenced twice moves to the active list, one that
-//! was referenced once gets another round. When the active list is longer than the inactive one, its tail is moved over;
-//! a page referenced since the last look goes round once more instead.
+//! `order.rs` says what an order is; `two_list.rs` is the default, `s3_fifo.rs` another. Here is what is true of each:
+//! when a frame is on a list, who isolates it, and what a hit does for an order that wants to know of each.
 //!
-//! **State.** Lists and the flags LRU, ACTIVE, ISOLATED of a frame: the LRU lock (`Rank::Lru`). The lengths are mirrored.
+//! **State.** The order and the flags LRU, ACTIVE, ISOLATED, TOUCH of a frame: the LRU lock (`Rank::Lru`). The lengths
+//! are mirrored.
 //! **Context.** Any task, completion context included; nothing here sleeps.
 //!
 //! **Invariants.**
-//! - LRU-1: a frame is on a list exactly while LRU is set; ACTIVE says which list.
+//! - LRU-1: a frame is on a list of the order exactly while LRU is set.
 //! - LRU-2: an isolated frame (ISOLATED, not LRU) is put back or freed by the task that isolated it.
 //!
 //! **Kernel.** swap.c, `isolate_lru_folios`, workingset.c. Left out: anonymous lists (they come with swap); pagevecs (one
-//! lock of short holds serves two cores). Different: Linux deactivates an active file page even when it was referenced,
-//! because its references come from page tables; ours are bits that each look-up sets, so a second chance costs nothing.
+//! lock of short holds serves two cores).
 
 pub(crate) mod list;
+pub(crate) mod order;
+mod s3_fifo;
+mod two_list;
 pub(crate) mod workingset;
 
-use crate::frame::state::{ACTIVE, ISOLATED, LRU};
-use crate::frame::{FrameTable, LruLinks};
+use crate::frame::FrameTable;
+use crate::frame::state::{ACTIVE, ISOLATED, LRU, TOUCH};
 use crate::sync::{AtomicU64, Lock, Ordering, Rank};
 use crate::world::World;
-use list::List;
+use order::{Frames, Ghosts, Isolated, Lengths, Order, PageOrder, Reason, Refilled};
 
-/// A list of pages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum LruList {
-    /// Tried for reclaim from its tail.
-    Inactive,
-    /// Feeds the inactive list.
-    Active,
-}
-
-/// Where an isolated page goes back to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Putback {
-    /// Another round on the inactive list.
-    InactiveHead,
-    /// Next to be tried.
-    InactiveTail,
-    /// Out of the way, or in use.
-    ActiveHead,
-}
-
-struct Lists {
-    inactive: List,
-    active: List,
-}
-
-impl Lists {
-    fn of(&mut self, list: LruList) -> &mut List {
-        match list {
-            LruList::Inactive => &mut self.inactive,
-            LruList::Active => &mut self.active,
-        }
-    }
-}
-
-/// The lists of one zone.
+/// The order of one zone, under its lock.
 pub(crate) struct Lru {
-    lists: Lock<Lists>,
+    order: Lock<Box<dyn PageOrder>>,
+    /// What the order answered at the start; it may not change its mind.
+    wants_touch: bool,
+    pub(crate) ghosts: Ghosts,
+    pub(crate) references_kept: u32,
     nr_inactive: AtomicU64,
     nr_active: AtomicU64,
+    nr_candidates: AtomicU64,
+    nr_refill: AtomicU64,
     nr_isolated: AtomicU64,
 }
 
 impl Lru {
-    pub(crate) fn new() -> Lru {
+    pub(crate) fn new(order: &Order, frames: usize) -> Lru {
+        let order = order.make(frames);
         Lru {
-            lists: Lock::new(
-                Rank::Lru,
-                Lists {
-                    inactive: List::new(),
-                    active: List::new(),
-                },
-            ),
+            wants_touch: order.wants_touch(),
+            ghosts: order.ghosts(),
+            references_kept: order.references_kept(),
+            order: Lock::new(Rank::Lru, order),
             nr_inactive: AtomicU64::new(0),
             nr_active: AtomicU64::new(0),
+            nr_candidates: AtomicU64::new(0),
+            nr_refill: AtomicU64::new(0),
             nr_isolated: AtomicU64::new(0),
         }
     }
 
-    /// Pages on a list. A hint.
-    pub(crate) fn len(&self, list: LruList) -> u64 {
-        // Relaxed: a hint; mirrors are written under the lock.
-        match list {
-            LruList::Inactive => self.nr_inactive.load(Ordering::Relaxed),
-            LruList::Active => self.nr_active.load(Ordering::Relaxed),
+    /// How many pages there are. A hint.
+    pub(crate) fn lengths(&self) -> Lengths {
+        // Relaxed: hints; mirrors are written under the lock.
+        let get = |n: &AtomicU64| n.load(Ordering::Relaxed) as usize;
+        Lengths {
+            inactive: get(&self.nr_inactive),
+            active: get(&self.nr_active),
+            candidates: get(&self.nr_candidates),
+            refill: get(&self.nr_refill),
         }
     }
 
@@ -98,29 +74,48 @@ impl Lru {
         self.nr_isolated.load(Ordering::Relaxed)
     }
 
-    fn mirror(&self, lists: &Lists) {
+    fn mirror(&self, order: &dyn PageOrder) {
+        let l = order.lengths();
         // Relaxed: as above.
-        self.nr_inactive
-            .store(lists.inactive.len() as u64, Ordering::Relaxed);
-        self.nr_active
-            .store(lists.active.len() as u64, Ordering::Relaxed);
+        let set = |n: &AtomicU64, to: usize| n.store(to as u64, Ordering::Relaxed);
+        set(&self.nr_inactive, l.inactive);
+        set(&self.nr_active, l.active);
+        set(&self.nr_candidates, l.candidates);
+        set(&self.nr_refill, l.refill);
     }
 
-    /// Enters a page that is on no list.
-    pub(crate) fn add<W: World>(&self, world: &W, frames: &FrameTable, frame: u32, active: bool) {
-        let mut lists = self.lists.lock(world);
-        let list = if active {
-            LruList::Active
-        } else {
-            LruList::Inactive
+    /// Enters a page that is on no list. With the `distance` of its refault, the order says whether it belongs among the
+    /// kept pages: the answer.
+    pub(crate) fn add<W: World>(
+        &self,
+        world: &W,
+        frames: &FrameTable,
+        frame: u32,
+        enter: Enter,
+    ) -> bool {
+        let mut order = self.order.lock(world);
+        let view = Frames::new(frames);
+        let active = match enter {
+            Enter::New => false,
+            Enter::Refault(distance) => order.refault(view, distance),
+            Enter::Copy { active } => active,
         };
-        let old = frames
-            .get(frame)
-            .state
-            .set(if active { LRU | ACTIVE } else { LRU });
+        let flags = if self.wants_touch { LRU | TOUCH } else { LRU };
+        let old = frames.get(frame).state.set(flags);
         assert!(old & (LRU | ISOLATED) == 0, "LRU-1: added twice");
-        lists.of(list).push_head(&LruLinks(frames), frame);
-        self.mirror(&lists);
+        order.insert(view, frame, active);
+        self.mirror(&**order);
+        active
+    }
+
+    /// Tells the order of a hit on a frame that carries TOUCH and that the caller holds. A frame that a reclaimer has
+    /// isolated is not on a list: it finds the holder, or its page has just been tried and stays where putback puts it.
+    pub(crate) fn touch<W: World>(&self, world: &W, frames: &FrameTable, frame: u32) {
+        let mut order = self.order.lock(world);
+        if frames.get(frame).state.peek() & LRU != 0 {
+            order.touch(Frames::new(frames), frame);
+            self.mirror(&**order);
+        }
     }
 
     /// Takes a frame that is about to be freed off its list. False when a reclaimer has it isolated: then that reclaimer
@@ -137,49 +132,48 @@ impl Lru {
             // The caller owns the frame: nobody adds it, and only what is on a list can be isolated.
             return true;
         }
-        let mut lists = self.lists.lock(world);
+        let mut order = self.order.lock(world);
         let s = state.peek();
         if s & ISOLATED != 0 {
             orphan();
             return false;
         }
         if s & LRU != 0 {
-            let list = if s & ACTIVE != 0 {
-                LruList::Active
-            } else {
-                LruList::Inactive
-            };
-            lists.of(list).remove(&LruLinks(frames), frame);
+            order.remove(Frames::new(frames), frame);
             state.clear(LRU | ACTIVE);
-            self.mirror(&lists);
+            self.mirror(&**order);
         }
         true
     }
 
-    /// Takes up to `out.len()` pages off the tail of a list.
+    /// Lets the order look at up to `n` of the pages it keeps.
+    pub(crate) fn refill<W: World>(&self, world: &W, frames: &FrameTable, n: usize) -> Refilled {
+        let mut order = self.order.lock(world);
+        let done = order.refill(Frames::new(frames), n);
+        self.mirror(&**order);
+        done
+    }
+
+    /// Takes up to `out.len()` pages in the order of reclaim.
     pub(crate) fn isolate<W: World>(
         &self,
         world: &W,
         frames: &FrameTable,
-        list: LruList,
         out: &mut [u32],
-    ) -> usize {
-        let mut lists = self.lists.lock(world);
-        let mut n = 0;
-        while n < out.len() {
-            let Some(frame) = lists.of(list).pop_tail(&LruLinks(frames)) else {
-                break;
-            };
-            let state = &frames.get(frame).state;
+    ) -> Isolated {
+        let mut order = self.order.lock(world);
+        let done = order.isolate(Frames::new(frames), out);
+        for frame in &out[..done.taken] {
+            let state = &frames.get(*frame).state;
             state.set(ISOLATED);
-            state.clear(LRU | ACTIVE);
-            out[n] = frame;
-            n += 1;
+            let old = state.clear(LRU);
+            assert!(old & LRU != 0, "ORDER-1: frame {frame} is on no list");
         }
-        self.mirror(&lists);
+        self.mirror(&**order);
         // Relaxed: a hint.
-        self.nr_isolated.fetch_add(n as u64, Ordering::Relaxed);
-        n
+        self.nr_isolated
+            .fetch_add(done.taken as u64, Ordering::Relaxed);
+        done
     }
 
     /// Ends the isolation of pages that were kept. Calls `free` (without the lock) for those that became orphans and that
@@ -188,33 +182,26 @@ impl Lru {
         &self,
         world: &W,
         frames: &FrameTable,
-        pages: &[(u32, Putback)],
+        pages: &[(u32, Reason)],
         mut free: impl FnMut(u32),
     ) {
         let mut orphans = [0u32; 32];
         for chunk in pages.chunks(orphans.len()) {
             let mut n = 0;
             {
-                let mut lists = self.lists.lock(world);
-                for (frame, to) in chunk {
-                    let (list, flags) = match to {
-                        Putback::ActiveHead => (LruList::Active, LRU | ACTIVE),
-                        _ => (LruList::Inactive, LRU),
-                    };
-                    if frames.get(*frame).state.release(ISOLATED, flags).free {
+                let mut order = self.order.lock(world);
+                for (frame, reason) in chunk {
+                    let state = &frames.get(*frame).state;
+                    if state.release(ISOLATED, LRU).free {
                         // Claimed for freeing: it must not be on a list.
-                        frames.get(*frame).state.clear(LRU | ACTIVE);
+                        state.clear(LRU | ACTIVE);
                         orphans[n] = *frame;
                         n += 1;
                         continue;
                     }
-                    let l = lists.of(list);
-                    match to {
-                        Putback::InactiveTail => l.push_tail(&LruLinks(frames), *frame),
-                        _ => l.push_head(&LruLinks(frames), *frame),
-                    }
+                    order.putback(Frames::new(frames), *frame, *reason);
                 }
-                self.mirror(&lists);
+                self.mirror(&**order);
                 // Relaxed: a hint.
                 self.nr_isolated
                     .fetch_sub(chunk.len() as u64, Ordering::Relaxed);
@@ -230,49 +217,41 @@ impl Lru {
         self.nr_isolated.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Moves a page whose writeback has ended to the inactive tail, so that reclaim meets it next. True if it was moved.
+    /// Moves a page whose writeback has ended so that reclaim meets it next. True if it was moved.
     pub(crate) fn rotate<W: World>(&self, world: &W, frames: &FrameTable, frame: u32) -> bool {
-        let mut lists = self.lists.lock(world);
-        let state = &frames.get(frame).state;
-        let s = state.peek();
-        if s & LRU == 0 {
+        let mut order = self.order.lock(world);
+        if frames.get(frame).state.peek() & LRU == 0 {
             return false;
         }
-        let from = if s & ACTIVE != 0 {
-            LruList::Active
-        } else {
-            LruList::Inactive
-        };
-        lists.of(from).remove(&LruLinks(frames), frame);
-        state.clear(ACTIVE);
-        lists.inactive.push_tail(&LruLinks(frames), frame);
-        self.mirror(&lists);
+        let view = Frames::new(frames);
+        order.remove(view, frame);
+        order.putback(view, frame, Reason::Written);
+        self.mirror(&**order);
         true
     }
 
-    /// LRU-1 for every frame. No other task is inside.
+    /// LRU-1 and ORDER-2 for every frame. No other task is inside.
     pub(crate) fn check_invariants<W: World>(&self, world: &W, frames: &FrameTable) {
-        let lists = self.lists.lock(world);
-        let links = LruLinks(frames);
-        let mut on = vec![0u8; frames.len()];
-        for (list, mark) in [(&lists.inactive, 1), (&lists.active, 2)] {
-            list.check_invariants(&links);
-            for frame in list.iter_from_tail(&links) {
-                assert_eq!(
-                    on[frame as usize], 0,
-                    "LRU-1: frame {frame} is on two lists"
-                );
-                on[frame as usize] = mark;
-            }
-        }
-        for (i, f) in frames.iter() {
-            let s = f.state.peek();
-            let want = match (s & LRU != 0, s & ACTIVE != 0) {
-                (false, _) => 0,
-                (true, false) => 1,
-                (true, true) => 2,
-            };
-            assert_eq!(on[i as usize], want, "LRU-1: frame {i}, state {s:#x}");
-        }
+        let order = self.order.lock(world);
+        order.check_invariants(Frames::new(frames));
+        let listed = frames.iter().filter(|(_, f)| f.state.peek() & LRU != 0);
+        let lengths = order.lengths();
+        assert_eq!(
+            lengths.inactive + lengths.active,
+            listed.count(),
+            "LRU-1, ORDER-2: frames on lists of {}",
+            order.name()
+        );
     }
+}
+
+/// How a page enters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Enter {
+    /// Nothing is remembered of it.
+    New,
+    /// It was evicted so many ticks ago.
+    Refault(u32),
+    /// In the place of another frame of the page.
+    Copy { active: bool },
 }

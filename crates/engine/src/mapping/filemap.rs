@@ -16,10 +16,10 @@ use super::{Key, Mapping};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::frame::state::{
-    ACTIVE, EXCL, HASHED, LOADING, Latch, ORPHAN, REF1, UPTODATE, WRITEBACK,
+    ACTIVE, EXCL, HASHED, LOADING, Latch, ORPHAN, REF1, TOUCH, UPTODATE, WRITEBACK,
 };
-use crate::lru::LruList;
-use crate::lru::workingset::belongs_to_the_working_set;
+use crate::lru::Enter;
+use crate::lru::order::Ghosts;
 use crate::trace::Event;
 use crate::wait::Waited;
 use crate::world::{Nanos, Work, World};
@@ -138,7 +138,10 @@ impl<W: World> Engine<W> {
         loop {
             self.world.charge(Work::Hit, 1);
             match self.find_locked(key, |f| self.frames.get(f).state.try_shared()) {
-                Found::Held(f) => return Ok(f),
+                Found::Held(f) => {
+                    self.touch_if_wanted(f);
+                    return Ok(f);
+                }
                 Found::Full => return Err(too_many(page)),
                 Found::Busy(f, s) => self.wait_busy(f, s, page, start, false)?,
                 Found::Miss => {
@@ -237,19 +240,39 @@ impl<W: World> Engine<W> {
         true
     }
 
-    /// Enters an installed page into the LRU, the active list if it was evicted a short while ago.
+    /// Enters an installed page into the LRU, and says how long ago it was evicted if that is remembered.
     pub(crate) fn lru_enter(&self, frame: u32, key: Key) {
-        let hash = self.index.hash(key);
-        let mut active = false;
-        if let Some(distance) = self.shadows.refault(hash, self.age.now()) {
+        let enter = match self.lru.ghosts {
+            Ghosts::None => Enter::New,
+            _ => match self.shadows.refault(self.index.hash(key), self.age.now()) {
+                Some(distance) => Enter::Refault(distance),
+                None => Enter::New,
+            },
+        };
+        if enter != Enter::New {
             self.count(Event::WorkingsetRefaultFile, 1);
-            if belongs_to_the_working_set(distance, self.lru.len(LruList::Active) as usize) {
-                self.count(Event::WorkingsetActivateFile, 1);
+        }
+        if self.lru.add(&*self.world, &self.frames, frame, enter) {
+            self.count(Event::WorkingsetActivateFile, 1);
+            if self.lru.ghosts == Ghosts::All {
                 self.age.advance(1);
-                active = true;
             }
         }
-        self.lru.add(&*self.world, &self.frames, frame, active);
+    }
+
+    /// A hit on a frame that the caller holds and that carries READAHEAD or TOUCH.
+    #[cold]
+    pub(crate) fn hit_marked(&self, m: &Mapping, ra: &Readahead, frame: u32, page: u64) {
+        self.touch_if_wanted(frame);
+        self.readahead_mark(m, ra, frame, page);
+    }
+
+    /// Tells the order of a hit, if it wants to know. The caller holds the frame.
+    #[inline]
+    pub(crate) fn touch_if_wanted(&self, frame: u32) {
+        if self.frames.get(frame).state.peek() & TOUCH != 0 {
+            self.lru.touch(&*self.world, &self.frames, frame);
+        }
     }
 
     /// Reads a missing page on the calling thread; pinned shared. `None`: somebody else was first, look again.
@@ -392,6 +415,7 @@ impl<W: World> Engine<W> {
                     if let Some(e) = self.settle_excl(m, key, f, spare)? {
                         if !missed {
                             self.count_hit(self.world.task());
+                            self.touch_if_wanted(e.frame);
                         }
                         return Ok(e);
                     }
@@ -476,7 +500,8 @@ impl<W: World> Engine<W> {
             let switched = region.replace(hash, frame, copy);
             assert!(switched, "MAP-1: a latched page is in the index");
         }
-        self.lru.add(&*self.world, &self.frames, copy, active);
+        let enter = Enter::Copy { active };
+        self.lru.add(&*self.world, &self.frames, copy, enter);
         self.count(Event::WritebackCopies, 1);
         // Readers who wait for the latch of the old frame look the page up again.
         self.release(frame, EXCL | HASHED, ORPHAN);

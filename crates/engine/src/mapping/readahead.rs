@@ -199,10 +199,10 @@ impl<W: World> Engine<W> {
         window.is_some_and(|w| self.read_window(m, w) > 0)
     }
 
-    /// A reader touched the marked page.
-    #[cold]
+    /// A reader touched a page that may be the marked one.
     pub(crate) fn readahead_mark(&self, m: &Mapping, ra: &Readahead, frame: u32, page: u64) {
-        if self.frames.get(frame).state.clear(READAHEAD) & READAHEAD == 0 {
+        let state = &self.frames.get(frame).state;
+        if state.peek() & READAHEAD == 0 || state.clear(READAHEAD) & READAHEAD == 0 {
             return;
         }
         let limits = self.readahead_limits();

@@ -2,7 +2,7 @@
 //!
 //! **Kernel.** do_try_to_free_pages; `priority < DEF_PRIORITY - 2` for the congestion naps of 2.6.35.
 
-use super::{CLUSTER, DEF_PRIORITY, Met, ScanControl, shrink::CONGESTION_TIMEOUT};
+use super::{DEF_PRIORITY, Met, ScanControl, shrink::CONGESTION_TIMEOUT};
 use crate::backing::WriteContext;
 use crate::engine::Engine;
 use crate::policy::ReclaimWait;
@@ -18,7 +18,7 @@ impl<W: World> Engine<W> {
         assert!(flags & Task::MEMALLOC == 0, "RECLAIM-1: reclaim re-entered");
         let mut sc = ScanControl {
             context: WriteContext::Direct,
-            target: CLUSTER as u64,
+            target: self.config().reclaim_cluster as u64,
             priority: DEF_PRIORITY,
             met: Met::default(),
         };

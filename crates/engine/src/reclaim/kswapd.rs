@@ -6,7 +6,7 @@
 //! **Context.** One task for each zone; carries MEMALLOC and KSWAPD.
 //! **Kernel.** kswapd, balance_pgdat, kswapd_try_to_sleep: a nap of 100 ms first, then the full sleep.
 
-use super::{CLUSTER, DEF_PRIORITY, Met, ScanControl, shrink::CONGESTION_TIMEOUT};
+use super::{DEF_PRIORITY, Met, ScanControl, shrink::CONGESTION_TIMEOUT};
 use crate::backing::WriteContext;
 use crate::engine::Engine;
 use crate::policy::ReclaimWait;
@@ -105,7 +105,9 @@ impl<W: World> Engine<W> {
                 if self.high_ok() || self.stopping() {
                     return;
                 }
-                if sc.met.reclaimed >= CLUSTER as u64 || self.kswapd_waits(&sc) {
+                if sc.met.reclaimed >= self.config().reclaim_cluster as u64
+                    || self.kswapd_waits(&sc)
+                {
                     break;
                 }
             }

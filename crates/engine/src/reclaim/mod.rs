@@ -24,7 +24,7 @@ pub(crate) use kswapd::Kswapd;
 use crate::backing::WriteContext;
 use crate::policy::{Policy, WritebackFrom};
 
-/// Pages reclaimed in one go (SWAP_CLUSTER_MAX).
+/// The most pages that are reclaimed in one go; `Config::reclaim_cluster` is how many are (SWAP_CLUSTER_MAX).
 #[doc(alias = "SWAP_CLUSTER_MAX")]
 pub(crate) const CLUSTER: usize = 32;
 /// The first priority.

@@ -8,9 +8,9 @@ use super::{CLUSTER, DEF_PRIORITY, Dirty, ScanControl, decide_dirty};
 use crate::backing::WriteContext;
 use crate::engine::Engine;
 use crate::frame::state::{
-    DIRTY, EXCL, HASHED, HOLDERS, LOADING, ORPHAN, RECLAIM, WAITERS, WRITEBACK,
+    ACTIVE, DIRTY, EXCL, HASHED, HOLDERS, LOADING, ORPHAN, RECLAIM, WAITERS, WRITEBACK,
 };
-use crate::lru::{LruList, Putback};
+use crate::lru::order::{Ghosts, Reason};
 use crate::mapping::{Key, Mapping};
 use crate::policy::{OnDirty, ReclaimWait, WriteUnit, WritebackFrom};
 use crate::trace::Event;
@@ -23,7 +23,7 @@ enum Outcome {
     /// Claimed and out of the index; to be freed with the batch.
     Reclaimed,
     /// Stays.
-    Keep(Putback),
+    Keep(Reason),
 }
 
 /// Remembers the last mapping that was looked up.
@@ -37,23 +37,19 @@ impl<W: World> Engine<W> {
     /// One pass over the lists at the run's priority.
     #[doc(alias("shrink_lruvec", "shrink_node"))]
     pub(super) fn shrink_zone(&self, sc: &mut ScanControl) {
-        let inactive = self.lru.len(LruList::Inactive);
-        let active = self.lru.len(LruList::Active);
-        let mut scan = (inactive >> sc.priority).max(CLUSTER as u64).min(inactive);
-        let mut refill = if active > inactive {
-            (active >> sc.priority).max(CLUSTER as u64).min(active)
-        } else {
-            0
-        };
+        let lengths = self.lru.lengths();
+        let cluster = self.config().reclaim_cluster;
+        let share = |n: usize| (n >> sc.priority).max(cluster).min(n);
+        let (mut scan, mut refill) = (share(lengths.candidates), share(lengths.refill));
         while scan > 0 || refill > 0 {
             if refill > 0 {
-                let n = refill.min(CLUSTER as u64);
-                self.shrink_active(n as usize);
+                let n = refill.min(cluster);
+                self.shrink_active(n);
                 refill -= n;
             }
             if scan > 0 {
-                let n = scan.min(CLUSTER as u64);
-                if self.shrink_inactive(sc, n as usize) == 0 {
+                let n = scan.min(cluster);
+                if self.shrink_inactive(sc, n) == 0 {
                     scan = 0;
                 }
                 scan = scan.saturating_sub(n);
@@ -64,54 +60,34 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Moves up to `n` pages from the active tail to the inactive head; those referenced go round once more.
+    /// Lets the order move up to `n` of the pages it keeps towards reclaim.
     #[doc(alias = "shrink_active_list")]
     fn shrink_active(&self, n: usize) {
-        let mut batch = [0; CLUSTER];
-        let n = self
-            .lru
-            .isolate(&*self.world, &self.frames, LruList::Active, &mut batch[..n]);
-        let mut back = [(0, Putback::InactiveHead); CLUSTER];
-        let mut deactivated = 0;
-        for (to, frame) in back.iter_mut().zip(&batch[..n]) {
-            let state = &self.frames.get(*frame).state;
-            let referenced = state.take_references() > 0;
-            *to = (*frame, Putback::InactiveHead);
-            if referenced || state.peek() & HOLDERS != 0 {
-                to.1 = Putback::ActiveHead;
-            } else {
-                deactivated += 1;
-            }
-        }
-        self.count(Event::Pgrefill, n as u64);
-        self.count(Event::Pgdeactivate, deactivated);
-        self.lru
-            .putback(&*self.world, &self.frames, &back[..n], |f| {
-                self.free_claimed(f);
-            });
-        self.world.charge(Work::Scan, n as u32);
+        let done = self.lru.refill(&*self.world, &self.frames, n);
+        self.count(Event::Pgrefill, done.looked as u64);
+        self.count(Event::Pgdeactivate, done.deactivated as u64);
+        self.world.charge(Work::Scan, done.looked as u32);
     }
 
-    /// Scans up to `n` pages from the inactive tail; returns how many there were.
+    /// Scans up to `n` pages in the order of reclaim; returns how many the order looked at.
     #[doc(alias = "shrink_inactive_list")]
     fn shrink_inactive(&self, sc: &mut ScanControl, n: usize) -> usize {
         let direct = sc.context == WriteContext::Direct;
-        if direct && self.lru.isolated() > self.lru.len(LruList::Inactive) {
+        if direct && self.lru.isolated() > self.lru.lengths().candidates as u64 {
             // too_many_isolated: others are at it already.
             return 0;
         }
         let mut batch = [0; CLUSTER];
-        let n = self.lru.isolate(
-            &*self.world,
-            &self.frames,
-            LruList::Inactive,
-            &mut batch[..n],
-        );
+        let isolated = self
+            .lru
+            .isolate(&*self.world, &self.frames, &mut batch[..n]);
+        let n = isolated.taken;
         if n == 0 {
-            return 0;
+            self.world.charge(Work::Scan, isolated.looked as u32);
+            return isolated.looked;
         }
         let before = sc.met;
-        let mut keep = [(0, Putback::InactiveHead); CLUSTER];
+        let mut keep = [(0, Reason::Busy); CLUSTER];
         let mut kept = 0;
         let mut freed = [0; CLUSTER];
         let mut n_freed = 0;
@@ -146,9 +122,9 @@ impl<W: World> Engine<W> {
         };
         self.count(scan, n as u64);
         self.count(steal, n_freed as u64);
-        self.world.charge(Work::Scan, n as u32);
+        self.world.charge(Work::Scan, isolated.looked as u32);
         self.after_batch(sc, &before, n as u64);
-        n
+        isolated.looked
     }
 
     /// What a batch's dirty and writeback pages make the reclaimer do.
@@ -161,7 +137,7 @@ impl<W: World> Engine<W> {
                 // 4.11: the whole batch was dirty and nobody has queued it.
                 WritebackFrom::Flusher => dirty == taken || sc.priority < DEF_PRIORITY - 2,
                 // 2.6.35: more than one and a half batches were scanned.
-                _ => sc.met.scanned > CLUSTER as u64 * 3 / 2,
+                _ => sc.met.scanned > self.config().reclaim_cluster as u64 * 3 / 2,
             };
             if enough {
                 self.kick_flushers();
@@ -205,24 +181,27 @@ impl<W: World> Engine<W> {
         let s = f.state.load();
         if s & HASHED == 0 || s & ORPHAN != 0 {
             // Its last user frees it; with none left, the putback does.
-            return Outcome::Keep(Putback::InactiveTail);
+            return Outcome::Keep(Reason::Gone);
         }
         if s & HOLDERS != 0 {
             self.count(Event::Pgactivate, 1);
-            return Outcome::Keep(Putback::ActiveHead);
+            return Outcome::Keep(Reason::Held);
         }
         if s & (EXCL | LOADING) != 0 {
-            return Outcome::Keep(Putback::InactiveHead);
+            return Outcome::Keep(Reason::Busy);
         }
         if s & WRITEBACK != 0 {
             sc.met.writeback += 1;
             f.state.set(RECLAIM);
             return Outcome::Keep(self.out_of_the_way());
         }
-        if f.state.take_references() >= 2 {
+        let kept = self.lru.references_kept;
+        if kept != u32::MAX && f.state.take_references() >= kept {
             self.count(Event::Pgactivate, 1);
-            self.age.advance(1);
-            return Outcome::Keep(Putback::ActiveHead);
+            if self.lru.ghosts == Ghosts::All {
+                self.age.advance(1);
+            }
+            return Outcome::Keep(Reason::Referenced);
         }
         if s & DIRTY != 0 && planted!(self, ReclaimDirty) {
             self.cancel_dirty_of(frame);
@@ -234,10 +213,10 @@ impl<W: World> Engine<W> {
         self.reclaim_clean(frame, last)
     }
 
-    fn out_of_the_way(&self) -> Putback {
+    fn out_of_the_way(&self) -> Reason {
         match self.config().policy.writeback_from {
-            WritebackFrom::Flusher => Putback::ActiveHead,
-            _ => Putback::InactiveHead,
+            WritebackFrom::Flusher => Reason::OutOfTheWay,
+            _ => Reason::Dirty,
         }
     }
 
@@ -254,7 +233,7 @@ impl<W: World> Engine<W> {
                 f.state.set(RECLAIM);
                 sc.met.dirty += 1;
                 self.count(Event::NrVmscanImmediateReclaim, 1);
-                return Outcome::Keep(Putback::ActiveHead);
+                return Outcome::Keep(Reason::OutOfTheWay);
             }
             Dirty::Write => {
                 if let Some(m) = last.get(self, f.mapping()) {
@@ -263,7 +242,7 @@ impl<W: World> Engine<W> {
             }
         }
         sc.met.dirty += 1;
-        Outcome::Keep(Putback::InactiveHead)
+        Outcome::Keep(Reason::Dirty)
     }
 
     /// Writes a dirty page from reclaim.
@@ -271,13 +250,13 @@ impl<W: World> Engine<W> {
         if !m.backing.may_write(sc.context) {
             self.count(Event::WriteRefused, 1);
             sc.met.dirty += 1;
-            return Outcome::Keep(Putback::ActiveHead);
+            return Outcome::Keep(Reason::OutOfTheWay);
         }
         if self.congested() {
             if sc.context == WriteContext::Direct {
                 // may_write_to_queue: a direct reclaimer does not queue behind a congested device.
                 sc.met.dirty += 1;
-                return Outcome::Keep(Putback::InactiveHead);
+                return Outcome::Keep(Reason::Dirty);
             }
             self.nap(CONGESTION_TIMEOUT);
         }
@@ -289,19 +268,19 @@ impl<W: World> Engine<W> {
         let written = self.write_around(m, frame, pages, sc.context);
         if written == 0 {
             sc.met.dirty += 1;
-            return Outcome::Keep(Putback::InactiveHead);
+            return Outcome::Keep(Reason::Dirty);
         }
         sc.met.written += written;
         sc.met.writeback += 1;
         self.count(Event::NrVmscanWrite, written);
-        Outcome::Keep(Putback::InactiveHead)
+        Outcome::Keep(Reason::Dirty)
     }
 
     /// Claims a clean page and takes it out of the index.
     fn reclaim_clean(&self, frame: u32, last: &mut LastMapping) -> Outcome {
         let f = self.frames.get(frame);
         if !f.state.try_freeze() {
-            return Outcome::Keep(Putback::InactiveHead);
+            return Outcome::Keep(Reason::Busy);
         }
         let key = Key {
             mapping: f.mapping(),
@@ -314,7 +293,7 @@ impl<W: World> Engine<W> {
                 // A failed flush has made it dirty since the claim.
                 drop(region);
                 self.release(frame, EXCL, 0);
-                return Outcome::Keep(Putback::InactiveHead);
+                return Outcome::Keep(Reason::Busy);
             }
             let removed = region.remove(hash, frame);
             f.state.clear(HASHED);
@@ -324,9 +303,16 @@ impl<W: World> Engine<W> {
             // Truncation took it out between the claim and the lock, and makes it an orphan: whoever lets go last frees
             // it (FRAME-3).
             self.release(frame, EXCL, 0);
-            return Outcome::Keep(Putback::InactiveTail);
+            return Outcome::Keep(Reason::Gone);
         }
-        self.shadows.evict(hash, self.age.advance(1));
+        let leaves_shadow = match self.lru.ghosts {
+            Ghosts::None => false,
+            Ghosts::Inactive => f.state.peek() & ACTIVE == 0,
+            Ghosts::All => true,
+        };
+        if leaves_shadow {
+            self.shadows.evict(hash, self.age.advance(1));
+        }
         let epoch = f.generation();
         if epoch != 0
             && let Some(m) = last.get(self, key.mapping)

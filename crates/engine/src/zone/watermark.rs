@@ -3,7 +3,7 @@
 //! **State.** None; plain numbers and functions.
 //!
 //! **Invariants.**
-//! - WMARK-1: 0 < min < low < high, so that kswapd wakes before allocations wait and has work when it wakes.
+//! - WMARK-1: 0 < min < low < high (unless the user wants no reserve: then all are 0), so that kswapd wakes before allocations wait and has work when it wakes.
 //! - WMARK-2: min is at most a sixteenth of the frames (of 16 frames or more), so that the reserve never becomes the
 //!   cache.
 //!
@@ -45,12 +45,23 @@ pub(crate) enum Mark {
 }
 
 impl Watermarks {
-    /// The marks for `budget` bytes of frames of `frame_size` bytes each.
-    pub fn new(budget: u64, frame_size: usize) -> Watermarks {
+    /// The marks for `budget` bytes of frames of `frame_size` bytes each. `min_free`: bytes of the reserve
+    /// (`vm.min_free_kbytes`), at most a sixteenth of the budget; by default the kernel's formula. With 0 there is no
+    /// reserve: every mark is 0, kswapd has nothing to do, and each allocation reclaims for itself.
+    pub fn new(budget: u64, frame_size: usize, min_free: Option<u64>) -> Watermarks {
         let frames = (budget / frame_size as u64) as usize;
-        let min_kib = (budget / 1024).saturating_mul(16).isqrt().min(MIN_KIB_MAX);
-        let min = (min_kib * 1024 / frame_size as u64) as usize;
-        let min = min.max(MIN_FRAMES).min(frames / MIN_SHARE).max(1);
+        let min = match min_free {
+            Some(0) => {
+                let (min, low, high) = (0, 0, 0);
+                return Watermarks { min, low, high };
+            }
+            Some(bytes) => (bytes / frame_size as u64) as usize,
+            None => {
+                let min_kib = (budget / 1024).saturating_mul(16).isqrt().min(MIN_KIB_MAX);
+                ((min_kib * 1024 / frame_size as u64) as usize).max(MIN_FRAMES)
+            }
+        };
+        let min = min.min(frames / MIN_SHARE).max(1);
         // The lower bounds keep the three apart where a quarter of min is less than a frame (WMARK-1).
         Watermarks {
             min,
@@ -127,7 +138,7 @@ mod tests {
             (4 * KIB, 4096, (1, 2, 3)),
         ];
         for &(budget, frame_size, (min, low, high)) in table {
-            let marks = Watermarks::new(budget, frame_size);
+            let marks = Watermarks::new(budget, frame_size, None);
             assert_eq!(
                 marks,
                 Watermarks { min, low, high },
@@ -141,7 +152,7 @@ mod tests {
         for frame_size in [4096, 16_384, 65_536] {
             let mut budget = 16 * frame_size as u64;
             while budget < 1 << 44 {
-                let m = Watermarks::new(budget, frame_size);
+                let m = Watermarks::new(budget, frame_size, None);
                 let frames = (budget / frame_size as u64) as usize;
                 assert!(
                     0 < m.min && m.min < m.low && m.low < m.high,
@@ -155,8 +166,22 @@ mod tests {
     }
 
     #[test]
+    fn the_user_sets_the_reserve() {
+        let marks = |min_free| {
+            let m = Watermarks::new(64 * MIB, 4096, Some(min_free));
+            (m.min, m.low, m.high)
+        };
+        assert_eq!(marks(0), (0, 0, 0));
+        assert_eq!(marks(1), (1, 2, 3));
+        assert_eq!(marks(MIB), (256, 320, 384));
+        assert_eq!(marks(64 * MIB), (1024, 1280, 1536), "WMARK-2");
+        let none = Watermarks::new(64 * MIB, 4096, Some(0));
+        assert!(ok(0, 1, &[1], none.at(Mark::MinNoWait)) && !ok(0, 0, &[0], none.at(Mark::Low)));
+    }
+
+    #[test]
     fn half_of_min_is_left_to_callers_that_may_not_sleep() {
-        let m = Watermarks::new(64 * MIB, 4096);
+        let m = Watermarks::new(64 * MIB, 4096, None);
         assert_eq!(m.at(Mark::MinNoWait), 128);
         assert_eq!(
             (m.at(Mark::Min), m.at(Mark::Low), m.at(Mark::High)),
