@@ -59,6 +59,8 @@ spec!(SsdSpec for Ssd:
     read: Times,
     read_writing: Times,
     write: Times,
+    read_crowd: Span,
+    write_crowd: Span,
     read_request_rate: Speed,
     write_request_rate: Speed,
     read_rate: Speed,

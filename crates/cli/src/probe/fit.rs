@@ -4,6 +4,7 @@
 //! requests a second. So:
 //! - the latencies are the quantiles of the points of 4 KiB at depth 1 (and of those with writes beside);
 //! - `*_request_rate` is the slope of the mean latency over the size at depth 1, through the point of 4 KiB;
+//! - `*_crowd` is the slope of the median latency of 4 KiB over the depth, up to 80 % of the most requests a second;
 //! - `*_rate` is the most bytes a second of any point, `*_iops` the most requests;
 //! - `depth` is the least that reaches 97 % of the most requests a second in both directions, 32 or more;
 //! - `flush` is the idle flush's distribution, `flush_rate` what 4 MiB of writes add to its mean.
@@ -42,6 +43,7 @@ pub struct Line {
 struct Direction {
     /// (per million, nanoseconds), without what 4 KiB themselves add.
     quantiles: Vec<(u32, u64)>,
+    crowd_ns: u64,
     request_bytes_per_s: u64,
     bytes_per_s: u64,
     iops: u64,
@@ -105,17 +107,32 @@ impl Direction {
             }
         }
         let ns_per_byte = if xx > 0.0 { (xy / xx).max(0.0) } else { 0.0 };
+        let requests = || loads(points, read).filter(|(_, io, _)| *io == 4096);
+        let iops = requests().map(|(p, ..)| p.per_s).fold(1.0, f64::max);
+        let (mut crowd_xy, mut crowd_xx) = (0.0, 0.0);
+        for (p, io, depth) in loads(points, read) {
+            // Beyond, requests wait for the limit and not for each other.
+            if io == 4096 && depth > 1 && p.per_s < iops * 0.8 {
+                let x = f64::from(depth - 1);
+                crowd_xy += x * (p.us(0.5) - small.us(0.5)) * 1e3;
+                crowd_xx += x * x;
+            }
+        }
+        let crowd = if crowd_xx > 0.0 {
+            crowd_xy / crowd_xx
+        } else {
+            0.0
+        };
         let bytes_per_s = loads(points, read)
             .map(|(p, ..)| p.bytes_per_s())
             .fold(1.0, f64::max);
-        let requests = || loads(points, read).filter(|(_, io, _)| *io == 4096);
-        let iops = requests().map(|(p, ..)| p.per_s).fold(1.0, f64::max);
         let depth = requests()
             .filter(|(p, ..)| p.per_s >= iops * 0.97)
             .map(|(.., d)| d)
             .min();
         Some(Direction {
             quantiles: quantiles(small, ns_per_byte * 4096.0),
+            crowd_ns: crowd.max(0.0) as u64,
             request_bytes_per_s: if ns_per_byte > 0.0 {
                 (1e9 / ns_per_byte) as u64
             } else {
@@ -133,6 +150,7 @@ impl Fit {
     pub fn of(points: &[Point], span: u64) -> Fit {
         let nothing = || Direction {
             quantiles: vec![(500_000, 1_000)],
+            crowd_ns: 0,
             request_bytes_per_s: 0,
             bytes_per_s: 1,
             iops: 1,
@@ -192,6 +210,8 @@ impl Fit {
             read: latency(&self.read.quantiles),
             read_writing: self.read_writing.as_deref().map(latency),
             write: latency(&self.write.quantiles),
+            read_crowd: Nanos(self.read.crowd_ns),
+            write_crowd: Nanos(self.write.crowd_ns),
             read_request_rate: rate(self.read.request_bytes_per_s),
             write_request_rate: rate(self.write.request_bytes_per_s),
             read_rate: rate(self.read.bytes_per_s),
@@ -262,6 +282,9 @@ impl Fit {
         }
         latency("write", &self.write.quantiles);
         latency("flush", &self.flush);
+        let (read, write) = (self.read.crowd_ns, self.write.crowd_ns);
+        t.push_str("# What each other request under way adds.\n");
+        let _ = writeln!(t, "read_crowd = \"{read}ns\"\nwrite_crowd = \"{write}ns\"");
         t.push_str("# What a request's own bytes add; the bus; requests a second; the flush of what was written.\n");
         for (name, rate) in [
             ("read_request_rate", self.read.request_bytes_per_s),
@@ -393,6 +416,8 @@ mod tests {
             depth: 64,
             read: Latency::uniform(us(80), us(160)),
             write: Latency::uniform(us(30), us(60)),
+            read_crowd: us(3),
+            write_crowd: us(5),
             read_request_rate: Rate::bytes_per_s(2_000_000_000),
             write_request_rate: Rate::bytes_per_s(1_000_000_000),
             read_rate: Rate::bytes_per_s(1_500_000_000),

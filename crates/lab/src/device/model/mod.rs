@@ -179,6 +179,11 @@ impl Places {
         Places(vec![0; n])
     }
 
+    /// How many serve a request at `at`.
+    fn busy(&self, at: u64) -> u64 {
+        self.0.iter().filter(|end| **end > at).count() as u64
+    }
+
     /// The place that is free first, and when a request may begin there.
     fn earliest(&mut self, at: u64) -> (&mut u64, u64) {
         let place = self.0.iter_mut().min().unwrap_or_else(|| unreachable!());

@@ -20,6 +20,11 @@ pub struct Ssd {
     pub read_writing: Option<Latency>,
     /// What a write takes besides its bytes.
     pub write: Latency,
+    /// What each other request under way adds to a read (unless `read_writing` says it): the share of its path, in the
+    /// host or in the disk, that serves one at a time.
+    pub read_crowd: Nanos,
+    /// What each other request under way adds to a write.
+    pub write_crowd: Nanos,
     /// What the bytes of a read add to its own latency (not to the bus).
     pub read_request_rate: Rate,
     /// What the bytes of a write add to its own latency.
@@ -46,6 +51,8 @@ impl Default for Ssd {
             read: Latency::uniform(us(60), us(78)),
             read_writing: None,
             write: Latency::uniform(us(20), us(26)),
+            read_crowd: Nanos::ZERO,
+            write_crowd: Nanos::ZERO,
             read_request_rate: Rate::UNLIMITED,
             write_request_rate: Rate::UNLIMITED,
             read_rate: Rate::ns_per_kib(500),
@@ -83,6 +90,8 @@ impl Ssd {
     pub(super) fn check(&self) -> Result<(), (&'static str, &'static str)> {
         expect(self.depth > 0, "depth", "at least 1 request at one time")?;
         let slow = [&self.read, &self.write, &self.flush].into_iter();
+        let crowds = self.read_crowd.max(self.write_crowd) <= Nanos::from_secs(1);
+        expect(crowds, "read_crowd, write_crowd", "at most a second")?;
         let longest = slow.chain(&self.read_writing).map(Latency::max).max();
         expect(
             longest <= Some(TIME_MAX),
@@ -114,6 +123,14 @@ impl Flash {
 
     pub fn end_of(&mut self, at: u64, access: &Access, rng: &mut Rng) -> u64 {
         let s = &self.ssd;
+        let mut crowd = match access.op {
+            IoOp::Read => s.read_crowd.0,
+            IoOp::Write => s.write_crowd.0,
+        };
+        let others = match crowd {
+            0 => 0,
+            _ => self.places.busy(at),
+        };
         let (place, start) = self.places.earliest(at);
         let (latency, own, rate, iops) = match access.op {
             IoOp::Read => {
@@ -122,11 +139,14 @@ impl Flash {
                     .as_ref()
                     .filter(|_| self.writing_until > start);
                 let latency = busy.unwrap_or(&s.read);
+                if busy.is_some() {
+                    crowd = 0;
+                }
                 (latency, s.read_request_rate, s.read_rate, s.read_iops)
             }
             IoOp::Write => (&s.write, s.write_request_rate, s.write_rate, s.write_iops),
         };
-        let served = latency.sample(rng) + own.time(access.len) + access.extra;
+        let served = latency.sample(rng) + own.time(access.len) + crowd * others + access.extra;
         let pace = 1_000_000_000u64.checked_div(iops).unwrap_or(0);
         self.bus_free_at = self.bus_free_at.max(start) + rate.time(access.len).max(pace);
         let end = (start + served).max(self.bus_free_at);

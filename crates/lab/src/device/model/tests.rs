@@ -367,3 +367,18 @@ fn a_simulated_load_repeats_and_knows_the_arm() {
     let mean = |load| hdd(Elevator::Ncq).simulate(load, 1).per_s();
     assert!(mean(&beside) < mean(&quiet) / 1.5, "writes cost reads");
 }
+
+#[test]
+fn ssd_requests_in_flight_slow_each_other_by_the_crowd() {
+    let ssd = Model::Ssd(Ssd {
+        read: Latency::constant(Nanos::from_micros(60)),
+        read_crowd: Nanos::from_micros(8),
+        ..Ssd::default()
+    });
+    let one = closed_loop(&ssd, IoOp::Read, 512, 1, 800, random);
+    assert_eq!(one, 800 * 60_000, "alone");
+    let eight = closed_loop(&ssd, IoOp::Read, 512, 8, 800, random);
+    // Between 60 us for the first and 116 us for the eighth.
+    let each = eight / 100;
+    assert!((100_000..=116_000).contains(&each), "{each}");
+}
