@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::replay::{FORMATS, ReplayArgs, TraceCommand};
 use crate::units::{parse_bytes, parse_duration};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ Examples:
   highwater run all --world os,lab --repeat 3 every scenario, with the lab's predictions beside what was measured
   highwater probe . --out mine.toml           then: highwater run rfc --world os,lab --device mine.toml
   highwater scenario show rfc > mine.toml     then: highwater run mine.toml
+  highwater trace info FILE                   what a trace of block requests holds; then: highwater replay FILE
   highwater run rfc --json - | jq '.arms[] | {preset, stall_s}'
 
 Data goes to temporary files that are removed at the end and on Ctrl-C.
@@ -94,6 +96,15 @@ pub enum Command {
     /// Measure a disk and write its profile for the lab
     #[command(after_help = PROBE)]
     Probe(ProbeArgs),
+    /// Replay a trace of block requests, and print one table as `run` does
+    #[command(after_help = FORMATS)]
+    Replay(ReplayArgs),
+    /// Look at a trace
+    Trace {
+        /// What to do with it
+        #[command(subcommand)]
+        what: TraceCommand,
+    },
     /// Internal: one arm, its plan on standard input
     #[command(hide = true)]
     RunArm,
@@ -191,6 +202,9 @@ pub struct RunArgs {
     /// Run each arm so often, in turns with the others; the lab, whose numbers are the same each time, runs once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
+    /// Refuse a trace (of a `replay` task) at its first bad line, instead of leaving such lines out
+    #[arg(long)]
+    pub strict: bool,
     /// Everything shared with `matrix`
     #[command(flatten)]
     pub common: Common,
@@ -277,6 +291,7 @@ impl Default for RunArgs {
             real_time: false,
             raw: false,
             repeat: 1,
+            strict: false,
             common: Common {
                 dir: None,
                 device: None,

@@ -21,6 +21,7 @@ mod plan;
 mod predict;
 mod probe;
 mod raw;
+mod replay;
 mod report;
 mod rng;
 mod sampler;
@@ -68,6 +69,8 @@ fn main() -> ExitCode {
         Some(Command::Device {
             what: DeviceCommand::Show { name },
         }) => device::find(&name).map(|named| print(&named.text)),
+        Some(Command::Replay(args)) => replay::replay(&args),
+        Some(Command::Trace { what }) => replay::trace(&what),
         Some(Command::RunArm) => child::main(),
     };
     cleanup::wait_if_ending();
@@ -117,6 +120,12 @@ fn adjusted(
     if let Some(duration) = duration {
         scenario.duration = Span(duration);
     }
+    sensible(&scenario)?;
+    Ok(scenario)
+}
+
+/// Refuses a budget or a duration that makes no sense.
+fn sensible(scenario: &scenario::Scenario) -> Result<()> {
     let memory = scenario.memory.0;
     if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory) {
         return Err(CliError::usage(
@@ -135,7 +144,7 @@ fn adjusted(
             "--duration 5s",
         ));
     }
-    Ok(scenario)
+    Ok(())
 }
 
 /// The command line's ends, warm-up and virtual machine.
@@ -207,24 +216,36 @@ fn run(args: &RunArgs) -> Result<()> {
     if args.scenario == all::NAME {
         return all::run(args);
     }
-    let report = run_scenario(args, &args.scenario)?;
-    let mut table = columns::table(&report).render(WIDTH);
-    let predictions = predict::predictions(&report);
-    let text = predict::table(&[(&report, &predictions)], WIDTH);
+    show_one(&run_scenario(args, &args.scenario)?, &args.common)
+}
+
+/// The table of one scenario, with the lab's predictions beside it.
+fn show_one(report: &Report, common: &Common) -> Result<()> {
+    let mut table = columns::table(report).render(WIDTH);
+    let predictions = predict::predictions(report);
+    let text = predict::table(&[(report, &predictions)], WIDTH);
     if !text.is_empty() {
         table.push('\n');
         table.push_str(&text);
     }
     let json = predict::Published {
-        report: &for_json(&report, &args.common),
+        report: &for_json(report, common),
         predictions: &predictions,
     };
-    publish_as(&report, &json, &args.common, &table)
+    publish_as(report, &json, common, &table)
 }
 
 /// Runs the arms of one scenario.
 fn run_scenario(args: &RunArgs, name: &str) -> Result<Report> {
-    let mut scenario = adjusted(name, args.memory, args.duration)?;
+    let scenario = adjusted(name, args.memory, args.duration)?;
+    run_loaded(scenario, name, args)
+}
+
+/// Runs the arms of a scenario that came from `origin`, once its traces have been read.
+fn run_loaded(mut scenario: scenario::Scenario, origin: &str, args: &RunArgs) -> Result<Report> {
+    for note in replay::resolve(&mut scenario, origin, args.strict)? {
+        eprintln!("note: {note}");
+    }
     let worlds = WorldName::parse_list(&args.world)?;
     adjust_lab(args, &worlds, &mut scenario)?;
     set_device(&mut scenario, &args.common, &worlds)?;
@@ -292,6 +313,10 @@ fn publish_as(
         show_bytes(report.memory_bytes)
     );
     for sentence in sentences::sentences(report) {
+        text.push_str(&sentence);
+        text.push('\n');
+    }
+    for sentence in replay::sentences(report) {
         text.push_str(&sentence);
         text.push('\n');
     }

@@ -4,6 +4,7 @@
 
 use crate::error::{CliError, Result};
 use crate::plan::{Plan, PlanTask, WorldName};
+use crate::replay::{self, Source};
 use crate::report::{ArmReport, Latency, Real, Stall, TaskReport};
 use crate::samples::{OpCount, Probe, Sampler};
 use crate::target::{Handle, Host, OpError};
@@ -121,14 +122,24 @@ fn spawn_all<H: Host, F: Handle>(
     let tallies: Vec<Tally> = plan.tasks.iter().map(|_| Tally::new()).collect();
     let tallies = Arc::new(Mutex::new(tallies));
     let mut ids = Vec::new();
+    let begin = window.start.since(Nanos(plan.settle_ns));
     for (index, task) in plan.tasks.iter().enumerate() {
+        // The threads of a replay take their records from one place.
+        let source = task.replay.as_ref().map(|r| {
+            let source = Source::new(r.clone(), plan.files[task.file].len);
+            Arc::new(Mutex::new(source))
+        });
         for thread in 0..task.threads {
             let (host2, file, task2) = (host.clone(), files[task.file].clone(), task.clone());
             let (sink, mut window) = (tallies.clone(), window.clone());
             window.count = counts[index][thread as usize].clone();
+            let source = source.clone();
             let seed = plan.seed.wrapping_add(index as u64 * 1_000_003);
             let body = move || {
-                let tally = run(&*host2, &file, &task2, seed, thread, &window);
+                let tally = match &source {
+                    Some(source) => replay::run(&*host2, &file, &task2, source, begin, &window),
+                    None => run(&*host2, &file, &task2, seed, thread, &window),
+                };
                 sink.lock().unwrap_or_else(|e| e.into_inner())[index].add(&tally);
             };
             ids.push(host.spawn(&thread_name(task, thread), Box::new(body))?);
@@ -223,6 +234,7 @@ fn summary(
             bytes_per_s: tally.bytes as f64 / seconds,
             latency_us: latency(tally),
             percentiles: Some(percentiles(&tally.latency)),
+            replay: (task.replay.as_ref()).map(|r| replay::report(r, tally.replay.as_deref())),
         })
         .collect();
     let ops: u64 = tallies.iter().map(|t| t.ops).sum();

@@ -64,6 +64,9 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
         let arm = &arms[index];
         let mut plan = Plan::new(&scenario, arm.clone(), dir);
         plan.seed = options.seed;
+        if turn > 0 && arm.world != WorldName::Lab {
+            renew(&scenario, &plan)?;
+        }
         let progress = Progress::new(turn, turns.len(), arm, &plan);
         let result = run_arm(plan, &progress);
         crate::cleanup::wait_if_ending();
@@ -109,6 +112,17 @@ fn prepare(scenario: &mut Scenario, dir: Option<&Path>) -> Result<Place> {
         place::lay_out(&path, file.size.bytes(scenario.memory.0), file.sparse)?;
     }
     Ok(place)
+}
+
+/// Takes the blocks away that the arm before wrote into a trace's file, so that each arm finds the same file.
+fn renew(scenario: &Scenario, plan: &Plan) -> Result<()> {
+    for file in &plan.files {
+        let spec = scenario.files.get(&file.name);
+        if spec.is_some_and(|s| s.trace.is_some()) {
+            place::lay_out(&file.path, file.len, true)?;
+        }
+    }
+    Ok(())
 }
 
 fn run_arm(mut plan: Plan, progress: &Progress) -> Result<ArmReport> {

@@ -127,8 +127,12 @@ fn needed(scenario: &Scenario, memory: u64) -> u64 {
     scenario
         .files
         .values()
-        .filter(|f| !f.sparse)
-        .map(|f| f.size.bytes(memory))
+        .map(|f| match f.trace {
+            // No blocks but those that the trace writes.
+            Some(grown) => grown.blocks,
+            None if f.sparse => 0,
+            None => f.size.bytes(memory),
+        })
         .sum()
 }
 

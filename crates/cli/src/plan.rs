@@ -1,6 +1,7 @@
 //! A run, resolved: what the parent hands to the child that runs one arm, and how scenarios become arms.
 
 use crate::error::{CliError, Result, did_you_mean};
+use crate::replay::PlanReplay;
 use crate::scenario::{DeviceLimit, Kind, LabSpec, PolicyPatch, Scenario};
 use highwater_engine::{Policy, Preset};
 use serde::{Deserialize, Serialize};
@@ -136,6 +137,8 @@ pub struct PlanTask {
     pub exponent: f64,
     /// `sync_data` after so many operations.
     pub fsync_every: Option<u64>,
+    /// The trace (`replay`): its path, not its records.
+    pub replay: Option<PlanReplay>,
 }
 
 /// Everything that a child needs to run one arm.
@@ -204,6 +207,7 @@ impl Plan {
                 write_share: t.write_share.unwrap_or(0.3),
                 exponent: t.exponent.unwrap_or(0.99),
                 fsync_every: t.fsync_every,
+                replay: t.replay.clone(),
             })
             .collect();
         Plan {

@@ -275,6 +275,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
                 max: done.latency.max() as f64 / 1e3,
             },
             percentiles: Some(percentiles(&done.latency)),
+            replay: None,
         }],
         ops_per_s,
         ops_per_s_with_sync: ops as f64 / (done.seconds + done.sync_s),

@@ -1,5 +1,6 @@
 //! What a run found out, in the shape of `--json`.
 
+use crate::replay::ReplayReport;
 use crate::samples::{Limits, Samples};
 use crate::units::{show_bytes, show_count};
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,9 @@ pub struct TaskReport {
     /// Pairs of a percentile (0 to 99.999) and its latency in microseconds; absent unless samples are asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percentiles: Option<Vec<[f64; 2]>>,
+    /// What a replay did with its trace; absent for other tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayReport>,
 }
 
 /// Latency of one operation in microseconds.
@@ -191,7 +195,13 @@ mod tests {
     #[test]
     fn json_has_exactly_the_names_of_its_contract() {
         let arm = ArmReport {
-            tasks: vec![TaskReport::default()],
+            tasks: vec![
+                TaskReport::default(),
+                TaskReport {
+                    replay: Some(ReplayReport::default()),
+                    ..TaskReport::default()
+                },
+            ],
             ..ArmReport::default()
         };
         let report = Report {
@@ -233,6 +243,23 @@ mod tests {
                 "ops_per_s",
                 "bytes_per_s",
                 "latency_us"
+            ])
+        );
+        assert_eq!(
+            keys(&arm["tasks"][1]["replay"]),
+            sorted(vec![
+                "trace",
+                "format",
+                "records",
+                "bad_lines",
+                "passes",
+                "reads",
+                "writes",
+                "flushes",
+                "discards_skipped",
+                "beyond_skipped",
+                "beyond_wrapped",
+                "late_us",
             ])
         );
         assert_eq!(

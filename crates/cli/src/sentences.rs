@@ -164,10 +164,13 @@ fn p999(arm: &ArmReport) -> f64 {
 pub fn next_command(report: &Report) -> String {
     let has = |world: &str| report.arms.iter().any(|a| a.world.starts_with(world));
     let name = &report.scenario;
+    let run = if name.starts_with("replay ") {
+        name.clone()
+    } else {
+        format!("run {name}")
+    };
     if !has("linux") {
-        return format!(
-            "sudo highwater run {name} --world os,linux    # beside Linux's own page cache"
-        );
+        return format!("sudo highwater {run} --world os,linux    # beside Linux's own page cache");
     }
     match name.as_str() {
         "rfc" => "highwater run slow-disk    # the same work on a disk of 50 MB/s".into(),

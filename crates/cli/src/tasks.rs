@@ -3,6 +3,7 @@
 //! **Invariants.** TASK-1: every offset lies within the file, so nothing grows it and no read comes back short.
 
 use crate::plan::PlanTask;
+use crate::replay::ReplayTally;
 use crate::rng::{Rng, Scatter, Zipf};
 use crate::samples::OpCount;
 use crate::scenario::Kind;
@@ -30,7 +31,7 @@ pub struct Window {
 
 impl Window {
     /// Takes one measured operation out of what is left; false when nothing is.
-    fn take(&self) -> bool {
+    pub fn take(&self) -> bool {
         let Some(left) = &self.ops else {
             return true;
         };
@@ -55,6 +56,8 @@ pub struct Tally {
     pub longest_ns: u64,
     /// Why it ended early.
     pub failed: Option<String>,
+    /// What a replay counts beside.
+    pub replay: Option<Box<ReplayTally>>,
 }
 
 impl Tally {
@@ -69,6 +72,7 @@ impl Tally {
             refused: 0,
             longest_ns: 0,
             failed: None,
+            replay: None,
         }
     }
 
@@ -81,6 +85,11 @@ impl Tally {
         self.bytes += other.bytes;
         self.refused += other.refused;
         self.longest_ns = self.longest_ns.max(other.longest_ns);
+        if let Some(replay) = &other.replay {
+            self.replay
+                .get_or_insert_with(|| Box::new(ReplayTally::new()))
+                .add(replay);
+        }
         if self.failed.is_none() {
             self.failed.clone_from(&other.failed);
         }
@@ -142,6 +151,7 @@ impl<F: Handle> Body<'_, F> {
                 std::hint::black_box(self.file.touch(page)?);
                 Ok(self.file.page_size() as u64)
             }
+            Kind::Replay => unreachable!("replay::run is the body of a replay"),
             Kind::Zipf => {
                 let (zipf, scatter) = self.zipf.as_ref().expect("a zipf task has its law");
                 let place = scatter.page(zipf.draw(&mut self.rng));

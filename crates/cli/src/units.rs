@@ -143,6 +143,8 @@ pub enum Size {
     Bytes(u64),
     /// Times the budget.
     Memory(f64),
+    /// As long as the traces that are replayed on it need; known once they have been read.
+    Trace,
 }
 
 impl Size {
@@ -151,6 +153,7 @@ impl Size {
         let bytes = match self {
             Size::Bytes(b) => b,
             Size::Memory(times) => (memory as f64 * times) as u64,
+            Size::Trace => 0,
         };
         bytes.next_multiple_of(64 << 10).max(64 << 10)
     }
@@ -159,6 +162,9 @@ impl Size {
 impl std::str::FromStr for Size {
     type Err = String;
     fn from_str(text: &str) -> Result<Size, String> {
+        if text.trim() == "trace" {
+            return Ok(Size::Trace);
+        }
         if let Some(times) = text.trim().strip_suffix('x') {
             return match number(times.trim()) {
                 Some(n) if n > 0.0 && n <= 4096.0 => Ok(Size::Memory(n)),

@@ -3,6 +3,7 @@
 use super::{Kind, Scenario, TaskSpec};
 use crate::error::{Result, did_you_mean};
 use crate::located::Source;
+use crate::units::Size;
 use highwater_engine::Preset;
 
 /// Reads the scenario `text`, which came from `origin`.
@@ -69,6 +70,14 @@ fn check(source: Source<'_>, scenario: &Scenario) -> Result<()> {
             return Err(source.at(preset.span(), &message, did_you_mean(name, names)));
         }
     }
+    for (name, file) in &scenario.files {
+        let used = |t: &TaskSpec| t.kind == Kind::Replay && t.file.get_ref() == name;
+        if file.size == Size::Trace && !scenario.tasks.iter().any(used) {
+            return whole(&format!(
+                "files.{name}: size = \"trace\" needs a task of kind = \"replay\" on it"
+            ));
+        }
+    }
     scenario
         .tasks
         .iter()
@@ -127,7 +136,11 @@ fn check_task(source: Source<'_>, scenario: &Scenario, task: &TaskSpec) -> Resul
             "task {name:?}: kind = \"fresh-page\" needs a file with sparse = true"
         ));
     }
-    if task.kind.writes() && spec.sparse {
+    if let Some(problem) = crate::replay::problem(task) {
+        return here(format!("task {name:?}: {problem}"));
+    }
+    // What a trace addresses may be far apart: its file needs no blocks until they are written.
+    if task.kind.writes() && task.kind != Kind::Replay && spec.sparse {
         return here(format!(
             "task {name:?} writes to a sparse file; expected a file without sparse = true"
         ));

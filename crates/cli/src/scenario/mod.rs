@@ -12,6 +12,7 @@ pub use load::load;
 pub use policy::{PolicyPatch, ThrottleName, WritebackFromName};
 
 use crate::device::Named;
+use crate::replay::{Beyond, Grown, Pace, PlanReplay};
 use crate::units::{Bytes, Size, Span};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -108,6 +109,9 @@ pub struct FileSpec {
     /// True of a file without blocks: its pages are zeroes and reading them costs next to no device time.
     #[serde(default)]
     pub sparse: bool,
+    /// What traces need of it (`size = "trace"`), once they have been read.
+    #[serde(skip)]
+    pub trace: Option<Grown>,
 }
 
 /// What a task does, over and over.
@@ -130,6 +134,8 @@ pub enum Kind {
     Zipf,
     /// Pages of a sparse file, one after the other: each needs a page of memory and nothing else.
     FreshPage,
+    /// The requests of a trace.
+    Replay,
 }
 
 impl Kind {
@@ -137,7 +143,7 @@ impl Kind {
     pub fn writes(self) -> bool {
         matches!(
             self,
-            Kind::RandomWrite | Kind::PageMutWrite | Kind::StreamWrite | Kind::Zipf
+            Kind::RandomWrite | Kind::PageMutWrite | Kind::StreamWrite | Kind::Zipf | Kind::Replay
         )
     }
 }
@@ -173,6 +179,33 @@ pub struct TaskSpec {
     /// `sync_data` after so many operations.
     #[serde(default)]
     pub fsync_every: Option<u64>,
+    /// The trace (`replay` only, as all that follow), relative to the scenario's file or the current directory.
+    #[serde(default)]
+    pub trace: Option<String>,
+    /// Its format, if it is not to be found by content.
+    #[serde(default)]
+    pub format: Option<String>,
+    /// When requests are made.
+    #[serde(default)]
+    pub pace: Option<Pace>,
+    /// How many times as fast as the trace's own times.
+    #[serde(default)]
+    pub speed: Option<f64>,
+    /// What becomes of requests beyond the file's end.
+    #[serde(default)]
+    pub beyond: Option<Beyond>,
+    /// From the start again at the trace's end.
+    #[serde(default)]
+    pub repeat: Option<bool>,
+    /// Only this disk's requests.
+    #[serde(default)]
+    pub disk: Option<String>,
+    /// Which action's lines are requests (`blkparse`).
+    #[serde(default)]
+    pub action: Option<String>,
+    /// The trace as it was found.
+    #[serde(skip)]
+    pub replay: Option<PlanReplay>,
 }
 
 /// A further arm.

@@ -1,0 +1,254 @@
+//! `highwater replay TRACE` and `highwater trace info TRACE`.
+
+use super::scan::{self, Summary, scan};
+use super::{Format, Select};
+use crate::args::{Common, RunArgs};
+use crate::error::{CliError, Result};
+use crate::scenario;
+use crate::units::{parse_bytes, parse_duration, show_bytes, show_count, show_us};
+use clap::{Args, Subcommand, ValueEnum};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The formats, for `--help`.
+pub const FORMATS: &str = "\
+Formats, found by content:
+  cloudphysics  version,time,op,size,lbn: SCSI opcode in hex, time in microseconds, lbn in sectors of 512 bytes
+  msr           Timestamp,Hostname,DiskNumber,Type,Offset,Size,ResponseTime (MSR Cambridge)
+  fio           `fio version 2 iolog` and `fio version 3 iolog`, as --write_iolog writes them
+  blkparse      the text that `blkparse` prints by default; lines of one action count (Q: queued)
+Bad lines are counted, and the first are named; --strict refuses them. Discards are counted and not done; flushes sync.";
+
+/// How requests beyond the file's end, and times, are treated, on the command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum PaceArg {
+    /// As fast as one outstanding request for each thread allows
+    Closed,
+    /// At the times of the trace
+    Timestamps,
+}
+
+/// The same as `beyond` of a scenario.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum BeyondArg {
+    /// An error that names the request
+    Refuse,
+    /// Moved into the file: the offset modulo its length
+    Wrap,
+    /// Left out and counted
+    Skip,
+}
+
+/// What both commands take.
+#[derive(Clone, Debug, Args)]
+pub struct TraceArgs {
+    /// The trace
+    pub trace: PathBuf,
+    /// Its format: cloudphysics, msr, fio or blkparse [default: found by content]
+    #[arg(long, value_parser = |t: &str| t.parse::<Format>())]
+    pub format: Option<Format>,
+    /// Only the requests of this disk, as the trace names it (msr: usr.0; blkparse: 8,0; fio: the file's name)
+    #[arg(long)]
+    pub disk: Option<String>,
+    /// Which action's lines are requests (blkparse) [default: Q]
+    #[arg(long)]
+    pub action: Option<String>,
+    /// Refuse the trace at its first bad line
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Arguments of `replay`.
+#[derive(Clone, Debug, Args)]
+pub struct ReplayArgs {
+    /// The trace
+    #[command(flatten)]
+    pub trace: TraceArgs,
+    /// Where it runs: os, lab, linux, with commas between
+    #[arg(long, default_value = "lab")]
+    pub world: String,
+    /// Presets with commas between, or all
+    #[arg(long, default_value = "highwater")]
+    pub preset: String,
+    /// The budget of each arm, such as 64MiB
+    #[arg(long, value_parser = parse_bytes, default_value = "64MiB")]
+    pub memory: u64,
+    /// The most time that an arm takes (in the lab: virtual); it ends with the trace
+    #[arg(long, value_parser = parse_duration, default_value = "60m")]
+    pub duration: Duration,
+    /// When requests are made
+    #[arg(long, value_enum, default_value = "closed")]
+    pub pace: PaceArg,
+    /// How many times as fast as the trace's own times (with --pace timestamps)
+    #[arg(long)]
+    pub speed: Option<f64>,
+    /// Threads: as many requests are outstanding at the most
+    #[arg(long, default_value_t = 8)]
+    pub threads: u32,
+    /// The file's length, such as 43GiB [default: as the trace needs, without blocks until they are written]
+    #[arg(long)]
+    pub size: Option<String>,
+    /// What becomes of requests beyond the file's end (with --size)
+    #[arg(long, value_enum, default_value = "refuse")]
+    pub beyond: BeyondArg,
+    /// From the start again at the trace's end, until --duration is over
+    #[arg(long = "loop")]
+    pub repeat: bool,
+    /// The lab's memory and disk hold no data: files larger than this machine's memory
+    #[arg(long)]
+    pub ghost: bool,
+    /// Everything shared with `run`
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// What to do with a trace.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TraceCommand {
+    /// Format, requests, time, the bytes that it addresses, bad lines
+    #[command(after_help = FORMATS)]
+    Info(TraceArgs),
+}
+
+/// Text as a TOML string.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_string()).to_string()
+}
+
+/// The scenario around a trace, as TOML.
+fn scenario_text(args: &ReplayArgs) -> Result<String> {
+    let Some(path) = args.trace.trace.to_str() else {
+        return Err(CliError::usage(
+            format!("the path {} is no UTF-8", args.trace.trace.display()),
+            "a symbolic link to it with another name",
+        ));
+    };
+    let mut text = format!(
+        "name = {}\nabout = {}\nmemory = \"{}\"\nwarm_up = 0.0\nsettle = \"0s\"\nduration = \"{}ms\"\n\
+         [files.data]\nsize = {}\n[[tasks]]\nname = \"replay\"\nkind = \"replay\"\nfile = \"data\"\ntrace = {}\nthreads = {}\n",
+        quoted(&format!("replay {path}")),
+        quoted("a trace of block requests on one file"),
+        args.memory,
+        args.duration.as_millis(),
+        quoted(args.size.as_deref().unwrap_or("trace")),
+        quoted(path),
+        args.threads,
+    );
+    let mut key = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            let _ = writeln!(text, "{name} = {value}");
+        }
+    };
+    let word = |v: &dyn std::fmt::Debug| Some(quoted(&format!("{v:?}").to_lowercase()));
+    key("format", args.trace.format.map(|f| quoted(f.name())));
+    key("disk", args.trace.disk.as_deref().map(quoted));
+    key("action", args.trace.action.as_deref().map(quoted));
+    key("pace", word(&args.pace));
+    key("speed", args.speed.map(|s| format!("{s:?}")));
+    key("beyond", word(&args.beyond));
+    key("repeat", Some(args.repeat.to_string()));
+    Ok(text)
+}
+
+/// `highwater replay TRACE`.
+///
+/// # Errors
+/// The trace's, or those of `run`.
+pub fn replay(args: &ReplayArgs) -> Result<()> {
+    if args.speed.is_some() && args.pace == PaceArg::Closed {
+        return Err(CliError::usage(
+            "--speed is for the trace's own times",
+            "--pace timestamps --speed 10",
+        ));
+    }
+    let text = scenario_text(args)?;
+    let scenario = scenario::load("replay", &text)?;
+    crate::sensible(&scenario)?;
+    let run = RunArgs {
+        world: args.world.clone(),
+        preset: Some(args.preset.clone()),
+        strict: args.trace.strict,
+        ghost: args.ghost,
+        common: args.common.clone(),
+        ..RunArgs::default()
+    };
+    let report = crate::run_loaded(scenario, "", &run)?;
+    crate::show_one(&report, &run.common)
+}
+
+/// `highwater trace info TRACE`.
+///
+/// # Errors
+/// The trace's.
+pub fn trace(what: &TraceCommand) -> Result<()> {
+    let TraceCommand::Info(args) = what;
+    let options = scan::Options {
+        format: args.format,
+        select: Select {
+            disk: args.disk.clone(),
+            action: args.action.clone(),
+        },
+        strict: args.strict,
+        limit: None,
+    };
+    let summary = scan(&args.trace, &options)?;
+    crate::print(&info(&args.trace, &summary));
+    Ok(())
+}
+
+/// A trace in a few lines.
+fn info(path: &Path, s: &Summary) -> String {
+    let [reads, writes, discards, flushes] = s.ops;
+    let mut out = String::new();
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<12}{value}");
+    };
+    row("trace", path.display().to_string());
+    row("format", s.format.name().to_string());
+    row(
+        "requests",
+        format!(
+            "{} in {} lines: {} reads, {} writes, {} discards, {} flushes",
+            show_count(s.records()),
+            show_count(s.lines),
+            show_count(reads),
+            show_count(writes),
+            show_count(discards),
+            show_count(flushes)
+        ),
+    );
+    row(
+        "bytes",
+        format!(
+            "{} read, {} written",
+            show_bytes(s.bytes[0]),
+            show_bytes(s.bytes[1])
+        ),
+    );
+    row("time", show_us(s.span_ns() as f64 / 1e3));
+    let more = if s.touched.at_least { "at least " } else { "" };
+    row(
+        "footprint",
+        format!(
+            "{more}{} in pages of 4 KiB, {} of them written",
+            show_bytes(s.touched.bytes()),
+            show_bytes(s.written.bytes())
+        ),
+    );
+    row(
+        "file",
+        format!("{} bytes ({})", s.extent(), show_bytes(s.extent())),
+    );
+    if !s.disks.is_empty() {
+        row("disks", s.disks.join(", "));
+    }
+    for (kind, n) in &s.skipped {
+        row("skipped", format!("{}: {kind}", show_count(*n)));
+    }
+    row("bad lines", show_count(s.bad));
+    for named in &s.named {
+        row("", named.clone());
+    }
+    out
+}

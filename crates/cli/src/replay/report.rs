@@ -1,0 +1,152 @@
+//! What a replay says in the report and below the table.
+
+use super::PlanReplay;
+use super::run::ReplayTally;
+use crate::report::{Latency, Report};
+use crate::units::{show_count, show_us};
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+/// The replay's part of a task's report.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct ReplayReport {
+    /// The trace.
+    pub trace: String,
+    /// Its format.
+    pub format: String,
+    /// Its requests, of any kind.
+    pub records: u64,
+    /// Its bad lines, which were left out.
+    pub bad_lines: u64,
+    /// How often its end was reached.
+    pub passes: u64,
+    /// Reads that were done.
+    pub reads: u64,
+    /// Writes that were done.
+    pub writes: u64,
+    /// Flushes that were done, as syncs.
+    pub flushes: u64,
+    /// Discards, which are counted and not done.
+    pub discards_skipped: u64,
+    /// Requests beyond the file's end that were left out.
+    pub beyond_skipped: u64,
+    /// Requests beyond the file's end that were moved into it.
+    pub beyond_wrapped: u64,
+    /// How late requests began, in microseconds; null in a closed loop.
+    pub late_us: Option<Latency>,
+}
+
+/// The numbers of `tally`.
+pub fn report(plan: &PlanReplay, tally: Option<&ReplayTally>) -> ReplayReport {
+    let empty = ReplayTally::new();
+    let tally = tally.unwrap_or(&empty);
+    let [reads, writes, _, flushes] = tally.ops;
+    ReplayReport {
+        trace: plan.path.display().to_string(),
+        format: plan.format.name().to_string(),
+        records: plan.records,
+        bad_lines: plan.bad_lines,
+        passes: tally.given.passes,
+        reads,
+        writes,
+        flushes,
+        discards_skipped: tally.given.discards,
+        beyond_skipped: tally.given.beyond,
+        beyond_wrapped: tally.given.wrapped,
+        late_us: plan.speed.is_some().then(|| late(&tally.late)),
+    }
+}
+
+fn late(h: &Histogram<u64>) -> Latency {
+    if h.is_empty() {
+        return Latency::default();
+    }
+    let at = |q: f64| h.value_at_quantile(q) as f64 / 1e3;
+    Latency {
+        p50: at(0.5),
+        p99: at(0.99),
+        p999: at(0.999),
+        p9999: at(0.9999),
+        max: h.max() as f64 / 1e3,
+    }
+}
+
+/// A sentence for each replay of each arm.
+pub fn sentences(report: &Report) -> Vec<String> {
+    let mut out = Vec::new();
+    for arm in &report.arms {
+        for task in &arm.tasks {
+            if let Some(r) = &task.replay {
+                out.push(sentence(&arm.title(), r));
+            }
+        }
+    }
+    out
+}
+
+fn sentence(arm: &str, r: &ReplayReport) -> String {
+    let done = r.reads + r.writes + r.flushes;
+    let mut text = format!(
+        "{arm}: {} requests of {} ({} in the trace, its end reached {}): {} reads, {} writes, {} syncs",
+        show_count(done),
+        r.trace,
+        show_count(r.records),
+        match r.passes {
+            0 => "not yet".to_string(),
+            1 => "once".to_string(),
+            n => format!("{} times", show_count(n)),
+        },
+        show_count(r.reads),
+        show_count(r.writes),
+        show_count(r.flushes),
+    );
+    for (n, what) in [
+        (r.discards_skipped, "discards not done"),
+        (r.beyond_skipped, "beyond the file's end left out"),
+        (r.beyond_wrapped, "beyond the file's end moved into it"),
+        (r.bad_lines, "bad lines"),
+    ] {
+        if n > 0 {
+            text.push_str(&format!(", {} {what}", show_count(n)));
+        }
+    }
+    if let Some(late) = r.late_us {
+        text.push_str(&format!(
+            "; late by {} (p50), {} (p99), {} at most",
+            show_us(late.p50),
+            show_us(late.p99),
+            show_us(late.max)
+        ));
+    }
+    text.push('.');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sentence_says_what_was_done_and_what_was_not() {
+        let r = ReplayReport {
+            trace: "a.csv".into(),
+            records: 10,
+            passes: 1,
+            reads: 4,
+            writes: 5,
+            bad_lines: 2,
+            late_us: Some(Latency {
+                p50: 1.0,
+                p99: 2_000.0,
+                max: 3_000.0,
+                ..Latency::default()
+            }),
+            ..ReplayReport::default()
+        };
+        assert_eq!(
+            sentence("lab 3.2", &r),
+            "lab 3.2: 9 requests of a.csv (10 in the trace, its end reached once): 4 reads, 5 writes, 0 syncs, \
+             2 bad lines; late by 1.00 µs (p50), 2.00 ms (p99), 3.00 ms at most."
+        );
+    }
+}

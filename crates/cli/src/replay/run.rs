@@ -1,0 +1,165 @@
+//! The body of a `replay` task: takes records, waits for their time, does them.
+
+use super::source::{Given, Source};
+use super::{Op, Record};
+use crate::plan::PlanTask;
+use crate::target::{Handle, Host, OpError};
+use crate::tasks::{Tally, Window};
+use hdrhistogram::Histogram;
+use highwater_engine::world::Nanos;
+use std::sync::Mutex;
+
+/// A larger request is done in pieces of so many bytes, so that a thread's buffer stays small.
+const PIECE: u64 = 1 << 20;
+
+/// What threads of a replay did beside what every task counts.
+#[derive(Debug)]
+pub struct ReplayTally {
+    /// Reads, writes, discards and flushes that were done.
+    pub ops: [u64; 4],
+    /// How late requests began, in nanoseconds (`pace = "timestamps"`).
+    pub late: Histogram<u64>,
+    /// What the source had given when the last thread ended.
+    pub given: Given,
+}
+
+impl ReplayTally {
+    /// Nothing yet.
+    pub fn new() -> ReplayTally {
+        ReplayTally {
+            ops: [0; 4],
+            // Up to a day, three digits.
+            late: Histogram::new_with_bounds(1, 86_400_000_000_000, 3)
+                .expect("bounds of a histogram"),
+            given: Given::default(),
+        }
+    }
+
+    /// Adds another thread's.
+    pub fn add(&mut self, other: &ReplayTally) {
+        for (sum, n) in self.ops.iter_mut().zip(other.ops) {
+            *sum += n;
+        }
+        self.late
+            .add(&other.late)
+            .expect("histograms of the same bounds");
+        // Counts of one source, which only grow: the largest is the last.
+        let (a, b) = (&mut self.given, other.given);
+        a.passes = a.passes.max(b.passes);
+        a.discards = a.discards.max(b.discards);
+        a.beyond = a.beyond.max(b.beyond);
+        a.wrapped = a.wrapped.max(b.wrapped);
+    }
+}
+
+/// Runs a thread of a replay until the trace or the window ends. `start` is when the trace's first record is due.
+pub fn run<H: Host, F: Handle>(
+    host: &H,
+    file: &F,
+    task: &PlanTask,
+    source: &Mutex<Source>,
+    start: Nanos,
+    window: &Window,
+) -> Tally {
+    let mut tally = Tally::new();
+    let mut replay = ReplayTally::new();
+    let timed = task.replay.as_ref().is_some_and(|r| r.speed.is_some());
+    let mut buf = Vec::new();
+    let mut measured = false;
+    let mut turn = 0;
+    let lock = || source.lock().unwrap_or_else(|e| e.into_inner());
+    while host.now() < window.end {
+        let due = match lock().next() {
+            Ok(Some(due)) => due,
+            Ok(None) => break,
+            Err(why) => {
+                tally.failed = Some(format!("task {}: {why}", task.name));
+                break;
+            }
+        };
+        let at = start.plus(Nanos(due.after_ns));
+        if timed {
+            host.sleep_until(at.min(window.end));
+        }
+        let begin = host.now();
+        if begin >= window.end {
+            break;
+        }
+        if !measured && begin >= window.start {
+            measured = true;
+            host.reset_longest();
+        }
+        if measured && !window.take() {
+            break;
+        }
+        turn += 1;
+        let result = operate(file, due.record, turn, &mut buf);
+        let end = host.now();
+        if result.is_ok() {
+            window.count.add();
+        }
+        match result {
+            Ok(bytes) if measured => {
+                tally.ops += 1;
+                tally.bytes += bytes;
+                tally.latency.saturating_record(end.since(begin).0.max(1));
+                replay.ops[due.record.op as usize] += 1;
+                if timed {
+                    replay.late.saturating_record(begin.since(at).0.max(1));
+                }
+            }
+            Ok(_) => {}
+            Err(OpError::Refused) => {
+                tally.refused += u64::from(measured);
+                // A refused operation waited already; without a pause a refusal that does not wait would spin.
+                host.sleep_until(end.plus(Nanos::from_micros(100)));
+            }
+            Err(OpError::Failed(why)) => {
+                tally.failed = Some(format!("task {}: {why}", task.name));
+                break;
+            }
+        }
+    }
+    replay.given = lock().given();
+    tally.longest_ns = host.stall().longest_ns;
+    tally.replay = Some(Box::new(replay));
+    tally
+}
+
+/// Does one request; the bytes that it moved.
+fn operate<F: Handle>(
+    file: &F,
+    record: Record,
+    turn: u64,
+    buf: &mut Vec<u8>,
+) -> Result<u64, OpError> {
+    let end = record.offset + record.len;
+    let mut at = record.offset;
+    match record.op {
+        Op::Flush => {
+            file.sync()?;
+            return Ok(0);
+        }
+        // The source gives none.
+        Op::Discard => return Ok(0),
+        Op::Read | Op::Write => {}
+    }
+    let piece = record.len.min(PIECE) as usize;
+    if buf.len() < piece {
+        buf.resize(piece, 0x5A);
+    }
+    while at < end {
+        let n = (end - at).min(PIECE) as usize;
+        let bytes = &mut buf[..n];
+        if record.op == Op::Write {
+            let stamp = turn.to_le_bytes();
+            let s = stamp.len().min(n);
+            bytes[..s].copy_from_slice(&stamp[..s]);
+            file.write_at(bytes, at)?;
+        } else {
+            file.read_at(bytes, at)?;
+        }
+        at += n as u64;
+    }
+    Ok(record.len)
+}

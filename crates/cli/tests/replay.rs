@@ -1,0 +1,289 @@
+//! `highwater replay` and `highwater trace info` as a user meets them: real traces in place, small ones written here.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn highwater(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_highwater"))
+        .args(args)
+        .output()
+        .expect("the binary starts")
+}
+
+fn err(o: &Output) -> String {
+    String::from_utf8_lossy(&o.stderr).into_owned()
+}
+
+fn json(args: &[&str]) -> Value {
+    let mut all = args.to_vec();
+    all.extend(["--json", "-"]);
+    let o = highwater(&all);
+    assert!(o.status.success(), "{args:?}: {}", err(&o));
+    serde_json::from_slice(&o.stdout).expect("only JSON on standard output")
+}
+
+/// Fails with exit code 2, says each of `what`, and ends with a remedy.
+fn refuses(args: &[&str], what: &[&str]) {
+    let o = highwater(args);
+    let text = err(&o);
+    assert_eq!(o.status.code(), Some(2), "{args:?}: {text}");
+    for what in what {
+        assert!(text.contains(what), "{args:?}: no {what:?} in {text}");
+    }
+    let last = text.trim_end().lines().last().unwrap_or("");
+    assert!(last.starts_with("  try: "), "{args:?}: {text}");
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+fn write(dir: &Path, name: &str, bytes: impl AsRef<[u8]>) -> String {
+    let path = dir.join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path.to_str().unwrap().to_string()
+}
+
+fn temp() -> tempfile::TempDir {
+    tempfile::tempdir_in(".").unwrap()
+}
+
+/// `n` requests, every third a read, over 8 MiB, 100 us apart.
+fn cloudphysics(n: u64) -> String {
+    let mut text = String::from("version,time,op,size,lbn\n");
+    for i in 0..n {
+        let op = if i % 3 == 0 { "28" } else { "2a" };
+        let lbn = i * 7919 % 2048 * 8;
+        text.push_str(&format!("1,{},{op},4096,{lbn}\n", 1_000_000 + i * 100));
+    }
+    text
+}
+
+/// The real trace, where it lies beside the project.
+fn real() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let path = root.join("../shared/data/cloudphysics-a.csv");
+    if !path.is_file() {
+        eprintln!("skipped: {} is not there", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+#[test]
+fn the_real_trace_is_replayed_whole_and_repeats_by_seed() {
+    let Some(path) = real() else { return };
+    let path = path.to_str().unwrap();
+    let info = highwater(&["trace", "info", path, "--strict"]);
+    let text = String::from_utf8_lossy(&info.stdout).into_owned();
+    for word in [
+        "cloudphysics",
+        "56,936 in 56,937",
+        "22,427 reads, 34,509 writes",
+        "33584938496",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let args = ["replay", path, "--strict", "--threads", "4"];
+    let first = json(&args);
+    let task = &first["arms"][0]["tasks"][0];
+    assert_eq!(task["ops"], 56_936);
+    assert_eq!(task["replay"]["reads"], 22_427);
+    assert_eq!(task["replay"]["writes"], 34_509);
+    assert_eq!(task["replay"]["passes"], 1);
+    assert_eq!(task["replay"]["late_us"], Value::Null);
+    assert_eq!(first, json(&args), "the same seed gives the same numbers");
+}
+
+#[test]
+fn timestamps_take_the_trace_s_span_over_speed_in_virtual_time() {
+    let dir = temp();
+    let path = write(dir.path(), "t.csv", cloudphysics(5_001));
+    for (speed, seconds) in [("1", 0.5), ("10", 0.05), ("0.5", 1.0)] {
+        let report = json(&["replay", &path, "--pace", "timestamps", "--speed", speed]);
+        let task = &report["arms"][0]["tasks"][0];
+        assert_eq!(task["ops"], 5_001);
+        // The last request is due exactly then; what comes on top is its own time.
+        let took = 5_001.0 / task["ops_per_s"].as_f64().unwrap();
+        assert!(
+            took >= seconds && took < seconds + 0.01,
+            "speed {speed}: {took} s"
+        );
+        let late = &task["replay"]["late_us"];
+        assert!(late["p50"].as_f64().unwrap() < 1_000.0, "{late}");
+        assert!(late["max"].as_f64().unwrap() > 0.0);
+    }
+}
+
+#[test]
+fn the_os_world_replays_into_a_sparse_file_and_leaves_nothing() {
+    let dir = temp();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    // The last request lies at 40 GiB: only what is written takes room.
+    let text = cloudphysics(2_000) + "1,2000000,2a,4096,83886080\n1,2000000,28,4096,83886080\n";
+    let path = write(dir.path(), "t.csv", text);
+    let report = json(&[
+        "replay",
+        &path,
+        "--world",
+        "os,lab",
+        "--memory",
+        "8MiB",
+        "--preset",
+        "2.6.35,highwater",
+        "--dir",
+        data.to_str().unwrap(),
+    ]);
+    for arm in report["arms"].as_array().unwrap() {
+        let replay = &arm["tasks"][0]["replay"];
+        assert_eq!(replay["reads"], 668, "{arm}");
+        assert_eq!(replay["writes"], 1_334, "{arm}");
+        assert_eq!(replay["passes"], 1, "{arm}");
+    }
+    assert_eq!(report["arms"].as_array().unwrap().len(), 4);
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0);
+}
+
+#[test]
+fn bad_lines_are_counted_and_named_or_refused() {
+    let dir = temp();
+    let text = cloudphysics(100) + "1,2,zz,512,3\n1,2,28,0,3\nrubbish\n";
+    let path = write(dir.path(), "t.csv", text);
+    let o = highwater(&["replay", &path, "--json", "-"]);
+    assert!(o.status.success(), "{}", err(&o));
+    for word in [
+        "t.csv:102: op \"zz\" is no SCSI opcode",
+        "t.csv:103: a request of 0 bytes",
+        "3 of 104 lines are bad",
+    ] {
+        assert!(err(&o).contains(word), "{word}: {}", err(&o));
+    }
+    let report: Value = serde_json::from_slice(&o.stdout).unwrap();
+    let replay = &report["arms"][0]["tasks"][0]["replay"];
+    assert_eq!(
+        (&replay["bad_lines"], &replay["records"]),
+        (&3.into(), &100.into())
+    );
+    for command in [vec!["replay", &path], vec!["trace", "info", &path]] {
+        let mut args = command.clone();
+        args.push("--strict");
+        refuses(
+            &args,
+            &["t.csv:102: op \"zz\" is no SCSI opcode", "without --strict"],
+        );
+    }
+}
+
+#[test]
+fn what_is_no_trace_is_refused_with_the_place_and_the_remedy() {
+    let dir = temp();
+    let d = dir.path();
+    let file = |name: &str, bytes: &[u8]| write(d, name, bytes);
+    let cases = [
+        (file("empty", b""), "is empty"),
+        (file("blank", b"\n \n\r\n"), "is empty"),
+        (file("nul", b"1,2,28,512,3\n\0\0\0\n"), "is binary: byte 13"),
+        (file("latin", b"\xff\xfe1,2,28\n"), "is binary: byte 0"),
+        (file("gz", b"\x1f\x8b\x08\x00abc"), "is binary"),
+        (
+            file("text", b"dear diary\n"),
+            "no trace of a known format; it begins with \"dear diary\"",
+        ),
+        (
+            file("header", b"version,time,op,size,lbn\n"),
+            "no request in 1 lines",
+        ),
+        (d.to_str().unwrap().to_string(), "is a directory"),
+        (d.join("none").to_str().unwrap().to_string(), "cannot read"),
+    ];
+    for (path, what) in &cases {
+        refuses(&["trace", "info", path], &[what]);
+    }
+    refuses(&["replay", &cases[4].0], &["gzip -dc"]);
+    refuses(
+        &["replay", "no/such.csv"],
+        &["there is no trace", "no/such.csv"],
+    );
+    let bad = file("bad", b"1,2,zz,512,3\n");
+    refuses(
+        &["trace", "info", &bad, "--format", "cloudphysics"],
+        &["1 bad", ":1: op \"zz\""],
+    );
+    refuses(
+        &["trace", "info", &bad, "--format", "msr"],
+        &[":1: 5 fields: expected 7"],
+    );
+    let o = highwater(&["trace", "info", &bad, "--format", "mrs"]);
+    assert!(err(&o).contains("did you mean msr?"), "{}", err(&o));
+}
+
+#[test]
+fn a_trace_beyond_the_file_s_end_is_an_error_or_wrapped_or_skipped() {
+    let dir = temp();
+    let text = cloudphysics(50) + "1,2000000,2a,4096,83886080\n";
+    let path = write(dir.path(), "t.csv", text);
+    refuses(
+        &["replay", &path, "--size", "16MiB"],
+        &[
+            "t.csv:52: offset 42949672960 + 4096 bytes",
+            "16777216 bytes",
+            "files.data.size = \"41GiB\"",
+            "beyond = \"wrap\"",
+        ],
+    );
+    let with = |beyond: &str| {
+        let report = json(&["replay", &path, "--size", "16MiB", "--beyond", beyond]);
+        report["arms"][0]["tasks"][0]["replay"].clone()
+    };
+    let wrap = with("wrap");
+    assert_eq!(
+        (&wrap["beyond_wrapped"], &wrap["writes"]),
+        (&1.into(), &34.into())
+    );
+    let skip = with("skip");
+    assert_eq!(
+        (&skip["beyond_skipped"], &skip["writes"]),
+        (&1.into(), &33.into())
+    );
+}
+
+#[test]
+fn a_scenario_file_names_its_trace_relative_to_itself() {
+    let dir = temp();
+    write(
+        dir.path(),
+        "t.iolog",
+        "fio version 2 iolog\n/f add\n/f write 0 8192\n/f wait 1000 0\n/f sync 0 0\n/f read 4096 512\n/f trim 0 4096\n",
+    );
+    let scenario = "name = \"s\"\nabout = \"a\"\nmemory = \"4MiB\"\nwarm_up = 0.5\nsettle = \"0s\"\nduration = \"20ms\"\n\
+        [files.data]\nsize = \"trace\"\n[[tasks]]\nname = \"r\"\nkind = \"replay\"\nfile = \"data\"\ntrace = \"t.iolog\"\n";
+    let path = write(dir.path(), "s.toml", scenario);
+    let report = json(&["run", &path, "--world", "lab"]);
+    let replay = &report["arms"][0]["tasks"][0]["replay"];
+    for (name, n) in [
+        ("reads", 1),
+        ("writes", 1),
+        ("flushes", 1),
+        ("discards_skipped", 1),
+        ("records", 4),
+    ] {
+        assert_eq!(replay[name], n, "{name}: {replay}");
+    }
+    let repeat = write(dir.path(), "r.toml", format!("{scenario}repeat = true\n"));
+    let report = json(&["run", &repeat, "--world", "lab"]);
+    let passes = &report["arms"][0]["tasks"][0]["replay"]["passes"];
+    assert!(passes.as_u64().unwrap() > 1, "{passes}");
+    for (key, what) in [
+        ("speed = 2.0", "speed belongs to pace"),
+        ("pace = \"timestmaps\"", "did you mean `timestamps`?"),
+        ("format = \"foi\"", "did you mean fio?"),
+        ("rate = 5.0", "the trace says when"),
+        ("beyond = \"grow\"", "unknown variant"),
+        ("pace = \"timestamps\"\nspeed = 0.0", "speed: expected"),
+    ] {
+        let path = write(dir.path(), "bad.toml", format!("{scenario}{key}\n"));
+        refuses(&["run", &path, "--world", "lab"], &[what]);
+    }
+    let other = scenario.replace("kind = \"replay\"", "kind = \"random-read\"");
+    let path = write(dir.path(), "bad.toml", other);
+    refuses(&["run", &path], &["needs a task of kind"]);
+}
