@@ -46,5 +46,5 @@ pub use lru::order::{
     Frames, Ghosts, Isolated, Lengths, Order, PageId, PageOrder, Reason, Refilled,
 };
 pub use policy::{Config, DirtyLimits, Policy, Preset};
-pub use trace::{Event, Stats};
+pub use trace::{Event, Stats, TraceEvent, TraceRecord, Tracer};
 pub use world::{Nanos, TaskId, World};

@@ -248,6 +248,8 @@ pub struct Config {
     /// no frame is kept, and kswapd idles: a page goes exactly when its frame is needed. That is for comparing orders;
     /// writers then have no reserve.
     pub min_free: Option<u64>,
+    /// Who is told of reclaim's tracepoints; by default nobody.
+    pub tracer: Option<std::sync::Arc<dyn crate::trace::Tracer>>,
     /// A bug for the lab to find.
     #[cfg(feature = "plant")]
     pub plant: Option<crate::plant::Plant>,
@@ -271,6 +273,7 @@ impl Config {
             order: Order::TwoList,
             reclaim_cluster: 32,
             min_free: None,
+            tracer: None,
             #[cfg(feature = "plant")]
             plant: None,
         }

@@ -5,7 +5,8 @@
 use super::{DEF_PRIORITY, Met, ScanControl, shrink::CONGESTION_TIMEOUT};
 use crate::backing::WriteContext;
 use crate::engine::Engine;
-use crate::policy::ReclaimWait;
+use crate::policy::{ReclaimWait, WritebackFrom};
+use crate::trace::{Event, TraceEvent};
 use crate::world::{Task, World};
 
 impl<W: World> Engine<W> {
@@ -16,6 +17,11 @@ impl<W: World> Engine<W> {
         // RECLAIM-1: nothing that reclaim calls comes back here.
         let flags = task.set_flag(Task::MEMALLOC);
         assert!(flags & Task::MEMALLOC == 0, "RECLAIM-1: reclaim re-entered");
+        self.count(Event::Allocstall, 1);
+        self.trace(TraceEvent::DirectReclaimBegin {
+            order: 0,
+            may_writepage: self.config().policy.writeback_from == WritebackFrom::Direct,
+        });
         let mut sc = ScanControl {
             context: WriteContext::Direct,
             target: self.config().reclaim_cluster as u64,
@@ -29,6 +35,9 @@ impl<W: World> Engine<W> {
                 break;
             }
         }
+        self.trace(TraceEvent::DirectReclaimEnd {
+            nr_reclaimed: sc.met.reclaimed,
+        });
         task.restore_flags(flags);
         sc.met.reclaimed
     }

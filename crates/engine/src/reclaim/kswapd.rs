@@ -11,7 +11,7 @@ use crate::backing::WriteContext;
 use crate::engine::Engine;
 use crate::policy::ReclaimWait;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
-use crate::trace::Event;
+use crate::trace::{Event, TraceEvent};
 use crate::world::{Nanos, Task, TaskId, World};
 use crate::zone::Mark;
 
@@ -46,6 +46,7 @@ impl<W: World> Engine<W> {
         k.wanted.store(true, Ordering::SeqCst);
         if k.asleep.load(Ordering::SeqCst) {
             self.count(Event::WakeupKswapd, 1);
+            self.trace(TraceEvent::WakeupKswapd { order: 0 });
             self.unpark_kswapd();
         }
     }
@@ -71,14 +72,17 @@ impl<W: World> Engine<W> {
                 self.world.charge(crate::world::Work::Copy, 16);
             }
         }
+        let mut has_run = false;
         while !self.stopping() {
             // An exchange, Acquire: whoever rang before it is seen with the frames it took; who rings after it is seen
             // by the sleep. A plain store could wipe out a ring whose cause the look below does not see yet.
             self.kswapd.wanted.swap(false, Ordering::AcqRel);
             if !self.high_ok() {
+                self.trace(TraceEvent::KswapdWake { order: 0 });
+                has_run = true;
                 self.balance();
             }
-            self.kswapd_try_to_sleep();
+            self.kswapd_try_to_sleep(&mut has_run);
         }
     }
 
@@ -134,8 +138,8 @@ impl<W: World> Engine<W> {
         false
     }
 
-    /// Sleeps in two stages.
-    fn kswapd_try_to_sleep(&self) {
+    /// Sleeps in two stages. `has_run`: since it last slept fully.
+    fn kswapd_try_to_sleep(&self, has_run: &mut bool) {
         let met = self.high_ok();
         let nap_end = self.world.now().plus(NAP);
         self.kswapd_sleep(nap_end);
@@ -153,6 +157,9 @@ impl<W: World> Engine<W> {
             return;
         }
         if met {
+            if std::mem::take(has_run) {
+                self.trace(TraceEvent::KswapdSleep);
+            }
             self.kswapd_sleep(self.world.now().plus(SLEEP));
         }
     }

@@ -13,7 +13,7 @@ use crate::frame::state::{
 use crate::lru::order::{Ghosts, Reason};
 use crate::mapping::{Key, Mapping};
 use crate::policy::{OnDirty, ReclaimWait, WriteUnit, WritebackFrom};
-use crate::trace::Event;
+use crate::trace::{Event, IsolateMode, TraceEvent};
 use crate::wait::Channel;
 use crate::world::{Nanos, Work, World};
 use std::sync::Arc;
@@ -65,6 +65,9 @@ impl<W: World> Engine<W> {
     fn shrink_active(&self, n: usize) {
         let done = self.lru.refill(&*self.world, &self.frames, n);
         self.count(Event::Pgrefill, done.looked as u64);
+        if done.looked > 0 {
+            self.trace_isolate(IsolateMode::Active, n, done.looked, 0);
+        }
         self.count(Event::Pgdeactivate, done.deactivated as u64);
         self.world.charge(Work::Scan, done.looked as u32);
     }
@@ -78,6 +81,7 @@ impl<W: World> Engine<W> {
             return 0;
         }
         let mut batch = [0; CLUSTER];
+        let asked = n;
         let isolated = self
             .lru
             .isolate(&*self.world, &self.frames, &mut batch[..n]);
@@ -86,6 +90,7 @@ impl<W: World> Engine<W> {
             self.world.charge(Work::Scan, isolated.looked as u32);
             return isolated.looked;
         }
+        self.trace_isolate(IsolateMode::Inactive, asked, n, isolated.looked.saturating_sub(n));
         let before = sc.met;
         let mut keep = [(0, Reason::Busy); CLUSTER];
         let mut kept = 0;
@@ -122,9 +127,25 @@ impl<W: World> Engine<W> {
         };
         self.count(scan, n as u64);
         self.count(steal, n_freed as u64);
+        self.trace(TraceEvent::LruShrinkInactive {
+            nr_scanned: n as u64,
+            nr_reclaimed: n_freed as u64,
+            priority: sc.priority,
+        });
         self.world.charge(Work::Scan, isolated.looked as u32);
         self.after_batch(sc, &before, n as u64);
         isolated.looked
+    }
+
+    /// A batch of `taken` pages came off a list, and `skipped` were passed over.
+    fn trace_isolate(&self, isolate_mode: IsolateMode, asked: usize, taken: usize, skipped: usize) {
+        self.trace(TraceEvent::LruIsolate {
+            isolate_mode,
+            nr_requested: asked as u64,
+            nr_scanned: taken as u64,
+            nr_skipped: skipped as u64,
+            nr_taken: taken as u64,
+        });
     }
 
     /// What a batch's dirty and writeback pages make the reclaimer do.

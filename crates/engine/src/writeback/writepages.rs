@@ -12,7 +12,7 @@ use crate::frame::DirtyLinks;
 use crate::frame::state::{DIRTY, ERROR, WRITEBACK};
 use crate::io::{IoOp, Request};
 use crate::mapping::Mapping;
-use crate::trace::Event;
+use crate::trace::{Event, TraceEvent};
 use crate::world::{Work, World};
 use std::sync::Arc;
 
@@ -190,6 +190,9 @@ impl<W: World> Engine<W> {
             }
             taken += 1;
             done.pages += 1;
+            if context.is_reclaim() {
+                self.trace(TraceEvent::WritePage { pfn: *frame });
+            }
             let r = request.get_or_insert_with(|| {
                 let mut r = Request::new(IoOp::Write, start, self.sink());
                 r.cookie = Cookie::write(m, parity, context).0;

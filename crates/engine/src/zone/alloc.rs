@@ -122,7 +122,6 @@ impl<W: World> Engine<W> {
     }
 
     fn alloc_reclaiming(&self, task: &Task, start: Nanos) -> Result<u32, Error> {
-        self.count(Event::Allocstall, 1);
         let mut progress = self.progress();
         let mut progress_at = start;
         loop {

@@ -169,6 +169,14 @@ impl LabWorld {
         self.sched.with(|s| s.options.seed)
     }
 
+    /// The name of a task that was made, also when it has ended.
+    ///
+    /// # Panics
+    /// When no task had that id.
+    pub fn task_name(&self, task: TaskId) -> String {
+        self.sched.with(|s| s.name(task.0 as usize).to_owned())
+    }
+
     /// Takes an event of the caller's own into the trace hash.
     pub fn note(&self, what: u32, whom: u64) {
         self.sched.with(|s| {
