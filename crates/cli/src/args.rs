@@ -39,6 +39,8 @@ Examples:
   highwater probe . --out mine.toml           then: highwater run rfc --world os,lab --device mine.toml
   highwater scenario show rfc > mine.toml     then: highwater run mine.toml
   highwater trace info FILE                   what a trace of block requests holds; then: highwater replay FILE
+  highwater run rfc --preset 2.6.35 --ftrace trace.txt
+                                              then: trace-vmscan-postprocess.pl < trace.txt
   highwater run rfc --json - | jq '.arms[] | {preset, stall_s}'
 
 Data goes to temporary files that are removed at the end and on Ctrl-C.
@@ -196,6 +198,11 @@ pub struct RunArgs {
     /// are else the same to the byte for the same --seed
     #[arg(long)]
     pub real_time: bool,
+    /// Write each event of reclaim, in the text and with the names of Linux's ftrace (mm_vmscan_*), to a file; with several
+    /// arms to one for each, FILE with the arm's name before its extension. For the worlds os and lab. A trace covers all
+    /// of an arm, the warm-up too, and takes some 160 bytes for each event; on threads the buffer takes 5 MiB of memory
+    #[arg(long, value_name = "FILE")]
+    pub ftrace: Option<PathBuf>,
     /// Add rows of raw random O_DIRECT writes at queue depths 32, 128 and 256
     #[arg(long)]
     pub raw: bool,
@@ -289,6 +296,7 @@ impl Default for RunArgs {
             ghost: false,
             cpus: None,
             real_time: false,
+            ftrace: None,
             raw: false,
             repeat: 1,
             strict: false,

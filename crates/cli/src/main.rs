@@ -11,6 +11,7 @@ mod columns;
 mod device;
 mod engine_arm;
 mod error;
+mod ftrace;
 mod linux;
 mod located;
 mod matrix;
@@ -279,6 +280,13 @@ fn run_loaded(mut scenario: scenario::Scenario, origin: &str, args: &RunArgs) ->
         seed: args.common.seed,
         real_time: args.real_time,
         repeat: args.repeat,
+        ftrace: args
+            .ftrace
+            .as_ref()
+            .map(|path| match args.scenario == all::NAME {
+                true => ftrace::of_scenario(path, &scenario.name),
+                false => path.clone(),
+            }),
     };
     parent::run(scenario, &arms, &options)
 }

@@ -66,6 +66,7 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
         seed: args.common.seed,
         real_time: false,
         repeat: 1,
+        ftrace: None,
     };
     let report = parent::run(scenario, &arms(world), &options)?;
     let text = format!(

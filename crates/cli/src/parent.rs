@@ -3,6 +3,7 @@
 use crate::child::Order;
 use crate::cleanup::{Undo, undo};
 use crate::error::{CliError, Result};
+use crate::ftrace;
 use crate::linux;
 use crate::place::{self, Place};
 use crate::plan::{Arm, Plan, WorldName};
@@ -29,6 +30,8 @@ pub struct Options {
     pub real_time: bool,
     /// How often each arm runs; the lab's, whose numbers are the same each time, runs once.
     pub repeat: u32,
+    /// Where the traces of reclaim go.
+    pub ftrace: Option<std::path::PathBuf>,
 }
 
 /// Which arm runs when: the arms one after the other, `repeat` times around, so that a slow minute of the machine does
@@ -45,6 +48,15 @@ fn turns(arms: &[Arm], repeat: u32) -> Vec<usize> {
 /// # Errors
 /// The first arm that fails; a Linux arm that cannot be set up is left out with its reason, unless it is the only one.
 pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Report> {
+    let turns = turns(arms, options.repeat);
+    let traces = match &options.ftrace {
+        Some(path) => ftrace::paths(path, turns.iter().map(|&i| &arms[i]))?,
+        None => vec![None; turns.len()],
+    };
+    for path in traces.iter().flatten() {
+        // Before hours of work, not after.
+        ftrace::try_create(path)?;
+    }
     let on_disk = arms.iter().any(|a| a.world != WorldName::Lab);
     let place = if on_disk {
         Some(prepare(&mut scenario, options.dir.as_deref())?)
@@ -58,7 +70,6 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
         arms: Vec::new(),
     };
     let mut skipped = None;
-    let turns = turns(arms, options.repeat);
     let mut done_by: Vec<(usize, ArmReport)> = Vec::new();
     for (turn, &index) in turns.iter().enumerate() {
         let arm = &arms[index];
@@ -67,6 +78,7 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
         if turn > 0 && arm.world != WorldName::Lab {
             renew(&scenario, &plan)?;
         }
+        plan.ftrace.clone_from(&traces[turn]);
         let progress = Progress::new(turn, turns.len(), arm, &plan);
         let result = run_arm(plan, &progress);
         crate::cleanup::wait_if_ending();

@@ -172,6 +172,8 @@ pub struct Plan {
     pub seed: u64,
     /// The memory cgroup of a Linux arm.
     pub cgroup: Option<PathBuf>,
+    /// Where the trace of reclaim goes.
+    pub ftrace: Option<PathBuf>,
 }
 
 impl Plan {
@@ -228,6 +230,7 @@ impl Plan {
             tasks,
             seed: 1,
             cgroup: None,
+            ftrace: None,
         }
     }
 }

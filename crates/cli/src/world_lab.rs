@@ -3,6 +3,7 @@
 use crate::child::status_bytes;
 use crate::engine_arm::{self, failed};
 use crate::error::{CliError, Result};
+use crate::ftrace::Trace;
 use crate::plan::Plan;
 use crate::report::ArmReport;
 use crate::sampler::Sampler;
@@ -66,7 +67,12 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
 
 /// The plan on an engine of the lab; called from a task of it.
 fn on_engine(plan: &Plan, world: &Arc<LabWorld>, devices: &[Arc<RamDevice>]) -> Result<ArmReport> {
+    let trace = match &plan.ftrace {
+        Some(path) => Some(Trace::lab(path, world)?),
+        None => None,
+    };
     let config = Config {
+        tracer: trace.as_ref().map(Trace::tracer),
         frame_size: plan.frame_size,
         policy: plan.arm.policy()?,
         ..Config::new(plan.memory)
@@ -106,6 +112,9 @@ fn on_engine(plan: &Plan, world: &Arc<LabWorld>, devices: &[Arc<RamDevice>]) -> 
     }
     drop(files);
     engine.close().map_err(|e| failed(plan, "close", &e))?;
+    if let Some(trace) = trace {
+        eprintln!("{}", trace.finish(&engine.stats())?);
+    }
     Ok(report)
 }
 

@@ -3,6 +3,7 @@
 use crate::child::status_bytes;
 use crate::engine_arm::{self, failed};
 use crate::error::Result;
+use crate::ftrace::Trace;
 use crate::plan::Plan;
 use crate::report::ArmReport;
 use crate::target::{Handle, OpError};
@@ -51,10 +52,12 @@ impl Handle for OsFile {
 /// What the files or the cache answer.
 pub fn run(plan: &Plan) -> Result<ArmReport> {
     let idle = status_bytes("VmRSS");
+    let trace = plan.ftrace.as_deref().map(Trace::os).transpose()?;
     let builder = Cache::builder()
         .memory(plan.memory)
         .frame_size(plan.frame_size)
-        .policy(plan.arm.policy()?);
+        .policy(plan.arm.policy()?)
+        .tune(|config| config.tracer = trace.as_ref().map(Trace::tracer));
     let cache = builder
         .build()
         .map_err(|e| failed(plan, "build the cache", &e))?;
@@ -88,6 +91,9 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
     let mut report = engine_arm::run(plan, &world, &files, move || engine.stats())?;
     drop(files);
     cache.close().map_err(|e| failed(plan, "close", &e))?;
+    if let Some(trace) = trace {
+        eprintln!("{}", trace.finish(&cache.stats())?);
+    }
     report.peak_rss_bytes = status_bytes("VmHWM");
     report.idle_rss_bytes = idle;
     Ok(report)

@@ -84,6 +84,9 @@ impl<W: World> Engine<W> {
             }
             self.kswapd_try_to_sleep(&mut has_run);
         }
+        if has_run {
+            self.trace(TraceEvent::KswapdSleep);
+        }
     }
 
     fn high_ok(&self) -> bool {

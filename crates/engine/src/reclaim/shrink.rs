@@ -90,7 +90,12 @@ impl<W: World> Engine<W> {
             self.world.charge(Work::Scan, isolated.looked as u32);
             return isolated.looked;
         }
-        self.trace_isolate(IsolateMode::Inactive, asked, n, isolated.looked.saturating_sub(n));
+        self.trace_isolate(
+            IsolateMode::Inactive,
+            asked,
+            n,
+            isolated.looked.saturating_sub(n),
+        );
         let before = sc.met;
         let mut keep = [(0, Reason::Busy); CLUSTER];
         let mut kept = 0;
@@ -130,6 +135,14 @@ impl<W: World> Engine<W> {
         self.trace(TraceEvent::LruShrinkInactive {
             nr_scanned: n as u64,
             nr_reclaimed: n_freed as u64,
+            nr_dirty: sc.met.dirty - before.dirty,
+            nr_writeback: sc.met.writeback - before.writeback,
+            nr_activate: keep[..kept]
+                .iter()
+                .filter(|(_, to)| {
+                    matches!(to, Reason::Held | Reason::Referenced | Reason::OutOfTheWay)
+                })
+                .count() as u64,
             priority: sc.priority,
         });
         self.world.charge(Work::Scan, isolated.looked as u32);

@@ -40,7 +40,7 @@ pub enum TraceEvent {
         /// The size wanted.
         order: u32,
     },
-    /// kswapd, which has run since, goes to its full sleep (`mm_vmscan_kswapd_sleep`).
+    /// kswapd, which has run since, goes to its full sleep, or ends with its cache (`mm_vmscan_kswapd_sleep`).
     KswapdSleep,
     /// Somebody rings for kswapd, which sleeps (`mm_vmscan_wakeup_kswapd`).
     WakeupKswapd {
@@ -78,6 +78,12 @@ pub enum TraceEvent {
         nr_scanned: u64,
         /// Frames freed.
         nr_reclaimed: u64,
+        /// Dirty pages met and not written.
+        nr_dirty: u64,
+        /// Pages met under writeback, those that this batch wrote included.
+        nr_writeback: u64,
+        /// Pages moved to the active list.
+        nr_activate: u64,
         /// The priority, 12 to 0.
         priority: u32,
     },
