@@ -86,7 +86,8 @@ pub struct ReplayArgs {
     /// Threads: as many requests are outstanding at the most
     #[arg(long, default_value_t = 8)]
     pub threads: u32,
-    /// The file's length, such as 43GiB [default: as the trace needs, without blocks until they are written]
+    /// The file's length, such as 43GiB [default: as the trace needs, without blocks until they are written:
+    /// on real files, reading what was never written then costs no disk time]
     #[arg(long)]
     pub size: Option<String>,
     /// What becomes of requests beyond the file's end (with --size)

@@ -119,7 +119,7 @@ impl Source {
         }
         match self.plan.beyond {
             Beyond::Refuse => Err(format!(
-                "the trace {} has changed while it was replayed: offset {} + {} bytes is beyond the file's {}",
+                "the trace {} asks for offset {} + {} bytes, beyond the file's {}: it has changed since it was read, or --memory was scaled down to fit the disk and the file with it",
                 self.plan.path.display(),
                 record.offset,
                 record.len,
