@@ -30,6 +30,7 @@ Examples:
   highwater                                   run `rfc` with all presets
   highwater run slow-disk --preset 2.6.35,highwater
   highwater run random-write --raw            with the device's own bound in the table
+  highwater run zipf-mix --order two-list,s3-fifo
   sudo highwater run zipf-mix --world os,linux
   highwater run rfc --world lab --duration 1s --seed 7
   highwater run zipf-mix --world lab --ghost --memory 64GiB --ops 10000000
@@ -176,6 +177,10 @@ pub struct RunArgs {
     /// Presets with commas between, or all [default: the scenario's own]
     #[arg(long)]
     pub preset: Option<String>,
+    /// In which order pages are tried for reclaim: two-list, s3-fifo, or both with a comma between, each with each preset
+    /// [default: the scenario's own, else two-list]
+    #[arg(long)]
+    pub order: Option<String>,
     /// The budget of each arm, such as 64MiB [default: the scenario's own]; files given as multiples grow with it
     #[arg(long, value_parser = parse_bytes)]
     pub memory: Option<u64>,
@@ -289,6 +294,7 @@ impl Default for RunArgs {
             scenario: "rfc".into(),
             world: "os".into(),
             preset: None,
+            order: None,
             memory: None,
             duration: None,
             ops: None,

@@ -236,6 +236,25 @@ fn show_one(report: &Report, common: &Common) -> Result<()> {
     publish_as(report, &json, common, &table)
 }
 
+/// The orders of `--order`, or the scenario's.
+fn orders(
+    args: &RunArgs,
+    worlds: &[WorldName],
+    scenario: &scenario::Scenario,
+) -> Result<Vec<scenario::OrderName>> {
+    let Some(list) = &args.order else {
+        return Ok(vec![scenario.order]);
+    };
+    let orders = scenario::OrderName::parse_list(list)?;
+    if worlds.iter().all(|w| *w == WorldName::Linux) {
+        return Err(CliError::usage(
+            "--order is the engine's, and Linux has its own",
+            format!("--world os,linux --order {list}"),
+        ));
+    }
+    Ok(orders)
+}
+
 /// Runs the arms of one scenario.
 fn run_scenario(args: &RunArgs, name: &str) -> Result<Report> {
     let scenario = adjusted(name, args.memory, args.duration)?;
@@ -263,10 +282,12 @@ fn run_loaded(mut scenario: scenario::Scenario, origin: &str, args: &RunArgs) ->
             "highwater run random-write --raw",
         ));
     }
-    let arms = plan::arms(
+    let orders = orders(args, &worlds, &scenario)?;
+    let arms = plan::arms_of_orders(
         &scenario,
         &worlds,
         &presets,
+        &orders,
         args.preset.is_none(),
         args.raw,
     );

@@ -33,6 +33,7 @@ fn arms(world: WorldName) -> Vec<Arm> {
                     throttle: Some(throttle),
                     ..PolicyPatch::default()
                 },
+                order: Default::default(),
                 refuse: false,
                 depth: 0,
             });

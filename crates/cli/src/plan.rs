@@ -2,7 +2,7 @@
 
 use crate::error::{CliError, Result, did_you_mean};
 use crate::replay::PlanReplay;
-use crate::scenario::{DeviceLimit, Kind, LabSpec, PolicyPatch, Scenario};
+use crate::scenario::{DeviceLimit, Kind, LabSpec, OrderName, PolicyPatch, Scenario};
 use highwater_engine::{Policy, Preset};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -77,6 +77,8 @@ pub struct Arm {
     pub preset: String,
     /// What it changes.
     pub patch: PolicyPatch,
+    /// In which order it tries pages for reclaim.
+    pub order: OrderName,
     /// The backing refuses writes from reclaim.
     pub refuse: bool,
     /// Requests in flight (`raw` only).
@@ -272,6 +274,7 @@ pub fn arms(
         label: label.to_string(),
         preset: preset.to_string(),
         patch: scenario.policy,
+        order: OrderName::default(),
         refuse: false,
         depth: 0,
     };
@@ -281,12 +284,24 @@ pub fn arms(
             arms.push(base(world, "page cache", Preset::V6_16.name()));
             continue;
         }
-        arms.extend(presets.iter().map(|p| base(world, p.name(), p.name())));
+        let engine = |order: OrderName, label: &str, preset: &str| Arm {
+            order,
+            ..base(world, &order.label(label), preset)
+        };
+        arms.extend(
+            presets
+                .iter()
+                .map(|p| engine(scenario.order, p.name(), p.name())),
+        );
         if extra {
             arms.extend(scenario.arms.iter().map(|a| Arm {
                 patch: scenario.policy.then(a.policy),
                 refuse: a.refuse,
-                ..base(world, &a.name, a.preset.get_ref())
+                ..engine(
+                    a.order.unwrap_or(scenario.order),
+                    &a.name,
+                    a.preset.get_ref(),
+                )
             }));
         }
     }
@@ -297,6 +312,32 @@ pub fn arms(
         }));
     }
     arms
+}
+
+/// The rows of a run with each of `orders` in place of the scenario's: world by world. What has no order of ours (Linux,
+/// raw rows, arms that name one) is there once.
+pub fn arms_of_orders(
+    scenario: &Scenario,
+    worlds: &[WorldName],
+    presets: &[Preset],
+    orders: &[OrderName],
+    extra: bool,
+    raw: bool,
+) -> Vec<Arm> {
+    let mut all: Vec<Arm> = Vec::new();
+    for &order in orders {
+        let mut scenario = scenario.clone();
+        scenario.order = order;
+        for arm in arms(&scenario, worlds, presets, extra, raw) {
+            if !all.contains(&arm) {
+                all.push(arm);
+            }
+        }
+    }
+    // Stable, and raw rows, whose world is not among those asked for, come last.
+    let place = |arm: &Arm| worlds.iter().position(|w| *w == arm.world);
+    all.sort_by_key(|arm| place(arm).unwrap_or(worlds.len()));
+    all
 }
 
 #[cfg(test)]
@@ -323,6 +364,47 @@ mod tests {
                 .unwrap_err()
                 .message
                 .contains("did you mean highwater?")
+        );
+    }
+
+    #[test]
+    fn orders_cross_presets_and_show_in_the_label() {
+        let mut scenario = find("rfc").unwrap();
+        let worlds = [WorldName::Linux, WorldName::Lab];
+        let presets = [Preset::V3_2, Preset::Highwater];
+        let labels = |scenario: &Scenario, orders: &[OrderName]| -> Vec<String> {
+            let arms = arms_of_orders(scenario, &worlds, &presets, orders, true, false);
+            arms.iter().map(Arm::title).collect()
+        };
+        assert_eq!(
+            labels(&scenario, &OrderName::ALL),
+            [
+                "linux page cache",
+                "lab 3.2",
+                "lab highwater",
+                "lab 3.2 s3-fifo",
+                "lab highwater s3-fifo"
+            ]
+        );
+        scenario.arms = crate::scenario::load(
+            "t",
+            "name = 't'\nabout = 't'\nfiles.d.size = '2x'\n[[tasks]]\nname = 'r'\nkind = 'page-read'\nfile = 'd'\n\
+             [[arms]]\nname = 'own'\npreset = '3.2'\norder = 's3-fifo'\n",
+        )
+        .unwrap()
+        .arms;
+        let arms = arms_of_orders(
+            &scenario,
+            &worlds,
+            &presets,
+            &[OrderName::TwoList],
+            true,
+            false,
+        );
+        let own = arms.last().unwrap();
+        assert_eq!(
+            (own.label.as_str(), own.order),
+            ("own s3-fifo", OrderName::S3Fifo)
         );
     }
 

@@ -75,6 +75,7 @@ fn on_engine(plan: &Plan, world: &Arc<LabWorld>, devices: &[Arc<RamDevice>]) -> 
         tracer: trace.as_ref().map(Trace::tracer),
         frame_size: plan.frame_size,
         policy: plan.arm.policy()?,
+        order: plan.arm.order.order(),
         ..Config::new(plan.memory)
     };
     let engine =

@@ -57,6 +57,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         .memory(plan.memory)
         .frame_size(plan.frame_size)
         .policy(plan.arm.policy()?)
+        .order(plan.arm.order.order())
         .tune(|config| config.tracer = trace.as_ref().map(Trace::tracer));
     let cache = builder
         .build()

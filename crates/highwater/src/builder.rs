@@ -4,7 +4,7 @@ use crate::cache::Cache;
 use crate::device::IoEngine;
 use crate::memory::{Bytes, Memory};
 use crate::world::OsWorld;
-use highwater_engine::{Config, DirtyLimits, Engine, Error, Policy, Preset};
+use highwater_engine::{Config, DirtyLimits, Engine, Error, Order, Policy, Preset};
 
 /// The fewest frames that a cache works with: batches of 32 on each list, watermarks and a reserve.
 const FRAMES_MIN: u64 = 256;
@@ -107,6 +107,45 @@ impl CacheBuilder {
     /// ```
     pub fn dirty(mut self, limits: DirtyLimits) -> CacheBuilder {
         self.dirty = Some(limits);
+        self
+    }
+
+    /// In which order pages are tried for reclaim. By default [`Order::TwoList`], Linux's active and inactive list; an
+    /// order of one's own is [`Order::custom`].
+    ///
+    /// ```
+    /// # use highwater::{Cache, Order};
+    /// let cache = Cache::builder().memory(16 << 20).order(Order::S3Fifo).build()?;
+    /// # cache.close()?;
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    pub fn order(mut self, order: Order) -> CacheBuilder {
+        self.config.order = order;
+        self
+    }
+
+    /// Pages that reclaim takes in one go, 1 to 32 (the default; SWAP_CLUSTER_MAX).
+    ///
+    /// ```
+    /// # use highwater::Cache;
+    /// let error = Cache::builder().memory(16 << 20).reclaim_cluster(0).build().err().unwrap();
+    /// assert!(error.to_string().contains("from 1 to 32"));
+    /// ```
+    pub fn reclaim_cluster(mut self, pages: usize) -> CacheBuilder {
+        self.config.reclaim_cluster = pages;
+        self
+    }
+
+    /// Bytes kept free, at most a sixteenth of the budget (`vm.min_free_kbytes`); by default the kernel's formula. With 0
+    /// a page goes exactly when its frame is needed, which is for comparing orders: writers then have no reserve.
+    ///
+    /// ```
+    /// # use highwater::Cache;
+    /// let error = Cache::builder().memory(16 << 20).min_free(2 << 20).build().err().unwrap();
+    /// assert!(error.to_string().contains("sixteenth"));
+    /// ```
+    pub fn min_free(mut self, bytes: u64) -> CacheBuilder {
+        self.config.min_free = Some(bytes);
         self
     }
 

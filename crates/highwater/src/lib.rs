@@ -40,8 +40,8 @@ pub use file::{File, PageMut, PageRef};
 pub use highwater_engine as engine;
 pub use highwater_engine::policy::{OnDirty, ReclaimWait, Throttle, WriteUnit, WritebackFrom};
 pub use highwater_engine::{
-    Config, DirtyLimits, Error, Event, FileId, IoError, IoErrorKind, OomReport, PageNo, Policy,
-    Preset, Stats,
+    Config, DirtyLimits, Error, Event, FileId, IoError, IoErrorKind, OomReport, Order, PageNo,
+    PageOrder, Policy, Preset, Stats,
 };
 pub use memory::Memory;
 pub use open::OpenOptions;

@@ -5,10 +5,12 @@
 
 mod builtin;
 mod load;
+mod order;
 mod policy;
 
 pub use builtin::{BUILTIN, find, text};
 pub use load::load;
+pub use order::OrderName;
 pub use policy::{PolicyPatch, ThrottleName, WritebackFromName};
 
 use crate::device::Named;
@@ -50,6 +52,9 @@ pub struct Scenario {
     /// What every arm changes in its preset.
     #[serde(default)]
     pub policy: PolicyPatch,
+    /// In which order every arm tries pages for reclaim.
+    #[serde(default)]
+    pub order: OrderName,
     /// A limit on the device under the files.
     #[serde(default)]
     pub device: Option<DeviceLimit>,
@@ -219,6 +224,9 @@ pub struct ArmSpec {
     /// What it changes.
     #[serde(default)]
     pub policy: PolicyPatch,
+    /// In which order it tries pages, if not in the scenario's.
+    #[serde(default)]
+    pub order: Option<OrderName>,
     /// The files' backing refuses writes from reclaim, as XFS and btrfs did.
     #[serde(default)]
     pub refuse: bool,
