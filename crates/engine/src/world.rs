@@ -185,8 +185,10 @@ impl Task {
 pub enum Work {
     /// One look-up that hit.
     Hit,
-    /// One page copied.
+    /// One page copied: to a caller, with its look-up, or to another frame.
     Copy,
+    /// One page copied in from a caller, with its look-up and its dirtying.
+    CopyIn,
     /// One page looked at by reclaim.
     Scan,
     /// One allocation slow path entered.
@@ -197,6 +199,8 @@ pub enum Work {
     Complete,
     /// One turn of a spin loop.
     Spin,
+    /// What a caller does itself for one operation, outside the engine.
+    Task,
 }
 
 /// Memory that an engine lives on: one mapping, 2 MiB-aligned, unmapped on drop.

@@ -143,7 +143,7 @@ impl<W: World> File<W> {
         engine.set_dirty(m, excl.frame);
         engine.invalidate_put(m);
         engine.release(excl.frame, EXCL, UPTODATE);
-        engine.world.charge(Work::Copy, 1);
+        engine.world.charge(Work::CopyIn, 1);
         Ok(())
     }
 }

@@ -305,9 +305,12 @@ impl LabQueue {
             Some(self.rng.with(|rng| s.server.end_of(at, &access, rng)))
         });
         if let Some(end) = direct {
+            // The device works meanwhile.
+            self.world.charge_syscall();
             return self.world.sleep_until(Nanos(end));
         }
         let token = self.enter(Slot::Caller(self.world.task().id()), access);
+        self.world.charge_syscall();
         while !self
             .state
             .with(|s| matches!(s.slab[token as usize], Some(Slot::Served)))

@@ -279,6 +279,23 @@ impl LabWorld {
         }
     }
 
+    /// Charges the CPU of a system call of the calling task.
+    pub(crate) fn charge_syscall(&self) {
+        if self.costs.syscall > 0 {
+            self.charge_ns(self.costs.syscall);
+        }
+    }
+
+    fn charge_ns(&self, cost: u64) {
+        let Some(then) = self.sched.with(|s| s.charge(cost)) else {
+            return;
+        };
+        // Relaxed: written by this task only. LAB-3: with a lock held, the work is owed.
+        if self.task().lock_ranks.load(Ordering::Relaxed) == 0 {
+            self.wait(then);
+        }
+    }
+
     fn resume(&self, slot: usize, mut co: Co) {
         self.set_current(slot);
         let outcome = co.resume(()).as_return();
@@ -357,14 +374,7 @@ impl World for LabWorld {
     }
 
     fn charge(&self, work: Work, n: u32) {
-        let cost = self.costs.of(work, n);
-        let Some(then) = self.sched.with(|s| s.charge(cost)) else {
-            return;
-        };
-        // Relaxed: written by this task only. LAB-3: with a lock held, the work is owed.
-        if self.task().lock_ranks.load(Ordering::Relaxed) == 0 {
-            self.wait(then);
-        }
+        self.charge_ns(self.costs.of(work, n));
     }
 
     fn arena(&self, data: usize, tables: usize) -> Result<LabArena, Error> {

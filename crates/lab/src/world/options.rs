@@ -9,8 +9,10 @@ use highwater_engine::world::Work;
 pub struct Costs {
     /// One look-up that hit.
     pub hit: u64,
-    /// One page copied.
+    /// One page copied: to a caller, with its look-up, or to another frame.
     pub copy: u64,
+    /// One page copied in from a caller, with its look-up and its dirtying.
+    pub copy_in: u64,
     /// One page looked at by reclaim.
     pub scan: u64,
     /// One allocation slow path entered.
@@ -21,6 +23,17 @@ pub struct Costs {
     pub complete: u64,
     /// One turn of a spin loop.
     pub spin: u64,
+    /// CPU of a read or write on the calling thread (`read_now`): the part of the device's time that the CPU is busy.
+    pub syscall: u64,
+    /// What a caller does itself for one operation.
+    pub task: u64,
+    /// From an unpark, or a timer, until the parked task runs, on a CPU that was idle. A task that sleeps for a device
+    /// pays nothing: the device's model has it.
+    pub wake: u64,
+    /// The same on a CPU that ran another task until then.
+    pub switch: u64,
+    /// How much later than asked for a park's deadline comes, `wake` not counted.
+    pub timer_slack: u64,
 }
 
 impl Default for Costs {
@@ -28,11 +41,17 @@ impl Default for Costs {
         Costs {
             hit: 40,
             copy: 450,
+            copy_in: 450,
             scan: 100,
             alloc_slow: 300,
             submit: 1_000,
             complete: 1_000,
             spin: 50,
+            syscall: 0,
+            task: 0,
+            wake: 0,
+            switch: 0,
+            timer_slack: 0,
         }
     }
 }
@@ -43,11 +62,13 @@ impl Costs {
         let each = match work {
             Work::Hit => self.hit,
             Work::Copy => self.copy,
+            Work::CopyIn => self.copy_in,
             Work::Scan => self.scan,
             Work::AllocSlow => self.alloc_slow,
             Work::Submit => self.submit,
             Work::Complete => self.complete,
             Work::Spin => self.spin,
+            Work::Task => self.task,
         };
         each * u64::from(n)
     }

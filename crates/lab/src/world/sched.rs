@@ -71,6 +71,8 @@ struct Slot {
     deadline: u64,
     timer_at: u64,
     slice_ns: u64,
+    /// Woken from a park: its way back to a CPU is not paid yet.
+    owes_wake: bool,
     co: Option<Co>,
     yielder: YielderCell,
     joiners: Vec<usize>,
@@ -113,6 +115,8 @@ pub(crate) struct Sched {
     ready: VecDeque<usize>,
     cpus: Vec<Option<usize>>,
     free_cpus: usize,
+    /// Since when each CPU is idle, if it is.
+    idle_since: Vec<u64>,
     events: BinaryHeap<Reverse<Event>>,
     seq: u64,
     current: usize,
@@ -133,6 +137,7 @@ impl Sched {
             ready: VecDeque::new(),
             cpus: vec![None; options.cpus],
             free_cpus: options.cpus,
+            idle_since: vec![0; options.cpus],
             events: BinaryHeap::new(),
             seq: 0,
             current: ROOT,
@@ -162,6 +167,7 @@ impl Sched {
             deadline: u64::MAX,
             timer_at: u64::MAX,
             slice_ns: 0,
+            owes_wake: false,
             co,
             yielder,
             joiners: Vec::new(),
@@ -317,7 +323,7 @@ impl Sched {
                 if self.rng.chance(self.options.spurious_ppm) {
                     until.min(now + self.rng.below(20_000))
                 } else {
-                    until
+                    until.saturating_add(self.options.costs.timer_slack)
                 }
             }
             Then::Sleep(until) => {
@@ -355,6 +361,7 @@ impl Sched {
             let cpu = self.slots[slot].cpu;
             debug_assert_eq!(self.cpus[cpu], Some(slot), "SCHED-1");
             self.cpus[cpu] = None;
+            self.idle_since[cpu] = self.clock;
             self.free_cpus += 1;
         }
     }
@@ -363,6 +370,7 @@ impl Sched {
         self.trace.note(3, slot as u64, self.clock);
         let s = &mut self.slots[slot];
         s.woken = true;
+        s.owes_wake = s.state == State::Parked;
         s.since = self.clock;
         if slot == ROOT {
             s.state = State::Running;
@@ -434,6 +442,13 @@ impl Sched {
         self.free_cpus -= 1;
         self.slots[slot].cpu = cpu;
         self.slots[slot].slice_ns = 0;
+        if std::mem::take(&mut self.slots[slot].owes_wake) {
+            let costs = &self.options.costs;
+            self.owed += match self.idle_since[cpu] < self.clock {
+                true => costs.wake,
+                false => costs.switch,
+            };
+        }
         Some(slot)
     }
 

@@ -204,6 +204,43 @@ fn charge_pre_empts_unless_a_lock_is_held() {
     assert!(!interleaved(1), "LAB-3: but not under a lock");
 }
 
+/// A parked task's way back to a CPU takes time; that of a task that sleeps for a device does not.
+#[test]
+fn a_wake_up_costs_by_what_the_cpu_did_before() {
+    let options = LabOptions {
+        cpus: 1,
+        costs: Costs {
+            copy: 1_000_000,
+            wake: 40_000,
+            switch: 2_000,
+            timer_slack: 500,
+            ..Costs::default()
+        },
+        ..LabOptions::calm(1)
+    };
+    let world = LabWorld::new(options);
+    let w = world.clone();
+    let run = world.run(move || {
+        w.park(ms(1));
+        let idle = w.now();
+        let w2 = w.clone();
+        let me = w.task().id();
+        let body = move || {
+            w2.unpark(me);
+            w2.charge(Work::Copy, 1);
+        };
+        w.spawn("busy", Box::new(body)).unwrap();
+        w.park(ms(100));
+        let busy = w.now();
+        w.sleep_until(ms(50));
+        (idle, busy, w.now())
+    });
+    let (idle, busy, slept) = run.value;
+    assert_eq!(idle, Nanos(1_000_000 + 500 + 40_000));
+    assert_eq!(busy, idle.plus(Nanos(1_000_000 + 2_000)));
+    assert_eq!(slept, ms(50));
+}
+
 #[test]
 fn the_main_thread_waits_outside_of_run() {
     let world = LabWorld::new(LabOptions::calm(1));
