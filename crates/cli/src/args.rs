@@ -80,6 +80,8 @@ pub enum Command {
     /// Run seeds of the lab: options, faults and crashes drawn for each, every byte compared
     #[command(after_help = SOAK_EXAMPLES)]
     Soak(SoakArgs),
+    /// Measure on the real engine what its work costs, as a table for the lab (`run --costs FILE`)
+    Costs(CostsArgs),
     /// List the built-in scenarios
     Scenarios,
     /// Look at a scenario
@@ -268,6 +270,20 @@ pub struct SoakArgs {
     pub json: Option<PathBuf>,
 }
 
+/// Arguments of `costs`.
+#[derive(Clone, Debug, Args)]
+pub struct CostsArgs {
+    /// Write the table to a file too
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Print medians, lowest and highest as JSON in place of the table
+    #[arg(long)]
+    pub json: bool,
+    /// Where the temporary files go [default: as `run`]
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
 /// What `run` and `matrix` share.
 #[derive(Clone, Debug, Args)]
 pub struct Common {
@@ -277,6 +293,9 @@ pub struct Common {
     /// The lab's disk: a built-in device's name (`highwater devices` lists them), or the path of a profile
     #[arg(long, value_name = "NAME|FILE")]
     pub device: Option<String>,
+    /// The lab only: what work costs its CPUs, a table of `highwater costs` [default: one that comes with the command]
+    #[arg(long, value_name = "FILE")]
+    pub costs: Option<PathBuf>,
     /// Write the numbers as JSON to a file, or to standard output with -
     #[arg(long, value_name = "FILE|-")]
     pub json: Option<PathBuf>,
@@ -309,6 +328,7 @@ impl Default for RunArgs {
             common: Common {
                 dir: None,
                 device: None,
+                costs: None,
                 json: None,
                 samples: false,
                 seed: 1,

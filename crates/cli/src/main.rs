@@ -8,6 +8,7 @@ mod args;
 mod child;
 mod cleanup;
 mod columns;
+mod costs;
 mod device;
 mod engine_arm;
 mod error;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => run(&args),
         Some(Command::Matrix(args)) => matrix::run(&args),
         Some(Command::Soak(args)) => soak::run(&args),
+        Some(Command::Costs(args)) => costs::run(&args),
         Some(Command::Scenarios) => list(),
         Some(Command::Scenario {
             what: ScenarioCommand::Show { name },
@@ -213,6 +215,20 @@ fn set_device(
     Ok(())
 }
 
+/// The table that `--costs` names.
+fn costs_of(common: &Common, worlds: &[WorldName]) -> Result<Option<costs::CostTable>> {
+    let Some(path) = &common.costs else {
+        return Ok(None);
+    };
+    if !worlds.contains(&WorldName::Lab) {
+        return Err(CliError::usage(
+            "--costs is what work costs in the lab, and --world does not name the lab",
+            format!("--world lab --costs {}", path.display()),
+        ));
+    }
+    costs::CostTable::find(path).map(Some)
+}
+
 fn run(args: &RunArgs) -> Result<()> {
     if args.scenario == all::NAME {
         return all::run(args);
@@ -300,6 +316,7 @@ fn run_loaded(mut scenario: scenario::Scenario, origin: &str, args: &RunArgs) ->
         dir: args.common.dir.clone(),
         seed: args.common.seed,
         real_time: args.real_time,
+        costs: costs_of(&args.common, &worlds)?,
         repeat: args.repeat,
         ftrace: args
             .ftrace

@@ -66,6 +66,7 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
         dir: args.common.dir.clone(),
         seed: args.common.seed,
         real_time: false,
+        costs: crate::costs_of(&args.common, &worlds)?,
         repeat: 1,
         ftrace: None,
     };

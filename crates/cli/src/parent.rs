@@ -28,6 +28,8 @@ pub struct Options {
     pub seed: u64,
     /// Keep what depends on the speed of this machine in the lab's reports.
     pub real_time: bool,
+    /// What work costs the lab's CPUs [default: the table that comes with the command].
+    pub costs: Option<crate::costs::CostTable>,
     /// How often each arm runs; the lab's, whose numbers are the same each time, runs once.
     pub repeat: u32,
     /// Where the traces of reclaim go.
@@ -79,6 +81,7 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
             renew(&scenario, &plan)?;
         }
         plan.ftrace.clone_from(&traces[turn]);
+        plan.costs = options.costs.unwrap_or(plan.costs);
         let progress = Progress::new(turn, turns.len(), arm, &plan);
         let result = run_arm(plan, &progress);
         crate::cleanup::wait_if_ending();

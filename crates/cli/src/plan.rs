@@ -162,6 +162,8 @@ pub struct Plan {
     pub ops: Option<u64>,
     /// The lab's machine.
     pub lab: LabSpec,
+    /// What work costs the lab's CPUs.
+    pub costs: crate::costs::CostTable,
     /// The device's limit.
     pub limit: Option<DeviceLimit>,
     /// The lab's disk.
@@ -226,6 +228,7 @@ impl Plan {
             },
             ops: scenario.ops,
             lab: scenario.lab,
+            costs: crate::costs::CostTable::builtin(),
             limit: scenario.device,
             lab_device: scenario.lab_device.clone(),
             files,

@@ -4,7 +4,7 @@
 //! coroutines) and on Linux's own page cache.
 
 use crate::error::{CliError, Result};
-use highwater_engine::world::{Nanos, TaskBody, World};
+use highwater_engine::world::{Nanos, TaskBody, Work, World};
 use highwater_engine::{Error, File, PageNo};
 use std::sync::Arc;
 
@@ -93,6 +93,8 @@ pub trait Host: Send + Sync + 'static {
     fn spawn(&self, name: &str, body: TaskBody) -> Result<Self::Id>;
     /// Waits for a task's end until `until`; true when it has ended.
     fn join(&self, id: Self::Id, until: Nanos) -> bool;
+    /// Charges what a task does itself for one operation; worlds in real time need not be told.
+    fn charge_task(&self) {}
     /// How the calling task stood still.
     fn stall(&self) -> TaskStall;
     /// Forgets the calling task's longest wait.
@@ -124,6 +126,9 @@ impl<W: World> Host for WorldHost<W> {
     }
     fn join(&self, id: Self::Id, until: Nanos) -> bool {
         self.0.join(id, until)
+    }
+    fn charge_task(&self) {
+        self.0.charge(Work::Task, 1);
     }
     fn stall(&self) -> TaskStall {
         // Relaxed: written by this very task.

@@ -224,6 +224,7 @@ pub fn run<H: Host, F: Handle>(
             slot = Nanos(slot.0 + interval).max(host.now());
             host.sleep_until(slot.min(window.end));
         }
+        host.charge_task();
         let begin = host.now();
         if begin >= window.end {
             break;

@@ -24,6 +24,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         time_max: Nanos::from_secs(24 * 3_600),
         cpus: plan.lab.cpus,
         ghost: plan.lab.ghost,
+        costs: plan.costs.for_lab(),
         ..LabOptions::calm(plan.seed)
     };
     let world = LabWorld::new(options);

@@ -105,3 +105,65 @@ fn bad_input_names_its_remedy() {
         assert!(err.contains(word), "{args}: {err}");
     }
 }
+
+/// Measures in a process that shares the machine with other tests: what must hold is the table's shape, not its figures.
+#[test]
+fn a_measured_table_feeds_the_lab() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (table, here) = (at("costs.toml"), at(""));
+    let o = ok(&["costs", "--json", "--out", &table, "--dir", &here]);
+    let figures: Value = serde_json::from_slice(&o.stdout).unwrap();
+    for name in ["hit_ns", "read_page_ns", "syscall_ns", "task_ns", "wake_ns"] {
+        let of = |which: &str| figures[name][which].as_u64().unwrap();
+        assert!(
+            of("min_ns") > 0 && of("min_ns") <= of("median_ns"),
+            "{name}"
+        );
+        assert!(of("median_ns") <= of("max_ns"), "{name}");
+    }
+    let text = std::fs::read_to_string(&table).unwrap();
+    assert!(
+        text.contains("# kernel: ") && text.contains("# commit: "),
+        "{text}"
+    );
+
+    let run = |table: &str| {
+        let args =
+            "run fits --world lab --preset 6.16 --memory 8MiB --duration 50ms --json - --costs";
+        let mut args: Vec<&str> = args.split(' ').collect();
+        args.push(table);
+        let report: Value = serde_json::from_slice(&ok(&args).stdout).unwrap();
+        report["arms"][0]["ops_per_s"].as_f64().unwrap()
+    };
+    let slow = at("slow.toml");
+    let ns = |line: &str| line.starts_with("read_page_ns") || line.starts_with("write_page_ns");
+    let dear: Vec<String> = text
+        .lines()
+        .map(|l| match ns(l) {
+            true => format!("{} = 50000", l.split_whitespace().next().unwrap()),
+            false => l.to_string(),
+        })
+        .collect();
+    std::fs::write(&slow, dear.join("\n")).unwrap();
+    let (quick, slow_ops) = (run(&table), run(&slow));
+    assert!(
+        slow_ops < 41_000.0 && slow_ops * 2.0 < quick,
+        "{quick} {slow_ops}"
+    );
+
+    std::fs::write(&slow, "hit_ns = -1").unwrap();
+    let o = highwater(&["run", "fits", "--world", "lab", "--costs", &slow]);
+    assert_eq!(o.status.code(), Some(2));
+    let err = String::from_utf8_lossy(&o.stderr).into_owned();
+    assert!(
+        err.contains("hit_ns = -1") && err.contains("highwater costs --out"),
+        "{err}"
+    );
+    let o = highwater(&["run", "fits", "--costs", &table]);
+    assert_eq!(
+        o.status.code(),
+        Some(2),
+        "the OS world has costs of its own"
+    );
+}

@@ -1,0 +1,166 @@
+//! What the engine's work costs the lab's CPUs: a table in nanoseconds, from a file.
+//!
+//! `costs.toml` beside the crate is the one the command runs with unless `--costs` names another; `highwater costs`
+//! measures such a table on the real engine.
+
+mod measure;
+mod wake;
+
+pub use measure::run;
+
+use crate::error::{CliError, Result};
+use crate::located::Source;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The table that comes with the command.
+const BUILTIN: &str = include_str!("../../costs.toml");
+/// No piece of work takes longer: a figure above it has a wrong unit.
+const COST_MAX: u64 = 100_000_000;
+
+/// Nanoseconds for a piece of each kind of work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CostTable {
+    /// One look-up that hit: the page in place, pinned.
+    pub hit_ns: u64,
+    /// One page read by `read_at` from memory: its look-up and its copy.
+    pub read_page_ns: u64,
+    /// One page written by `write_at` in memory: its look-up, its copy and its dirtying.
+    pub write_page_ns: u64,
+    /// One page looked at by reclaim, and freed where it is free to go.
+    pub scan_page_ns: u64,
+    /// One allocation slow path entered.
+    pub alloc_slow_ns: u64,
+    /// One request submitted, the system call apart.
+    pub submit_ns: u64,
+    /// One request completed.
+    pub complete_ns: u64,
+    /// One turn of a spin loop.
+    pub spin_ns: u64,
+    /// CPU of one 4 KiB read on the calling thread; it lies within the device's time.
+    pub syscall_ns: u64,
+    /// What a scenario's task does itself for one operation: its random numbers, two clocks, its histogram.
+    pub task_ns: u64,
+    /// From a wake-up until the task runs, on an idle CPU.
+    pub wake_ns: u64,
+    /// The same on a CPU that ran another task until then.
+    pub switch_ns: u64,
+    /// How much later than asked for a timer goes off, `wake_ns` not counted.
+    pub timer_slack_ns: u64,
+}
+
+impl CostTable {
+    /// The table of the text that came from `origin`.
+    ///
+    /// # Errors
+    /// With the place of what makes no sense.
+    fn load(origin: &str, text: &str) -> Result<CostTable> {
+        let source = Source {
+            origin,
+            text,
+            remedy: "`highwater costs --out FILE` writes a complete table",
+        };
+        let table: CostTable = source.parse()?;
+        for (name, ns) in table.rows() {
+            if ns > COST_MAX {
+                let message = format!("{name}: expected nanoseconds, at most {COST_MAX}");
+                return Err(source.at(source.key(name), &message, None));
+            }
+        }
+        Ok(table)
+    }
+
+    /// The table that comes with the command.
+    pub fn builtin() -> CostTable {
+        CostTable::load("costs.toml", BUILTIN).expect("the table that comes with the command loads")
+    }
+
+    /// The table in the file `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read or makes no sense.
+    pub fn find(path: &Path) -> Result<CostTable> {
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            CliError::usage(
+                format!("cannot read the cost table {}: {e}", path.display()),
+                "`highwater costs --out FILE` writes one",
+            )
+        })?;
+        CostTable::load(&path.display().to_string(), &text)
+    }
+
+    /// Names and figures, in the order of the file.
+    fn rows(&self) -> [(&'static str, u64); 13] {
+        [
+            ("hit_ns", self.hit_ns),
+            ("read_page_ns", self.read_page_ns),
+            ("write_page_ns", self.write_page_ns),
+            ("scan_page_ns", self.scan_page_ns),
+            ("alloc_slow_ns", self.alloc_slow_ns),
+            ("submit_ns", self.submit_ns),
+            ("complete_ns", self.complete_ns),
+            ("spin_ns", self.spin_ns),
+            ("syscall_ns", self.syscall_ns),
+            ("task_ns", self.task_ns),
+            ("wake_ns", self.wake_ns),
+            ("switch_ns", self.switch_ns),
+            ("timer_slack_ns", self.timer_slack_ns),
+        ]
+    }
+
+    /// As the lab takes it.
+    pub fn for_lab(&self) -> highwater_lab::Costs {
+        highwater_lab::Costs {
+            hit: self.hit_ns,
+            copy: self.read_page_ns,
+            copy_in: self.write_page_ns,
+            scan: self.scan_page_ns,
+            alloc_slow: self.alloc_slow_ns,
+            submit: self.submit_ns,
+            complete: self.complete_ns,
+            // A turn takes time, or a loop that spins for another task would never let it run.
+            spin: self.spin_ns.max(1),
+            syscall: self.syscall_ns,
+            task: self.task_ns,
+            wake: self.wake_ns,
+            switch: self.switch_ns,
+            timer_slack: self.timer_slack_ns,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_builtin_table_reaches_the_lab() {
+        let table = CostTable::builtin();
+        assert!(table.hit_ns > 0 && table.read_page_ns > 0 && table.wake_ns > 0);
+        let lab = table.for_lab();
+        assert_eq!((lab.copy, lab.wake), (table.read_page_ns, table.wake_ns));
+        let still = CostTable::default().for_lab();
+        assert_eq!(still.spin, 1, "time passes in a spin loop");
+    }
+
+    #[test]
+    fn a_wrong_table_is_refused_with_its_place() {
+        let error = |from: &str, to: &str| {
+            let text = BUILTIN.replace(from, to);
+            assert_ne!(text, BUILTIN, "{from}");
+            CostTable::load("c.toml", &text).unwrap_err().to_string()
+        };
+        let e = error("\nhit_ns = ", "\nhitt_ns = ");
+        assert!(e.contains("hitt_ns") && e.contains("hit_ns"), "{e}");
+        let e = error("\nwake_ns = ", "\nwake_ns = -");
+        assert!(e.contains("c.toml") && e.contains("wake_ns = -"), "{e}");
+        let e = error("\nscan_page_ns = ", "\nscan_page_ns = 99999999999");
+        assert!(e.contains("scan_page_ns: expected nanoseconds"), "{e}");
+        let e = error("\nspin_ns = ", "\n# spin_ns = ");
+        assert!(e.contains("missing field `spin_ns`"), "{e}");
+        assert!(e.contains("highwater costs --out"), "{e}");
+        let e = CostTable::find(Path::new("/nowhere/c.toml")).unwrap_err();
+        assert!(e.message.contains("/nowhere/c.toml"), "{e}");
+    }
+}

@@ -1,0 +1,85 @@
+//! What waking up costs: parks, unparks and timers of the OS world.
+
+use super::measure::failed;
+use crate::error::{CliError, Result};
+use highwater::OsWorld;
+use highwater_engine::world::{Nanos, World};
+use rustix::thread::CpuSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+/// Half a round trip of two threads that wake each other, each bound to its CPU.
+pub(super) fn ping_pong(world: &Arc<OsWorld>, cpus: [usize; 2]) -> Result<f64> {
+    const TURNS: u32 = 2_000;
+    let bind = |cpu: usize| {
+        let mut set = CpuSet::new();
+        set.set(cpu);
+        // Refused by a cpuset that changed meanwhile: the figure is then of any two CPUs.
+        let _ = rustix::thread::sched_setaffinity(None, &set);
+    };
+    let turn = Arc::new(AtomicU32::new(0));
+    let main = world.task().id();
+    let (w, t) = (world.clone(), turn.clone());
+    let body = move || {
+        bind(cpus[1]);
+        for i in 0..TURNS {
+            // Acquire: pairs with the release of the other's turn.
+            while t.load(Ordering::Acquire) != 2 * i + 1 {
+                w.park(w.now().plus(Nanos::from_secs(1)));
+            }
+            // Release: pairs with the acquire above and below.
+            t.store(2 * i + 2, Ordering::Release);
+            w.unpark(main);
+        }
+    };
+    let home = rustix::thread::sched_getaffinity(None);
+    bind(cpus[0]);
+    let other = world.spawn("costs-pong", Box::new(body)).map_err(failed)?;
+    let mut trips = Vec::new();
+    for i in 0..TURNS {
+        let begin = Instant::now();
+        // Release and acquire: as in the other thread.
+        turn.store(2 * i + 1, Ordering::Release);
+        world.unpark(other);
+        while turn.load(Ordering::Acquire) != 2 * i + 2 {
+            world.park(world.now().plus(Nanos::from_secs(1)));
+        }
+        trips.push(begin.elapsed().as_nanos() as f64);
+    }
+    let ended = world.join(other, world.now().plus(Nanos::from_secs(10)));
+    if let Ok(home) = home {
+        let _ = rustix::thread::sched_setaffinity(None, &home);
+    }
+    if !ended {
+        return Err(CliError::failed(
+            "costs: a thread did not end within 10 s",
+            "a machine with less load",
+        ));
+    }
+    // The median trip: one that met another process says nothing of wake-ups.
+    trips.sort_by(f64::total_cmp);
+    Ok(trips[trips.len() / 2] / 2.0)
+}
+
+/// The CPUs that this thread may use.
+pub(super) fn cpus() -> Vec<usize> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else {
+        return vec![0];
+    };
+    (0..CpuSet::MAX_CPU).filter(|&i| set.is_set(i)).collect()
+}
+
+/// How late a sleep of 300 µs ends.
+pub(super) fn late(world: &OsWorld) -> Result<f64> {
+    let mut all = Vec::new();
+    for _ in 0..200 {
+        let until = world.now().plus(Nanos::from_micros(300));
+        while world.now() < until {
+            world.park(until);
+        }
+        all.push(world.now().since(until).0);
+    }
+    all.sort_unstable();
+    Ok(all[all.len() / 2] as f64)
+}
