@@ -18,6 +18,12 @@ pub const NAME: &str = "all";
 /// # Errors
 /// The first scenario that fails, with its name.
 pub fn run(args: &RunArgs) -> Result<()> {
+    if args.common.html.is_some() {
+        return Err(CliError::usage(
+            "--html draws one scenario, and `all` runs them all",
+            "highwater run rfc --html rfc.html",
+        ));
+    }
     if args.raw {
         return Err(CliError::usage(
             "--raw writes at random, and some scenarios have no writer",

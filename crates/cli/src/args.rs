@@ -42,6 +42,7 @@ Examples:
   highwater trace info FILE                   what a trace of block requests holds; then: highwater replay FILE
   highwater run rfc --preset 2.6.35 --ftrace trace.txt
                                               then: trace-vmscan-postprocess.pl < trace.txt
+  highwater run rfc --html rfc.html           as a page: memory, writers and stalls over time
   highwater run rfc --json - | jq '.arms[] | {preset, stall_s}'
 
 Data goes to temporary files that are removed at the end and on Ctrl-C.
@@ -299,6 +300,10 @@ pub struct Common {
     /// Write the numbers as JSON to a file, or to standard output with -
     #[arg(long, value_name = "FILE|-")]
     pub json: Option<PathBuf>,
+    /// Write a page with latency distributions, memory, writers and stalls over time, presets side by side; it needs
+    /// nothing but a browser
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Put samples over time and whole latency distributions into --json
     #[arg(long, requires = "json")]
     pub samples: bool,
@@ -330,6 +335,7 @@ impl Default for RunArgs {
                 device: None,
                 costs: None,
                 json: None,
+                html: None,
                 samples: false,
                 seed: 1,
             },

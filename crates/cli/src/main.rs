@@ -13,6 +13,7 @@ mod device;
 mod engine_arm;
 mod error;
 mod ftrace;
+mod html;
 mod linux;
 mod located;
 mod matrix;
@@ -326,7 +327,11 @@ fn run_loaded(mut scenario: scenario::Scenario, origin: &str, args: &RunArgs) ->
                 false => path.clone(),
             }),
     };
-    parent::run(scenario, &arms, &options)
+    let names: Vec<&str> = worlds.iter().map(|w| w.name()).collect();
+    let page = html::Page::new(&args.common, &scenario, &names)?;
+    let report = parent::run(scenario, &arms, &options)?;
+    page.write(&report)?;
+    Ok(report)
 }
 
 /// The table, the sentences, the next command; JSON where asked for.

@@ -3,6 +3,7 @@
 use crate::args::MatrixArgs;
 use crate::columns;
 use crate::error::{CliError, Result};
+use crate::html;
 use crate::parent::{self, Options};
 use crate::plan::{Arm, WorldName};
 use crate::report::{ArmReport, Report};
@@ -70,7 +71,9 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
         repeat: 1,
         ftrace: None,
     };
+    let page = html::Page::new(&args.common, &scenario, &[world.name()])?;
     let report = parent::run(scenario, &arms(world), &options)?;
+    page.write(&report)?;
     let text = format!(
         "{}\n{}",
         grid(&report).render(crate::WIDTH),

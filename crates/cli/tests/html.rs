@@ -1,0 +1,119 @@
+//! `--html` on whole runs of the lab: one page, the same to the byte for the same seed.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn highwater(args: &[&str], page: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_highwater"))
+        .args(args)
+        .arg("--html")
+        .arg(page)
+        .output()
+        .expect("the binary starts")
+}
+
+fn page(args: &[&str], path: &Path) -> String {
+    let o = highwater(args, path);
+    assert!(
+        o.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&o.stderr)
+    );
+    assert!(String::from_utf8_lossy(&o.stderr).contains(&format!("page: {}", path.display())));
+    std::fs::read_to_string(path).unwrap()
+}
+
+const RFC: [&str; 10] = [
+    "run",
+    "rfc",
+    "--world",
+    "lab",
+    "--memory",
+    "8MiB",
+    "--duration",
+    "200ms",
+    "--seed",
+    "3",
+];
+
+#[test]
+fn a_run_of_the_lab_gives_the_same_page_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = page(&RFC, &dir.path().join("a.html"));
+    let second = page(&RFC, &dir.path().join("b c.html"));
+    assert_eq!(first, second);
+    for arm in ["lab 2.6.35", "lab highwater"] {
+        assert!(
+            first.contains(&format!("Memory by state over time, {arm}")),
+            "{arm}"
+        );
+        assert!(first.contains(&format!("Stalls over time, {arm}")), "{arm}");
+    }
+    assert!(
+        first.contains("highwater run rfc --world lab --memory 8MiB --duration 200ms --seed 3<")
+    );
+    assert!(first.contains("dirty limit") && first.contains(">low<"));
+    let own = first.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
+    assert!(!own.contains("http:") && !own.contains("https:") && !own.contains("<script"));
+    let other = [&RFC[..9], &["4"]].concat();
+    assert_ne!(
+        first,
+        page(&other, &dir.path().join("c.html")),
+        "another seed, another page"
+    );
+}
+
+#[test]
+fn the_matrix_has_a_page_with_every_pair() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = [
+        "matrix",
+        "--world",
+        "lab",
+        "--memory",
+        "4MiB",
+        "--duration",
+        "50ms",
+    ];
+    let html = page(&args, &dir.path().join("m.html"));
+    assert_eq!(html.matches("<title id=\"mem").count(), 12);
+    assert!(html.contains("flusher x io-less"));
+}
+
+#[test]
+fn a_page_that_cannot_be_written_is_refused_before_anything_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in [
+        dir.path().join("no/such/dir.html"),
+        dir.path().to_path_buf(),
+    ] {
+        let o = highwater(&RFC, &path);
+        let text = String::from_utf8_lossy(&o.stderr).into_owned();
+        assert_eq!(o.status.code(), Some(1), "{text}");
+        assert!(text.contains(&path.display().to_string()), "{text}");
+        assert!(
+            text.trim_end()
+                .lines()
+                .last()
+                .unwrap()
+                .starts_with("  try: --html"),
+            "{text}"
+        );
+        assert!(!text.contains("ops/s, longest wait"), "an arm ran: {text}");
+    }
+}
+
+#[test]
+fn a_page_of_all_scenarios_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("all.html");
+    let o = highwater(&["run", "all", "--world", "lab"], &path);
+    let text = String::from_utf8_lossy(&o.stderr).into_owned();
+    assert_eq!(o.status.code(), Some(2), "{text}");
+    assert!(
+        text.contains("--html draws one scenario")
+            && text.contains("  try: highwater run rfc --html"),
+        "{text}"
+    );
+    assert!(!path.exists());
+}
