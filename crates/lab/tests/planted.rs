@@ -80,7 +80,10 @@ fn reclaim_of_dirty_pages() {
 
 #[test]
 fn a_frame_given_twice() {
-    find(Plant::GivenTwice, &["ZONE-1", "BUDDY", "SHADOW-1"]);
+    find(
+        Plant::GivenTwice,
+        &["ZONE-1", "BUDDY", "SHADOW-1", "LIST-", "LRU-1"],
+    );
 }
 
 #[test]

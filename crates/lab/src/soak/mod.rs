@@ -290,6 +290,7 @@ fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
     let mut config = Config::new(options.memory);
     config.frame_size = options.frame_size;
     config.policy = options.policy;
+    config.order = options.order.clone();
     config.populate = options.populate;
     #[cfg(feature = "plant")]
     {

@@ -5,7 +5,7 @@ use super::trouble::{CrashPoint, Trouble, Troubles};
 use crate::device::{FaultRates, QueueOptions};
 use crate::rng::Rng;
 use highwater_engine::policy::{OnDirty, ReclaimWait, Throttle, WriteUnit, WritebackFrom};
-use highwater_engine::{Nanos, Policy, Preset};
+use highwater_engine::{Nanos, Order, Policy, Preset};
 use std::fmt;
 
 /// Operations of all tasks of a run together.
@@ -55,6 +55,8 @@ pub struct SoakOptions {
     pub files: Vec<(usize, u64)>,
     /// Do the files refuse writes from reclaim?
     pub refusing: bool,
+    /// In which order pages are tried for reclaim.
+    pub order: Order,
     /// Tasks that use the files.
     pub tasks: usize,
     /// Operations of all tasks together.
@@ -149,8 +151,10 @@ impl SoakOptions {
         } else {
             Vec::new()
         };
+        let order = more.pick(&[0, 0, 1]);
         SoakOptions {
             seed,
+            order: Order::BUILTIN[order].clone(),
             cpus: r.between(1, 4) as usize,
             memory,
             frame_size,
@@ -257,9 +261,10 @@ impl fmt::Display for SoakOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {}: {} {}, memory {} KiB, frames {}, dirty {} to {} %, cpus {}, tasks {}, files {:?}{}, hot {} %, disks",
+            "seed {}: {} {} {}, memory {} KiB, frames {}, dirty {} to {} %, cpus {}, tasks {}, files {:?}{}, hot {} %, disks",
             self.seed,
             self.policy_text(),
+            self.order,
             self.trouble,
             self.memory >> 10,
             self.frame_size,
