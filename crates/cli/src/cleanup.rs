@@ -3,10 +3,12 @@
 //! An [`Undo`] runs its action once: when it is dropped (return, error, panic), or when SIGINT, SIGTERM or SIGHUP
 //! arrives, newest first. `kill -9` cannot be caught; the next run's message about left-over directories is for that.
 //!
-//! **State.** `ACTIONS`: a mutex; held only to take an action out, never while it runs.
+//! **State.** `ACTIONS`: a mutex; held only to take an action out, never while it runs. `RUNNING`: actions that a drop has
+//! taken out and not finished; raised with `ACTIONS` held, so that who finds no action left sees those that run.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 type Action = Box<dyn FnOnce() + Send>;
 
@@ -14,6 +16,10 @@ static ACTIONS: Mutex<Vec<(u64, Action)>> = Mutex::new(Vec::new());
 static NEXT: AtomicU64 = AtomicU64::new(1);
 /// Held while the signal's actions run, so that the main thread does not exit in their midst.
 static ENDING: Mutex<()> = Mutex::new(());
+/// Actions that drops are running: unlinking a large file takes seconds, and a signal must not end the process meanwhile.
+static RUNNING: AtomicU64 = AtomicU64::new(0);
+/// A signal waits for them so long at the most.
+const RUNNING_WAIT: Duration = Duration::from_secs(60);
 static WATCHING: OnceLock<()> = OnceLock::new();
 /// A signal arrived: the signals' thread ends the process.
 static SIGNALLED: AtomicBool = AtomicBool::new(false);
@@ -47,14 +53,45 @@ impl Drop for Undo {
         let action = {
             let mut actions = lock(&ACTIONS);
             let at = actions.iter().position(|(id, _)| *id == self.0);
-            at.map(|at| actions.remove(at))
+            at.map(|at| (Running::new(), actions.remove(at)))
         };
         match action {
-            Some((_, action)) => action(),
+            Some((_running, (_, action))) => action(),
             // A signal took it: wait until its actions are done.
             None => drop(lock(&ENDING)),
         }
     }
+}
+
+/// Counts an action that a drop runs, a panic of it included.
+struct Running;
+
+impl Running {
+    fn new() -> Running {
+        // Relaxed: ordered by the lock of ACTIONS, which the caller holds.
+        RUNNING.fetch_add(1, Ordering::Relaxed);
+        Running
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Release: pairs with the acquire in `others_done`, which then may end the process.
+        RUNNING.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Waits at most `limit` for the actions that drops are running; true when there are none.
+fn others_done(limit: Duration) -> bool {
+    let begin = Instant::now();
+    // Acquire: what the actions did is done when the process ends.
+    while RUNNING.load(Ordering::Acquire) > 0 {
+        if begin.elapsed() >= limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
 }
 
 /// Runs every action, newest first.
@@ -84,6 +121,7 @@ pub fn watch_signals() {
                     // Release: whoever sees what an action did sees the flag too.
                     SIGNALLED.store(true, Ordering::Release);
                     run_all();
+                    others_done(RUNNING_WAIT);
                     std::process::exit(128 + signal);
                 }
             });
@@ -95,6 +133,22 @@ mod tests {
     use super::*;
     use std::sync::Arc;
     use std::sync::atomic::AtomicU32;
+
+    #[test]
+    fn a_signal_waits_for_an_action_that_a_drop_is_running() {
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (entered, inside) = std::sync::mpsc::channel::<()>();
+        let guard = undo(move || {
+            entered.send(()).unwrap();
+            wait.recv().unwrap();
+        });
+        let dropping = std::thread::spawn(move || drop(guard));
+        inside.recv().unwrap();
+        assert!(!others_done(Duration::from_millis(20)));
+        go.send(()).unwrap();
+        dropping.join().unwrap();
+        assert!(others_done(RUNNING_WAIT));
+    }
 
     #[test]
     fn an_action_runs_once_on_drop_and_on_panic() {
