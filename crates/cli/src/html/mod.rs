@@ -87,15 +87,23 @@ impl About {
     }
 }
 
+/// What the files lie on, in each kind of world, and what it is held to.
 fn device(scenario: &Scenario, worlds: &[&str]) -> String {
-    let under = match worlds {
-        ["lab"] => "modelled",
-        _ => "the disk under --dir (modelled in the lab)",
-    };
-    match scenario.device {
-        Some(d) => format!("{under}; {}", serde_json::to_string(&d).unwrap_or_default()),
-        None => format!("{under}; no limit set"),
+    let mut parts = Vec::new();
+    if worlds.contains(&"lab") {
+        let model = scenario.lab_device.as_ref();
+        parts.push(model.map_or("the lab's default model".into(), |d| {
+            format!("the lab's model {}", d.name)
+        }));
     }
+    if worlds.iter().any(|w| *w != "lab") {
+        parts.push("the disk under --dir".into());
+    }
+    parts.push(scenario.device.map_or("no limit set".into(), |d| {
+        let bytes = show_bytes(d.bytes_per_s);
+        format!("limited to {bytes} and {} requests a second", d.iops)
+    }));
+    parts.join("; ")
 }
 
 /// The command line again, without where its results went.
