@@ -43,7 +43,7 @@ impl Named {
     /// Reads it.
     ///
     /// # Errors
-    /// As [`load`].
+    /// As [`load()`].
     pub fn profile(&self) -> Result<Profile> {
         load(&self.name, &self.text)
     }

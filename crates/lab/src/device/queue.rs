@@ -58,7 +58,7 @@ enum Slot {
     Served,
 }
 
-/// An event with this bit: the request reaches the arm. Without: it ends.
+/// An event with this bit: the request reaches the device. Without: it ends.
 const ARRIVES: u64 = 1 << 63;
 
 struct State {
@@ -69,7 +69,7 @@ struct State {
     pending: Vec<Waiting>,
     /// What the arm serves.
     arm: Option<u64>,
-    /// What reaches the arm later, by token.
+    /// What reaches the device later, by token.
     arriving: Vec<(u64, Access)>,
     slab: Vec<Option<Slot>>,
     free: Vec<u32>,
@@ -252,10 +252,12 @@ impl LabQueue {
         let (token, at, event) = self.state.with(|s| {
             let token = s.add(slot);
             let at = s.pass(self.options.cap, now, &access);
-            if s.server.arm().is_none() {
+            if at == now && s.server.arm().is_none() {
                 let end = self.rng.with(|rng| s.server.end_of(at, &access, rng));
                 return (token, end, Some(token));
             }
+            // The model sees a request when the cap lets it through: one that waits for the reads' clock takes no place
+            // on the bus before a write that passes now.
             s.arriving.push((token, access));
             (token, at, (at > now).then_some(token | ARRIVES))
         });
@@ -266,22 +268,29 @@ impl LabQueue {
         token
     }
 
-    /// A request reaches the arm.
+    /// A request reaches the device.
     fn arrive(&self, token: u64) {
         let since = self.world.now().0;
-        self.state.with(|s| {
+        let end = self.state.with(|s| {
             let at = s.arriving.iter().position(|a| a.0 == token);
             let Some(at) = at else {
                 unreachable!("IO-2: a request arrives once")
             };
             let (token, access) = s.arriving.swap_remove(at);
+            if s.server.arm().is_none() {
+                return Some(self.rng.with(|rng| s.server.end_of(since, &access, rng)));
+            }
             s.pending.push(Waiting {
                 token,
                 access,
                 since,
             });
+            None
         });
-        self.dispatch();
+        match end {
+            Some(end) => self.world.schedule(Nanos(end), self.source, token),
+            None => self.dispatch(),
+        }
     }
 
     fn dispatch(&self) {
@@ -301,10 +310,14 @@ impl LabQueue {
             if s.server.arm().is_some() {
                 return None;
             }
-            let at = s.pass(self.options.cap, now, &access);
-            Some(self.rng.with(|rng| s.server.end_of(at, &access, rng)))
+            Some(s.pass(self.options.cap, now, &access))
         });
-        if let Some(end) = direct {
+        if let Some(at) = direct {
+            self.world.sleep_until(Nanos(at));
+            let end = self.state.with(|s| {
+                self.rng
+                    .with(|rng| s.server.end_of(self.world.now().0, &access, rng))
+            });
             // The device works meanwhile.
             self.world.charge_syscall();
             return self.world.sleep_until(Nanos(end));
