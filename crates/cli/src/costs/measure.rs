@@ -27,10 +27,12 @@ use std::time::{Duration, Instant};
 
 /// Rounds of each figure.
 const ROUNDS: usize = 9;
-/// Budget of the cache that is measured.
+/// Budget of the cache in which pages are missed.
 const MEMORY: u64 = 16 << 20;
-/// The file that fits into it, in pages.
-const HOT_PAGES: u64 = 2_000;
+/// Budget of the cache in which they are hit: large, so that its pages lie in memory and not in the CPU's caches.
+const HOT_MEMORY: u64 = 256 << 20;
+/// The file that fits into it, in pages; with all of them dirty the flusher still sleeps (25 % of the budget).
+const HOT_PAGES: u64 = 15_000;
 /// The file that does not.
 const COLD_PAGES: u64 = 16_384;
 const PAGE: u64 = 4_096;
@@ -105,6 +107,7 @@ fn cpu_of(prefix: &str) -> Result<u64> {
 /// What the rounds work on.
 struct Bench {
     cache: Cache,
+    _hot_cache: Cache,
     hot: File,
     cold: File,
     rng: Rng,
@@ -112,16 +115,19 @@ struct Bench {
 
 impl Bench {
     fn new(dir: &std::path::Path) -> Result<Bench> {
-        let cache = Cache::builder().memory(MEMORY).build().map_err(failed)?;
-        let open = |name: &str, pages: u64| {
+        let build = |memory| Cache::builder().memory(memory).build().map_err(failed);
+        let (cache, hot_cache) = (build(MEMORY)?, build(HOT_MEMORY)?);
+        let open = |cache: &Cache, name: &str, pages: u64| {
             let path = dir.join(name);
             place::lay_out(&path, pages * PAGE, false)?;
             let options = OpenOptions::new().read(true).write(true);
             cache.open(&path, options).map_err(failed)
         };
-        let (hot, cold) = (open("hot.data", HOT_PAGES)?, open("cold.data", COLD_PAGES)?);
+        let hot = open(&hot_cache, "hot.data", HOT_PAGES)?;
+        let cold = open(&cache, "cold.data", COLD_PAGES)?;
         Ok(Bench {
             cache,
+            _hot_cache: hot_cache,
             hot,
             cold,
             rng: Rng::new(1, 0),
@@ -161,13 +167,12 @@ impl Bench {
         })
     }
 
-    /// Few pages, so that the throttle has no say.
+    /// Writes of pages in memory, each the first since the last sync or a later one; the throttle has no say.
     fn write(&mut self) -> Result<f64> {
-        const PAGES: u64 = 256;
+        self.warm()?;
         let (hot, rng) = (&self.hot, &mut self.rng);
         let buf = vec![1; PAGE as usize];
-        each(PAGES, |i| hot.write_at(&buf, i * PAGE))?;
-        let ns = each(10_000, |_| hot.write_at(&buf, rng.below(PAGES) * PAGE))?;
+        let ns = each(20_000, |_| hot.write_at(&buf, rng.below(HOT_PAGES) * PAGE))?;
         hot.sync_data().map_err(failed)?;
         Ok(ns)
     }

@@ -68,6 +68,8 @@ pub fn run<H: Host, F: Handle>(
     let mut measured = false;
     let mut turn = 0;
     let lock = || source.lock().unwrap_or_else(|e| e.into_inner());
+    // Another virtual CPU may be behind the one that named the start: what begins before it would not count.
+    host.sleep_until(start);
     while host.now() < window.end {
         let due = match lock().next() {
             Ok(Some(due)) => due,
