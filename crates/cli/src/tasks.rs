@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that `page-mut-write` changes in a page.
 const TOUCH_BYTES: usize = 64;
+/// How long a thread pauses after an operation was refused.
+const REFUSED_PAUSE: Nanos = Nanos::from_micros(100);
 
 /// When a task is measured.
 #[derive(Clone, Debug)]
@@ -93,6 +95,92 @@ impl Tally {
         if self.failed.is_none() {
             self.failed.clone_from(&other.failed);
         }
+    }
+}
+
+/// What became of an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Noted {
+    /// Done, and in the tally.
+    Measured,
+    /// Not in the tally: done before the window, or refused.
+    Passed,
+    /// Failed: the thread ends.
+    Failed,
+}
+
+/// One thread's accounting, the same for every kind of task: when it is measured, and what it did.
+pub struct Meter<'a, H> {
+    host: &'a H,
+    window: &'a Window,
+    task: &'a PlanTask,
+    measured: bool,
+    tally: Tally,
+}
+
+impl<'a, H: Host> Meter<'a, H> {
+    /// Nothing yet.
+    pub fn new(host: &'a H, task: &'a PlanTask, window: &'a Window) -> Meter<'a, H> {
+        Meter {
+            host,
+            window,
+            task,
+            measured: false,
+            tally: Tally::new(),
+        }
+    }
+
+    /// Begins an operation, charged with what the task does itself: its time, or `None` when the thread is to end.
+    pub fn begin(&mut self) -> Option<Nanos> {
+        self.host.charge_task();
+        let begin = self.host.now();
+        if begin >= self.window.end {
+            return None;
+        }
+        if !self.measured && begin >= self.window.start {
+            self.measured = true;
+            self.host.reset_longest();
+        }
+        (!self.measured || self.window.take()).then_some(begin)
+    }
+
+    /// Counts the operation that began at `begin` and ends now.
+    pub fn note(&mut self, begin: Nanos, result: Result<u64, OpError>) -> Noted {
+        let end = self.host.now();
+        match result {
+            Ok(bytes) => {
+                self.window.count.add();
+                if !self.measured {
+                    return Noted::Passed;
+                }
+                self.tally.ops += 1;
+                self.tally.bytes += bytes;
+                let took = end.since(begin).0.max(1);
+                self.tally.latency.saturating_record(took);
+                Noted::Measured
+            }
+            Err(OpError::Refused) => {
+                self.tally.refused += u64::from(self.measured);
+                // A refused operation waited already; without a pause a refusal that does not wait would spin.
+                self.host.sleep_until(end.plus(REFUSED_PAUSE));
+                Noted::Passed
+            }
+            Err(OpError::Failed(why)) => {
+                self.fail(&why);
+                Noted::Failed
+            }
+        }
+    }
+
+    /// The thread ends early, and so does the arm.
+    pub fn fail(&mut self, why: &str) {
+        self.tally.failed = Some(format!("task {}: {why}", self.task.name));
+    }
+
+    /// What the thread did.
+    pub fn end(mut self) -> Tally {
+        self.tally.longest_ns = self.host.stall().longest_ns;
+        self.tally
     }
 }
 
@@ -193,7 +281,7 @@ pub fn run<H: Host, F: Handle>(
     thread: u32,
     window: &Window,
 ) -> Tally {
-    let mut tally = Tally::new();
+    let mut meter = Meter::new(host, task, window);
     let io = task.io.min(file.len()).max(1);
     let places = (file.len() / io).max(1);
     let pages = (file.len() / file.page_size() as u64).max(1);
@@ -217,60 +305,28 @@ pub fn run<H: Host, F: Handle>(
     };
     let interval = task.rate.map(|rate| (1e9 / rate) as u64);
     let mut slot = host.now();
-    let mut measured = false;
     loop {
         if let Some(interval) = interval {
             // A slot that has passed is skipped, not made up for.
             slot = Nanos(slot.0 + interval).max(host.now());
             host.sleep_until(slot.min(window.end));
         }
-        host.charge_task();
-        let begin = host.now();
-        if begin >= window.end {
+        let Some(begin) = meter.begin() else { break };
+        if meter.note(begin, body.step()) == Noted::Failed {
             break;
-        }
-        if !measured && begin >= window.start {
-            measured = true;
-            host.reset_longest();
-        }
-        if measured && !window.take() {
-            break;
-        }
-        let result = body.step();
-        let end = host.now();
-        if result.is_ok() {
-            window.count.add();
-        }
-        match result {
-            Ok(bytes) if measured => {
-                tally.ops += 1;
-                tally.bytes += bytes;
-                tally.latency.saturating_record(end.since(begin).0.max(1));
-            }
-            Ok(_) => {}
-            Err(OpError::Refused) => {
-                tally.refused += u64::from(measured);
-                // A refused operation waited already; without a pause a refusal that does not wait would spin.
-                host.sleep_until(end.plus(Nanos::from_micros(100)));
-            }
-            Err(OpError::Failed(why)) => {
-                tally.failed = Some(format!("task {}: {why}", task.name));
-                break;
-            }
         }
         if let Some(every) = task.fsync_every
             && body.turn.is_multiple_of(every)
             && let Err(OpError::Failed(why)) = file.sync()
         {
-            tally.failed = Some(format!("task {}: sync: {why}", task.name));
+            meter.fail(&format!("sync: {why}"));
             break;
         }
         if task.think_ns > 0 {
             host.sleep_until(host.now().plus(Nanos(task.think_ns)));
         }
     }
-    tally.longest_ns = host.stall().longest_ns;
-    tally
+    meter.end()
 }
 
 /// Writes `bytes` bytes through `files`, one after the other, from the start of each and around again.

@@ -4,7 +4,7 @@ use super::source::{Given, Source};
 use super::{Op, Record};
 use crate::plan::PlanTask;
 use crate::target::{Handle, Host, OpError};
-use crate::tasks::{Tally, Window};
+use crate::tasks::{Meter, Noted, Tally, Window};
 use hdrhistogram::Histogram;
 use highwater_engine::world::Nanos;
 use std::sync::Mutex;
@@ -61,11 +61,10 @@ pub fn run<H: Host, F: Handle>(
     start: Nanos,
     window: &Window,
 ) -> Tally {
-    let mut tally = Tally::new();
+    let mut meter = Meter::new(host, task, window);
     let mut replay = ReplayTally::new();
     let timed = task.replay.as_ref().is_some_and(|r| r.speed.is_some());
     let mut buf = Vec::new();
-    let mut measured = false;
     let mut turn = 0;
     let lock = || source.lock().unwrap_or_else(|e| e.into_inner());
     // Another virtual CPU may be behind the one that named the start: what begins before it would not count.
@@ -75,7 +74,7 @@ pub fn run<H: Host, F: Handle>(
             Ok(Some(due)) => due,
             Ok(None) => break,
             Err(why) => {
-                tally.failed = Some(format!("task {}: {why}", task.name));
+                meter.fail(&why.to_string());
                 break;
             }
         };
@@ -83,47 +82,21 @@ pub fn run<H: Host, F: Handle>(
         if timed {
             host.sleep_until(at.min(window.end));
         }
-        let begin = host.now();
-        if begin >= window.end {
-            break;
-        }
-        if !measured && begin >= window.start {
-            measured = true;
-            host.reset_longest();
-        }
-        if measured && !window.take() {
-            break;
-        }
+        let Some(begin) = meter.begin() else { break };
         turn += 1;
-        let result = operate(file, due.record, turn, &mut buf);
-        let end = host.now();
-        if result.is_ok() {
-            window.count.add();
-        }
-        match result {
-            Ok(bytes) if measured => {
-                tally.ops += 1;
-                tally.bytes += bytes;
-                tally.latency.saturating_record(end.since(begin).0.max(1));
+        match meter.note(begin, operate(file, due.record, turn, &mut buf)) {
+            Noted::Measured => {
                 replay.ops[due.record.op as usize] += 1;
                 if timed {
                     replay.late.saturating_record(begin.since(at).0.max(1));
                 }
             }
-            Ok(_) => {}
-            Err(OpError::Refused) => {
-                tally.refused += u64::from(measured);
-                // A refused operation waited already; without a pause a refusal that does not wait would spin.
-                host.sleep_until(end.plus(Nanos::from_micros(100)));
-            }
-            Err(OpError::Failed(why)) => {
-                tally.failed = Some(format!("task {}: {why}", task.name));
-                break;
-            }
+            Noted::Passed => {}
+            Noted::Failed => break,
         }
     }
     replay.given = lock().given();
-    tally.longest_ns = host.stall().longest_ns;
+    let mut tally = meter.end();
     tally.replay = Some(Box::new(replay));
     tally
 }
