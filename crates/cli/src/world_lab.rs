@@ -7,6 +7,7 @@ use crate::ftrace::Trace;
 use crate::plan::Plan;
 use crate::report::ArmReport;
 use crate::sampler::Sampler;
+use crate::scenario::Kind;
 use highwater_engine::backing::{PlainBacking, RefusingBacking};
 use highwater_engine::{Backing, Config, Engine, Error, File, FileId, FileOptions, Nanos};
 use highwater_lab::{Cap, LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
@@ -32,12 +33,19 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
     let devices: Vec<Arc<RamDevice>> = plan
         .files
         .iter()
-        .map(|f| {
+        .enumerate()
+        .map(|(i, f)| {
+            // A trace's file is as full as the disk that the trace was taken from.
+            let replayed = plan
+                .tasks
+                .iter()
+                .any(|t| t.file == i && t.kind == Kind::Replay);
             RamDevice::new(
                 &queue,
                 RamOptions {
                     len: f.len,
                     ghost: plan.lab.ghost,
+                    sparse: f.sparse && !replayed,
                     ..RamOptions::default()
                 },
             )

@@ -13,6 +13,7 @@
 //! **Kernel.** brd, null_blk, dm-flakey, dm-log-writes.
 
 mod fault;
+mod holes;
 mod image;
 pub mod model;
 mod queue;

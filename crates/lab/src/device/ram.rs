@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::fault::{FaultCounts, FaultRates, Faults, Rule};
+use super::holes::Written;
 use super::image::{Images, Sparse, torn_pieces};
 use super::queue::{InFlight, LabQueue};
 use crate::cell::LabCell;
@@ -27,6 +28,9 @@ pub struct RamOptions {
     /// Keep the length only, and carry no byte: for the ghost memory of `LabOptions::ghost`. Reads leave their buffers
     /// as they are. Excludes `content` and `crashes`.
     pub ghost: bool,
+    /// The file is sparse: blocks that nobody has written (`content` is) are holes, which are read as the file system
+    /// reads them, without the disk and its faults. Else all its blocks lie on the disk, those of zeroes too.
+    pub sparse: bool,
 }
 
 type Observer = Rc<dyn Fn(Moment)>;
@@ -44,6 +48,8 @@ struct State {
     images: Images,
     faults: Faults,
     scratch: Vec<u8>,
+    /// Of a sparse file.
+    written: Option<Written>,
 }
 
 /// A file of bytes in memory. See the module's head.
@@ -71,6 +77,11 @@ impl RamDevice {
             options.ghost || !queue.world.is_ghost(),
             "GHOST-1: the frames of this world have no bytes that a disk could keep: use `ghost`"
         );
+        let written = options.sparse.then(|| {
+            let mut written = Written::default();
+            written.add(0..options.content.len() as u64);
+            written
+        });
         let mut content = Sparse::default();
         content.write(0, &options.content);
         let len = options.len.max(content.len());
@@ -85,6 +96,7 @@ impl RamDevice {
                 images: Images::new(content, options.crashes),
                 faults: Faults::new(options.faults),
                 scratch: Vec::new(),
+                written,
             }),
         })
     }
@@ -205,7 +217,16 @@ impl RamDevice {
         let len: usize = bufs.iter().map(|b| b.len).sum();
         self.queue.rng.with(|rng| {
             self.state.with(|s| {
-                let verdict = s.faults.judge(op, offset..offset + len as u64, now, rng);
+                let range = offset..offset + len as u64;
+                let verdict = if op == IoOp::Read && s.is_hole(range.clone()) {
+                    Ok(())
+                } else {
+                    s.faults.judge(op, range.clone(), now, rng)
+                };
+                if let (IoOp::Write, Some(written)) = (op, &mut s.written) {
+                    // A failed write has its blocks, too: they were given before it.
+                    written.add(range);
+                }
                 match op {
                     // A failed write of a ghost may have reached any of its bytes: it has none.
                     IoOp::Write if self.ghost => s.images.grow(offset + len as u64),
@@ -243,6 +264,12 @@ impl RamDevice {
         })
     }
 
+    /// Does a request of `op` find nothing to read?
+    fn reads_hole(&self, op: IoOp, offset: u64, len: usize) -> bool {
+        let range = offset..offset + len as u64;
+        op == IoOp::Read && self.state.with(|s| s.is_hole(range))
+    }
+
     /// How much longer a request takes by mood.
     fn spike(&self) -> Nanos {
         let rates = self.state.with(|s| s.faults.rates);
@@ -252,6 +279,12 @@ impl RamDevice {
         } else {
             Nanos::ZERO
         }
+    }
+}
+
+impl State {
+    fn is_hole(&self, range: Range<u64>) -> bool {
+        self.written.as_ref().is_some_and(|w| w.is_hole(range))
     }
 }
 
@@ -310,6 +343,7 @@ impl Device for RamDevice {
             let Some(device) = self.me.upgrade() else {
                 unreachable!("a device in use is alive")
             };
+            let hole = self.reads_hole(request.op, request.offset, request.len());
             let sum = match request.op {
                 IoOp::Write if !self.ghost => sum_of(&request.bufs),
                 _ => 0,
@@ -320,6 +354,10 @@ impl Device for RamDevice {
                 request,
                 sum,
             };
+            if hole {
+                self.queue.end_now(entry);
+                continue;
+            }
             let at = self.base + entry.request.offset;
             self.queue.start(entry, at, self.spike());
         }
@@ -327,8 +365,12 @@ impl Device for RamDevice {
 
     fn read_now(&self, offset: u64, bufs: &[IoBuf]) -> Result<(), IoError> {
         let len = bufs.iter().map(|b| b.len).sum();
-        self.queue
-            .serve_now(IoOp::Read, self.base + offset, len, self.spike());
+        if self.reads_hole(IoOp::Read, offset, len) {
+            self.queue.world.charge_syscall();
+        } else {
+            self.queue
+                .serve_now(IoOp::Read, self.base + offset, len, self.spike());
+        }
         self.carry_out(IoOp::Read, offset, bufs)
     }
 
@@ -372,16 +414,26 @@ impl Device for RamDevice {
 
     fn truncate(&self, len: u64) -> Result<(), IoError> {
         self.queue.serve_flush();
-        self.state.with(|s| s.images.truncate(len));
+        self.state.with(|s| {
+            s.images.truncate(len);
+            if let Some(written) = &mut s.written {
+                written.truncate(len);
+            }
+        });
         Ok(())
     }
 
     fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), IoError> {
         self.queue
             .serve_now(IoOp::Write, self.base + offset, 0, Nanos::ZERO);
-        self.state.with(|s| match self.ghost {
-            true => s.images.grow(offset.saturating_add(len)),
-            false => s.images.write(offset, &vec![0; len as usize]),
+        self.state.with(|s| {
+            match self.ghost {
+                true => s.images.grow(offset.saturating_add(len)),
+                false => s.images.write(offset, &vec![0; len as usize]),
+            }
+            if let Some(written) = &mut s.written {
+                written.add(offset..offset.saturating_add(len));
+            }
         });
         Ok(())
     }

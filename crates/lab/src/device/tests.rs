@@ -459,3 +459,51 @@ fn a_spike_makes_one_request_longer() {
     assert!((8..40).contains(&spikes), "{spikes} of 200 at 10 %");
     assert_eq!(device.failures(), 0);
 }
+
+#[test]
+fn holes_of_a_sparse_file_cost_no_disk_time_and_never_fail() {
+    let world = LabWorld::new(LabOptions::calm(1));
+    let queue = LabQueue::new(&world, QueueOptions::default());
+    let device = |sparse| {
+        let options = RamOptions {
+            content: vec![5; 8192],
+            len: 1 << 20,
+            sparse,
+            ..RamOptions::default()
+        };
+        let device = RamDevice::new(&queue, options);
+        device.fail_reads(512 << 10..1 << 20, IoErrorKind::Io, ms(60_000));
+        Lab {
+            device,
+            sink: lab(1).sink,
+            world: world.clone(),
+            queue: queue.clone(),
+        }
+    };
+    let took = |l: &Lab, offset: u64| {
+        let begin = world.now();
+        let bytes = l.read(offset, 4096);
+        (world.now().since(begin), bytes)
+    };
+    let disk = Nanos::from_micros(20);
+    let (full, sparse) = (device(false), device(true));
+    assert!(took(&full, 64 << 10).0 > disk, "its blocks of zeroes are blocks");
+    assert!(took(&full, 768 << 10).1.is_err());
+    assert!(took(&sparse, 4096).0 > disk, "its content is no hole");
+    for offset in [8192, 64 << 10, 768 << 10] {
+        let (time, bytes) = took(&sparse, offset);
+        assert_eq!((time, bytes), (Nanos::ZERO, Ok(vec![0; 4096])));
+    }
+    let mut page = vec![7; 4096];
+    sparse.submit(Lane::Flusher, IoOp::Read, 1, 64 << 10, &mut page);
+    assert_eq!(sparse.queue.reap(Lane::Flusher, ms(60_000)), 1);
+    assert_eq!(page, vec![0; 4096]);
+    sparse.device.write_now(64 << 10, &[9; 4096]).unwrap();
+    assert!(took(&sparse, 64 << 10).0 > disk, "a written block is none");
+    sparse.device.truncate(64 << 10).unwrap();
+    sparse.device.truncate(1 << 20).unwrap();
+    let (time, bytes) = took(&sparse, 64 << 10);
+    assert_eq!((time, bytes), (Nanos::ZERO, Ok(vec![0; 4096])), "cut off");
+    sparse.device.write_zeroes(64 << 10, 4096).unwrap();
+    assert!(took(&sparse, 64 << 10).0 > disk, "zeroes are written");
+}

@@ -356,7 +356,7 @@ fn open(
             len,
             faults: options.rates(n),
             crashes: cuts,
-            ghost: false,
+            ..RamOptions::default()
         },
     );
     shadow.grow_before_use(len);
