@@ -20,6 +20,7 @@ pub(crate) struct Kswapd {
     wanted: AtomicBool,
     /// Its task + 1; 0 before it runs.
     task: AtomicU32,
+    /// It sleeps, and nobody has rung since.
     asleep: AtomicBool,
 }
 
@@ -39,12 +40,14 @@ const NAP: Nanos = Nanos::from_millis(100);
 const SLEEP: Nanos = Nanos::from_secs(10);
 
 impl<W: World> Engine<W> {
-    /// Wakes kswapd if it sleeps.
+    /// Wakes kswapd if it sleeps. Who rings first counts: until kswapd sleeps again it has nothing more to hear, as the
+    /// first waker takes it off the kernel's wait queue.
     pub(crate) fn wake_kswapd(&self) {
         let k = &self.kswapd;
-        // SeqCst pair with `kswapd_sleep`: either it sees `wanted` before it parks, or we see `asleep` and unpark it.
+        // SeqCst pair with `kswapd_sleep`: either it sees `wanted` before it parks, or we see `asleep` and unpark it. The
+        // load first, so that rings while it runs write nothing but `wanted`.
         k.wanted.store(true, Ordering::SeqCst);
-        if k.asleep.load(Ordering::SeqCst) {
+        if k.asleep.load(Ordering::SeqCst) && k.asleep.swap(false, Ordering::SeqCst) {
             self.count(Event::WakeupKswapd, 1);
             self.trace(TraceEvent::WakeupKswapd { order: 0 });
             self.unpark_kswapd();
@@ -170,9 +173,13 @@ impl<W: World> Engine<W> {
     /// Parks until it is wanted or until `until`.
     fn kswapd_sleep(&self, until: Nanos) {
         let k = &self.kswapd;
-        // SeqCst: see `wake_kswapd`.
-        k.asleep.store(true, Ordering::SeqCst);
-        while !k.wanted.load(Ordering::SeqCst) && !self.stopping() && self.world.now() < until {
+        loop {
+            // SeqCst: see `wake_kswapd`. Before each park, since a ring whose `wanted` an earlier look has answered may
+            // take `asleep` away only now.
+            k.asleep.store(true, Ordering::SeqCst);
+            if k.wanted.load(Ordering::SeqCst) || self.stopping() || self.world.now() >= until {
+                break;
+            }
             self.world.park(until);
         }
         k.asleep.store(false, Ordering::SeqCst);

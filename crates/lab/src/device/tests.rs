@@ -487,7 +487,10 @@ fn holes_of_a_sparse_file_cost_no_disk_time_and_never_fail() {
     };
     let disk = Nanos::from_micros(20);
     let (full, sparse) = (device(false), device(true));
-    assert!(took(&full, 64 << 10).0 > disk, "its blocks of zeroes are blocks");
+    assert!(
+        took(&full, 64 << 10).0 > disk,
+        "its blocks of zeroes are blocks"
+    );
     assert!(took(&full, 768 << 10).1.is_err());
     assert!(took(&sparse, 4096).0 > disk, "its content is no hole");
     for offset in [8192, 64 << 10, 768 << 10] {

@@ -1,0 +1,49 @@
+//! How often a ring for kswapd counts.
+
+use highwater_engine::backing::PlainBacking;
+use highwater_engine::{Config, Engine, FileId, FileOptions, Nanos, World};
+use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
+use std::sync::Arc;
+
+const PAGE: u64 = 4096;
+
+/// On one CPU a reader takes many frames below the low watermark before kswapd gets to run: the first of them wakes it,
+/// the others find it awake.
+#[test]
+fn one_ring_wakes_kswapd_and_the_next_ones_do_not_count() {
+    let world = LabWorld::new(LabOptions {
+        cpus: 1,
+        ..LabOptions::calm(1)
+    });
+    let disk = LabQueue::new(&world, QueueOptions::default());
+    let pages = 64 << 8;
+    let w = world.clone();
+    let run = world.run(move || {
+        let engine = Engine::new(w.clone(), Config::new(pages * PAGE)).expect("the engine starts");
+        // All holes: reads take no time on the disk, so that the reader rarely leaves its CPU.
+        let options = RamOptions {
+            len: 3 * pages * PAGE,
+            sparse: true,
+            ..RamOptions::default()
+        };
+        let backing = Arc::new(PlainBacking::new(RamDevice::new(&disk, options)));
+        let id = FileId { dev: 1, ino: 1 };
+        let file = engine
+            .open(id, backing, FileOptions { write: false })
+            .expect("open");
+        let reader = w.spawn_local("reader", move || {
+            let mut byte = [0];
+            for page in 0..3 * pages {
+                file.read_at(&mut byte, page * PAGE).expect("a read");
+            }
+        });
+        assert!(w.join(reader, Nanos::from_secs(600)));
+        let stats = engine.stats();
+        engine.close().expect("close");
+        stats
+    });
+    let stat = |name| run.value.get(name);
+    let (rings, runs) = (stat("wakeup_kswapd"), stat("pageoutrun"));
+    assert!(rings > 10, "{rings} rings");
+    assert!(rings <= runs, "{rings} rings for {runs} runs of kswapd");
+}
