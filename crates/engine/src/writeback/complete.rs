@@ -15,7 +15,7 @@ use crate::mapping::Mapping;
 use crate::sync::Ordering;
 use crate::trace::Event;
 use crate::wait::Channel;
-use crate::world::{Work, World};
+use crate::world::{Task, Work, World};
 use crate::zone::Mark;
 
 /// What a request carries for its completion: mapping (32 bits) · failed flushes before it (16) ·
@@ -125,7 +125,11 @@ impl<W: World> Engine<W> {
         } else {
             self.count(Event::WriteErrors, 1);
         }
-        m.dev.end_request();
+        // On the flusher's own lane it is the flusher that comes by here. A queue that completes on tasks of its own (a
+        // pool of threads, a limiter) leaves it parked.
+        if m.dev.end_request() && !self.world.task().has(Task::FLUSHER) {
+            self.unpark_flusher(&m.dev);
+        }
         for (frame, released) in follow_ups {
             self.after_release(frame, released);
         }

@@ -3,7 +3,7 @@
 //! **Kernel.** struct backing_dev_info, struct bdi_writeback.
 
 use super::ratelimit::{BaseRate, WriteBandwidth};
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Lock, Ordering, Rank};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Lock, Ordering, Rank, fence};
 use crate::world::{Nanos, Queue};
 use std::sync::Arc;
 
@@ -34,6 +34,8 @@ pub(crate) struct BackingDev {
     /// Pages that reclaim has asked for.
     pub kicked: AtomicU64,
     pub asleep: AtomicBool,
+    /// The flusher waits in `reap` until fewer requests than this are in flight; 0: for none in particular.
+    awaits_fewer: AtomicU64,
     /// The flusher's task + 1; 0 before it runs.
     pub task: AtomicU32,
 }
@@ -58,6 +60,7 @@ impl BackingDev {
             failing_since_ns: AtomicU64::new(0),
             kicked: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
+            awaits_fewer: AtomicU64::new(0),
             task: AtomicU32::new(0),
         }
     }
@@ -73,9 +76,30 @@ impl BackingDev {
         self.in_flight.fetch_add(n, Ordering::Relaxed);
     }
 
-    pub(crate) fn end_request(&self) {
-        // Relaxed: as above.
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    /// A request has ended; true when the flusher waits for that, and is to be woken.
+    pub(crate) fn end_request(&self) -> bool {
+        // Relaxed: ordered by the fence.
+        let left = self.in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
+        // SeqCst with `await_fewer`: it sees the smaller count, or we see that it waits.
+        fence(Ordering::SeqCst);
+        let fewer = self.awaits_fewer.load(Ordering::Relaxed);
+        // Relaxed: one of several that end together wakes it; two do no harm.
+        left < fewer && self.awaits_fewer.swap(0, Ordering::Relaxed) != 0
+    }
+
+    /// The flusher is going to wait until fewer than `n` requests are in flight; false when that is so already.
+    pub(crate) fn await_fewer(&self, n: u64) -> bool {
+        // Relaxed: ordered by the fence.
+        self.awaits_fewer.store(n, Ordering::Relaxed);
+        // SeqCst with `end_request`.
+        fence(Ordering::SeqCst);
+        self.in_flight() >= n
+    }
+
+    /// The flusher waits no longer.
+    pub(crate) fn end_await(&self) {
+        // Relaxed: a wake-up too many does no harm.
+        self.awaits_fewer.store(0, Ordering::Relaxed);
     }
 
     /// Notes how a write ended.

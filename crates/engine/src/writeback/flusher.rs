@@ -89,13 +89,19 @@ impl<W: World> Engine<W> {
             let in_flight = dev.in_flight();
             let slots = depth.saturating_sub(in_flight);
             // Refills wait for a quarter of the queue, so that requests are submitted in batches.
-            let refill = in_flight == 0 || slots >= depth.div_ceil(4);
+            let most = depth - depth.div_ceil(4);
+            let refill = in_flight <= most;
             if refill && self.flush_some(dev, &mut cursor, slots as usize) > 0 {
                 continue;
             }
             if dev.in_flight() > 0 {
-                let until = self.world.now().plus(LOOK);
-                dev.queue.reap(Lane::Flusher, until);
+                // With nothing to write now, no number of requests is awaited.
+                let fewer = if refill { 0 } else { most + 1 };
+                if dev.await_fewer(fewer) {
+                    let until = self.world.now().plus(LOOK);
+                    dev.queue.reap(Lane::Flusher, until);
+                }
+                dev.end_await();
                 continue;
             }
             cursor = Cursor {
