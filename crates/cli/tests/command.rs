@@ -1,42 +1,19 @@
 //! The binary as a user meets it: help, lists, errors with their remedy, exit codes, clean-up.
 
+mod common;
+
+use common::{command, err, highwater, out};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-fn highwater() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_highwater"))
-}
-
-fn run(args: &[&str]) -> Output {
-    highwater().args(args).output().expect("the binary starts")
-}
-
-fn out(o: &Output) -> String {
-    String::from_utf8_lossy(&o.stdout).into_owned()
-}
-
-fn err(o: &Output) -> String {
-    String::from_utf8_lossy(&o.stderr).into_owned()
-}
-
-/// Fails with exit code `code`, says `what`, and ends with a remedy.
 fn refuses(args: &[&str], code: i32, what: &str) {
-    let o = run(args);
-    let text = err(&o);
-    assert_eq!(o.status.code(), Some(code), "{args:?}: {text}");
-    assert!(text.contains(what), "{args:?}: {text}");
-    let last = text.trim_end().lines().last().unwrap_or("");
-    assert!(
-        last.starts_with("  try: ") || last.contains("--help"),
-        "{args:?}: no remedy at the end: {text}"
-    );
-    assert!(!text.contains("panicked"), "{text}");
+    common::refuses(args, code, &[what]);
 }
 
 #[test]
 fn help_teaches() {
-    let text = out(&run(&["--help"]));
+    let text = out(&highwater(&["--help"]));
     for word in [
         "rfc-2010",
         "--world",
@@ -55,7 +32,7 @@ fn help_teaches() {
 
 #[test]
 fn the_list_is_whole_and_each_can_be_shown() {
-    let list = out(&run(&["scenarios"]));
+    let list = out(&highwater(&["scenarios"]));
     for name in [
         "rfc",
         "random-write",
@@ -68,7 +45,7 @@ fn the_list_is_whole_and_each_can_be_shown() {
         "machine",
     ] {
         assert!(list.lines().any(|l| l.starts_with(name)), "{name}: {list}");
-        let shown = run(&["scenario", "show", name]);
+        let shown = highwater(&["scenario", "show", name]);
         assert!(shown.status.success());
         assert!(out(&shown).contains(&format!("name = \"{name}\"")));
     }
@@ -131,7 +108,7 @@ fn the_lab_s_own_settings_are_checked() {
 fn a_typo_in_a_scenario_names_line_and_column() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mine.toml");
-    let text = out(&run(&["scenario", "show", "rfc"])).replace("settle =", "setle =");
+    let text = out(&highwater(&["scenario", "show", "rfc"])).replace("settle =", "setle =");
     std::fs::write(&path, &text).unwrap();
     let line = text.lines().position(|l| l.starts_with("setle")).unwrap() + 1;
     let path = path.to_str().unwrap();
@@ -157,7 +134,7 @@ fn raw_rows_are_measured_and_nothing_is_left() {
     std::fs::write(&scenario, text).unwrap();
     let data = dir.path().join("data");
     std::fs::create_dir(&data).unwrap();
-    let o = highwater()
+    let o = command()
         .args([
             "run",
             scenario.to_str().unwrap(),
@@ -189,7 +166,7 @@ fn raw_rows_are_measured_and_nothing_is_left() {
 #[test]
 fn a_signal_removes_what_was_made() {
     let dir = tempfile::tempdir_in(".").unwrap();
-    let mut child = highwater()
+    let mut child = command()
         .args([
             "run",
             "random-write",
@@ -235,7 +212,7 @@ fn a_soak_says_what_was_compared_and_repeats() {
         "--json",
         "-",
     ];
-    let (a, b) = (run(&args), run(&args));
+    let (a, b) = (highwater(&args), highwater(&args));
     assert!(a.status.success(), "{}", err(&a));
     assert_eq!(
         out(&a),
@@ -264,7 +241,7 @@ fn a_soak_without_seeds_is_refused() {
 
 #[test]
 fn devices_are_listed_shown_and_checked() {
-    let list = out(&run(&["devices"]));
+    let list = out(&highwater(&["devices"]));
     for name in [
         "hdd-7200",
         "ssd-sata",
@@ -274,7 +251,7 @@ fn devices_are_listed_shown_and_checked() {
         "object-s3",
     ] {
         assert!(list.lines().any(|l| l.starts_with(name)), "{name}: {list}");
-        let shown = run(&["device", "show", name]);
+        let shown = highwater(&["device", "show", name]);
         assert!(shown.status.success());
         assert!(out(&shown).contains("model = "));
     }
@@ -296,7 +273,7 @@ fn devices_are_listed_shown_and_checked() {
 
 /// Operations a second of one lab arm on `device`.
 fn lab_ops(device: &str) -> f64 {
-    let o = run(&[
+    let o = highwater(&[
         "run",
         "random-write",
         "--world",
@@ -324,7 +301,7 @@ fn the_lab_s_disk_is_the_device_that_was_named() {
     assert_eq!(hdd, lab_ops("hdd-7200"), "repeats");
     let dir = tempfile::tempdir().unwrap();
     let mine = dir.path().join("mine.toml");
-    let shown = out(&run(&["device", "show", "nvme"]));
+    let shown = out(&highwater(&["device", "show", "nvme"]));
     std::fs::write(&mine, shown).unwrap();
     assert_eq!(
         nvme,
@@ -337,7 +314,7 @@ fn the_lab_s_disk_is_the_device_that_was_named() {
 fn a_probe_s_profile_runs_in_the_lab() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (place, mine) = (dir.path().to_str().unwrap(), dir.path().join("mine.toml"));
-    let o = run(&[
+    let o = highwater(&[
         "probe",
         place,
         "--size",
@@ -371,7 +348,7 @@ fn a_probe_only_reads_a_file_unless_told_to_write() {
     let bytes = vec![0x5A; 9 << 20];
     std::fs::write(&path, &bytes).unwrap();
     let path = path.to_str().unwrap();
-    let o = run(&["probe", path, "--duration", "500ms"]);
+    let o = highwater(&["probe", path, "--duration", "500ms"]);
     if err(&o).contains("O_DIRECT") {
         eprintln!("skipped: {}", err(&o));
         return;
@@ -380,7 +357,7 @@ fn a_probe_only_reads_a_file_unless_told_to_write() {
     assert!(err(&o).contains("only read"), "{}", err(&o));
     assert!(out(&o).contains("model = \"ssd\""), "{}", out(&o));
     assert_eq!(std::fs::read(path).unwrap(), bytes);
-    let o = run(&["probe", path, "--duration", "500ms", "--write"]);
+    let o = highwater(&["probe", path, "--duration", "500ms", "--write"]);
     assert!(o.status.success(), "{}", err(&o));
     assert!(err(&o).contains("is being overwritten"), "{}", err(&o));
     let now = std::fs::read(path).unwrap();
@@ -405,7 +382,7 @@ fn a_probe_of_nonsense_is_refused_with_a_remedy() {
         2,
         "say nothing",
     );
-    let o = run(&["probe", small.to_str().unwrap()]);
+    let o = highwater(&["probe", small.to_str().unwrap()]);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     assert!(!o.status.success());
     assert!(err(&o).contains("try: "), "{}", err(&o));

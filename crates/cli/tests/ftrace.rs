@@ -3,6 +3,9 @@
 //!
 //! The reader here shares nothing with the writer: it knows the public formats and the script's rules.
 
+mod common;
+
+use common::{err, refused, run_scenario, succeeded, temp};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -45,16 +48,7 @@ rate = 500.0
 "#;
 
 fn run(dir: &Path, args: &[&str]) -> Output {
-    let scenario = dir.join("traced.toml");
-    std::fs::write(&scenario, SCENARIO).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_highwater"))
-        .arg("run")
-        .arg(&scenario)
-        .arg("--dir")
-        .arg(dir)
-        .args(args)
-        .output()
-        .unwrap()
+    run_scenario(dir, "traced.toml", SCENARIO, args)
 }
 
 /// Runs with `--ftrace DIR/name`; what it said.
@@ -62,10 +56,7 @@ fn traced(dir: &Path, name: &str, args: &[&str]) -> String {
     let path = dir.join(name);
     let mut all = args.to_vec();
     all.extend(["--ftrace", path.to_str().unwrap()]);
-    let o = run(dir, &all);
-    let said = String::from_utf8_lossy(&o.stderr).into_owned();
-    assert!(o.status.success(), "{args:?}: {said}");
-    said
+    err(&succeeded(run(dir, &all), &format!("{args:?}")))
 }
 
 fn read(dir: &Path, name: &str) -> String {
@@ -284,7 +275,7 @@ fn adds_up(trace: &str, title: &str) -> (u64, u64) {
 
 #[test]
 fn in_the_lab_the_trace_of_each_preset_adds_up_to_its_counters() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = temp();
     let said = traced(dir.path(), "t.txt", &["--world", "lab"]);
     assert_eq!(said.matches("sums equal the counters").count(), 3, "{said}");
     let of = |name: &str| adds_up(&read(dir.path(), &format!("t.lab-{name}.txt")), name);
@@ -303,7 +294,7 @@ fn in_the_lab_the_trace_of_each_preset_adds_up_to_its_counters() {
 
 #[test]
 fn in_the_lab_a_trace_repeats_to_the_byte_and_changes_nothing() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = temp();
     let args = ["--world", "lab", "--preset", "3.2", "--duration", "100ms"];
     let with = |name: &str, seed: &str, json: &str| {
         let mut args = args.to_vec();
@@ -335,7 +326,7 @@ fn in_the_lab_a_trace_repeats_to_the_byte_and_changes_nothing() {
 
 #[test]
 fn on_threads_the_trace_adds_up_to_the_counters() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = temp();
     let args = ["--world", "os", "--preset", "2.6.35", "--duration", "300ms"];
     let said = traced(dir.path(), "os.txt", &args);
     assert!(said.contains("sums equal the counters"), "{said}");
@@ -344,7 +335,7 @@ fn on_threads_the_trace_adds_up_to_the_counters() {
 
 #[test]
 fn a_bad_place_is_refused_before_anything_runs() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = temp();
     let here = dir.path().to_str().unwrap().to_string();
     for (args, code, what) in [
         (
@@ -368,12 +359,7 @@ fn a_bad_place_is_refused_before_anything_runs() {
             "--world linux",
         ),
     ] {
-        let o = run(dir.path(), &args);
-        let text = String::from_utf8_lossy(&o.stderr).into_owned();
-        assert_eq!(o.status.code(), Some(code), "{args:?}: {text}");
-        assert!(text.contains(what), "{args:?}: {text}");
-        let last = text.trim_end().lines().last().unwrap_or("");
-        assert!(last.starts_with("  try: "), "{args:?}: {text}");
+        let text = refused(&run(dir.path(), &args), code, &[what]);
         assert!(!text.contains("1/1"), "no arm ran: {text}");
     }
 }
@@ -396,8 +382,7 @@ fn summary(script: &Path, trace: &Path) -> BTreeMap<String, u64> {
         .stdin(Stdio::from(std::fs::File::open(trace).unwrap()))
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&o.stdout).into_owned();
-    assert!(o.status.success(), "{}", String::from_utf8_lossy(&o.stderr));
+    let text = common::out(&succeeded(o, "perl"));
     assert!(!text.contains("Failed to parse"), "{text}");
     let (_, end) = text.split_once("\nSummary\n").expect("a summary");
     end.lines()
@@ -434,7 +419,7 @@ fn the_kernel_s_own_script_reads_it_and_its_totals_are_our_counters() {
         eprintln!("skipped: no perl");
         return;
     }
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = temp();
     traced(dir.path(), "t.txt", &["--world", "lab"]);
     for preset in ["2.6.35", "3.2", "highwater"] {
         let path = dir.path().join(format!("t.lab-{preset}.txt"));

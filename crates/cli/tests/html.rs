@@ -1,25 +1,20 @@
 //! `--html` on whole runs of the lab: one page, the same to the byte for the same seed.
 
+mod common;
+
+use common::{command, err, refused, succeeded};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 fn highwater(args: &[&str], page: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_highwater"))
-        .args(args)
-        .arg("--html")
-        .arg(page)
-        .output()
-        .expect("the binary starts")
+    let mut highwater = command();
+    highwater.args(args).arg("--html").arg(page);
+    highwater.output().expect("the binary starts")
 }
 
 fn page(args: &[&str], path: &Path) -> String {
-    let o = highwater(args, path);
-    assert!(
-        o.status.success(),
-        "{args:?}: {}",
-        String::from_utf8_lossy(&o.stderr)
-    );
-    assert!(String::from_utf8_lossy(&o.stderr).contains(&format!("page: {}", path.display())));
+    let o = succeeded(highwater(args, path), &format!("{args:?}"));
+    assert!(err(&o).contains(&format!("page: {}", path.display())));
     std::fs::read_to_string(path).unwrap()
 }
 
@@ -88,17 +83,7 @@ fn a_page_that_cannot_be_written_is_refused_before_anything_runs() {
         dir.path().to_path_buf(),
     ] {
         let o = highwater(&RFC, &path);
-        let text = String::from_utf8_lossy(&o.stderr).into_owned();
-        assert_eq!(o.status.code(), Some(1), "{text}");
-        assert!(text.contains(&path.display().to_string()), "{text}");
-        assert!(
-            text.trim_end()
-                .lines()
-                .last()
-                .unwrap()
-                .starts_with("  try: --html"),
-            "{text}"
-        );
+        let text = refused(&o, 1, &[&path.display().to_string(), "\n  try: --html"]);
         assert!(!text.contains("ops/s, longest wait"), "an arm ran: {text}");
     }
 }
@@ -108,12 +93,13 @@ fn a_page_of_all_scenarios_is_refused_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("all.html");
     let o = highwater(&["run", "all", "--world", "lab"], &path);
-    let text = String::from_utf8_lossy(&o.stderr).into_owned();
-    assert_eq!(o.status.code(), Some(2), "{text}");
-    assert!(
-        text.contains("--html draws one scenario")
-            && text.contains("  try: highwater run rfc --html"),
-        "{text}"
+    refused(
+        &o,
+        2,
+        &[
+            "--html draws one scenario",
+            "  try: highwater run rfc --html",
+        ],
     );
     assert!(!path.exists());
 }

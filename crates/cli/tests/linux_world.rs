@@ -1,6 +1,9 @@
 //! `--world linux` on this machine: it sets sysctls and cgroups of the whole machine for a second, so it runs only when
 //! asked to: `HIGHWATER_TEST_LINUX=1 cargo test -p highwater-cli --test linux_world` as root.
 
+mod common;
+
+use common::{entries, json, temp};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,7 +28,7 @@ fn asked_for() -> bool {
 }
 
 fn command(dir: &Path, duration: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+    let mut command = common::command();
     command.args([
         "run",
         "random-write",
@@ -42,10 +45,6 @@ fn command(dir: &Path, duration: &str) -> Command {
     command
 }
 
-fn entries(dir: &Path) -> usize {
-    std::fs::read_dir(dir).unwrap().count()
-}
-
 /// One test, so that the two parts do not see each other's sysctls.
 #[test]
 fn linux_runs_within_its_group_and_everything_is_restored() {
@@ -53,12 +52,10 @@ fn linux_runs_within_its_group_and_everything_is_restored() {
         return;
     }
     let before = knobs();
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = temp();
 
     let o = command(dir.path(), "500ms").output().unwrap();
-    let err = String::from_utf8_lossy(&o.stderr);
-    assert!(o.status.success(), "{err}");
-    let json: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+    let json = json(&o);
     let arm = &json["arms"][0];
     assert!(
         arm["world"]

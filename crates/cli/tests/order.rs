@@ -1,17 +1,14 @@
 //! Which page goes first: the orders side by side, in scenarios and on the command line.
 
-use serde_json::Value;
+mod common;
+
+use common::{json, ok, out, refused, run_scenario, temp};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 /// `zipf-mix`, smaller, beside a reader that scans 16 x memory and never comes back to a page soon.
 fn scenario(top: &str, end: &str) -> String {
-    let zipf = Command::new(env!("CARGO_BIN_EXE_highwater"))
-        .args(["scenario", "show", "zipf-mix"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8(zipf.stdout).unwrap();
-    let text = text
+    let text = out(&ok(&["scenario", "show", "zipf-mix"]))
         .replace("64MiB", "8MiB")
         .replace("presets =", &format!("{top}\npresets ="));
     format!(
@@ -20,22 +17,12 @@ fn scenario(top: &str, end: &str) -> String {
 }
 
 fn run(dir: &Path, text: &str, args: &[&str]) -> Output {
-    let path = dir.join("mine.toml");
-    std::fs::write(&path, text).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_highwater"))
-        .arg("run")
-        .arg(&path)
-        .args(["--json", "-", "--dir"])
-        .arg(dir)
-        .args(args)
-        .output()
-        .unwrap()
+    run_scenario(dir, "mine.toml", text, &[&["--json", "-"], args].concat())
 }
 
 /// Labels and hit ratios.
 fn rows(o: &Output) -> Vec<(String, f64)> {
-    assert!(o.status.success(), "{}", String::from_utf8_lossy(&o.stderr));
-    let report: Value = serde_json::from_slice(&o.stdout).expect("JSON");
+    let report = json(o);
     let arms = report["arms"].as_array().unwrap();
     arms.iter()
         .map(|a| {
@@ -47,7 +34,7 @@ fn rows(o: &Output) -> Vec<(String, f64)> {
 
 #[test]
 fn both_orders_differ_on_zipf_beside_a_scan() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = temp();
     let args = [
         "--world",
         "lab",
@@ -71,7 +58,7 @@ fn both_orders_differ_on_zipf_beside_a_scan() {
 
 #[test]
 fn a_scenario_and_an_arm_name_their_order() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = temp();
     let text = scenario(
         "order = \"s3-fifo\"",
         "[[arms]]\nname = \"own\"\npreset = \"highwater\"\norder = \"two-list\"\n",
@@ -86,7 +73,7 @@ fn a_scenario_and_an_arm_name_their_order() {
 
 #[test]
 fn nonsense_is_refused_with_the_word_meant() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = temp();
     for (text, args, what) in [
         (
             scenario("order = \"s3fifo\"", ""),
@@ -105,17 +92,6 @@ fn nonsense_is_refused_with_the_word_meant() {
             "Linux has its own",
         ),
     ] {
-        let o = run(dir.path(), &text, args);
-        let err = String::from_utf8_lossy(&o.stderr);
-        assert_eq!(o.status.code(), Some(2), "{err}");
-        assert!(err.contains(what), "{err}");
-        assert!(
-            err.trim_end()
-                .lines()
-                .last()
-                .unwrap()
-                .starts_with("  try: "),
-            "{err}"
-        );
+        refused(&run(dir.path(), &text, args), 2, &[what, "\n  try: "]);
     }
 }

@@ -1,29 +1,14 @@
 //! Every scenario in one run, predictions beside measurements, and the lab's reports byte for byte.
 
-use serde_json::Value;
-use std::process::{Command, Output};
+mod common;
 
-fn highwater(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_highwater"))
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-fn ok(args: &[&str]) -> Output {
-    let o = highwater(args);
-    let err = String::from_utf8_lossy(&o.stderr);
-    assert!(o.status.success(), "{args:?}: {err}");
-    o
-}
+use common::{err, highwater, json, ok, out, refuses, words};
 
 #[test]
 fn two_runs_of_one_seed_are_identical_to_the_byte() {
     let run = |seed: &str| {
         let args = "run rfc --world lab --memory 8MiB --duration 60ms --json - --seed";
-        let mut args: Vec<&str> = args.split(' ').collect();
-        args.push(seed);
-        ok(&args).stdout
+        ok(&[&words(args)[..], &[seed]].concat()).stdout
     };
     let (first, second) = (run("7"), run("7"));
     assert!(first.len() > 5_000, "five presets are reported");
@@ -34,15 +19,15 @@ fn two_runs_of_one_seed_are_identical_to_the_byte() {
 #[test]
 fn all_scenarios_are_a_list_of_reports() {
     let args = "run all --world lab --memory 8MiB --duration 50ms --preset highwater --json -";
-    let o = ok(&args.split(' ').collect::<Vec<_>>());
-    let list: Value = serde_json::from_slice(&o.stdout).unwrap();
+    let o = ok(&words(args));
+    let list = json(&o);
     let names: Vec<&str> = list
         .as_array()
         .unwrap()
         .iter()
         .map(|r| r["scenario"].as_str().unwrap())
         .collect();
-    let listed = String::from_utf8(ok(&["scenarios"]).stdout).unwrap();
+    let listed = out(&ok(&["scenarios"]));
     let listed: Vec<&str> = listed
         .lines()
         .take_while(|l| !l.is_empty())
@@ -50,7 +35,7 @@ fn all_scenarios_are_a_list_of_reports() {
         .collect();
     assert_eq!(names, listed);
     assert!(list[0].get("predictions").is_none(), "nothing was measured");
-    let table = String::from_utf8_lossy(&o.stderr).into_owned();
+    let table = err(&o);
     for name in names {
         assert!(
             table.contains(&format!("{name}, memory 8 MiB")),
@@ -64,10 +49,8 @@ fn predictions_stand_beside_what_was_measured() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().to_str().unwrap();
     let args = "run fits --world os,lab --preset 6.16 --memory 8MiB --duration 100ms --repeat 3 --json - --dir";
-    let mut args: Vec<&str> = args.split(' ').collect();
-    args.push(dir);
-    let o = ok(&args);
-    let report: Value = serde_json::from_slice(&o.stdout).unwrap();
+    let o = ok(&[&words(args)[..], &[dir]].concat());
+    let report = json(&o);
     let worlds: Vec<&str> = report["arms"]
         .as_array()
         .unwrap()
@@ -86,7 +69,7 @@ fn predictions_stand_beside_what_was_measured() {
     let of = |name: &str| ops[name].as_f64().unwrap();
     assert!(of("os_min") <= of("os_median") && of("os_median") <= of("os_max"));
     assert_eq!(of("ratio"), of("lab") / of("os_median"));
-    let text = String::from_utf8_lossy(&o.stderr).into_owned();
+    let text = err(&o);
     assert!(
         text.contains("prediction: the lab against the OS world"),
         "{text}"
@@ -99,10 +82,7 @@ fn bad_input_names_its_remedy() {
         ("run all --raw", "random-write --raw"),
         ("run rfc --repeat 0", "--repeat"),
     ] {
-        let o = highwater(&args.split(' ').collect::<Vec<_>>());
-        assert_eq!(o.status.code(), Some(2), "{args}");
-        let err = String::from_utf8_lossy(&o.stderr).into_owned();
-        assert!(err.contains(word), "{args}: {err}");
+        refuses(&words(args), 2, &[word]);
     }
 }
 
@@ -113,7 +93,7 @@ fn a_measured_table_feeds_the_lab() {
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
     let (table, here) = (at("costs.toml"), at(""));
     let o = ok(&["costs", "--json", "--out", &table, "--dir", &here]);
-    let figures: Value = serde_json::from_slice(&o.stdout).unwrap();
+    let figures = json(&o);
     for name in ["hit_ns", "read_page_ns", "syscall_ns", "task_ns", "wake_ns"] {
         let of = |which: &str| figures[name][which].as_u64().unwrap();
         assert!(
@@ -131,21 +111,11 @@ fn a_measured_table_feeds_the_lab() {
     let run = |table: &str| {
         let args =
             "run fits --world lab --preset 6.16 --memory 8MiB --duration 50ms --json - --costs";
-        let mut args: Vec<&str> = args.split(' ').collect();
-        args.push(table);
-        let report: Value = serde_json::from_slice(&ok(&args).stdout).unwrap();
+        let report = json(&ok(&[&words(args)[..], &[table]].concat()));
         report["arms"][0]["ops_per_s"].as_f64().unwrap()
     };
-    let slow = at("slow.toml");
-    let ns = |line: &str| line.starts_with("read_page_ns") || line.starts_with("write_page_ns");
-    let dear: Vec<String> = text
-        .lines()
-        .map(|l| match ns(l) {
-            true => format!("{} = 50000", l.split_whitespace().next().unwrap()),
-            false => l.to_string(),
-        })
-        .collect();
-    std::fs::write(&slow, dear.join("\n")).unwrap();
+    let keys = ["read_page_ns", "write_page_ns"];
+    let slow = common::costs(dir.path(), &text, &keys, 50_000);
     let (quick, slow_ops) = (run(&table), run(&slow));
     assert!(
         slow_ops < 41_000.0 && slow_ops * 2.0 < quick,
@@ -153,12 +123,10 @@ fn a_measured_table_feeds_the_lab() {
     );
 
     std::fs::write(&slow, "hit_ns = -1").unwrap();
-    let o = highwater(&["run", "fits", "--world", "lab", "--costs", &slow]);
-    assert_eq!(o.status.code(), Some(2));
-    let err = String::from_utf8_lossy(&o.stderr).into_owned();
-    assert!(
-        err.contains("hit_ns = -1") && err.contains("highwater costs --out"),
-        "{err}"
+    refuses(
+        &["run", "fits", "--world", "lab", "--costs", &slow],
+        2,
+        &["hit_ns = -1", "highwater costs --out"],
     );
     let o = highwater(&["run", "fits", "--costs", &table]);
     assert_eq!(

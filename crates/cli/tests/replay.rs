@@ -1,49 +1,17 @@
 //! `highwater replay` and `highwater trace info` as a user meets them: real traces in place, small ones written here.
 
+mod common;
+
+use common::{entries, err, highwater, temp, write};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-fn highwater(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_highwater"))
-        .args(args)
-        .output()
-        .expect("the binary starts")
-}
-
-fn err(o: &Output) -> String {
-    String::from_utf8_lossy(&o.stderr).into_owned()
-}
 
 fn json(args: &[&str]) -> Value {
-    let mut all = args.to_vec();
-    all.extend(["--json", "-"]);
-    let o = highwater(&all);
-    assert!(o.status.success(), "{args:?}: {}", err(&o));
-    serde_json::from_slice(&o.stdout).expect("only JSON on standard output")
+    common::json(&highwater(&[args, &["--json", "-"]].concat()))
 }
 
-/// Fails with exit code 2, says each of `what`, and ends with a remedy.
 fn refuses(args: &[&str], what: &[&str]) {
-    let o = highwater(args);
-    let text = err(&o);
-    assert_eq!(o.status.code(), Some(2), "{args:?}: {text}");
-    for what in what {
-        assert!(text.contains(what), "{args:?}: no {what:?} in {text}");
-    }
-    let last = text.trim_end().lines().last().unwrap_or("");
-    assert!(last.starts_with("  try: "), "{args:?}: {text}");
-    assert!(!text.contains("panicked"), "{text}");
-}
-
-fn write(dir: &Path, name: &str, bytes: impl AsRef<[u8]>) -> String {
-    let path = dir.join(name);
-    std::fs::write(&path, bytes).unwrap();
-    path.to_str().unwrap().to_string()
-}
-
-fn temp() -> tempfile::TempDir {
-    tempfile::tempdir_in(".").unwrap()
+    common::refuses(args, 2, what);
 }
 
 /// `n` requests, every third a read, over 8 MiB, 100 us apart.
@@ -73,7 +41,7 @@ fn the_real_trace_is_replayed_whole_and_repeats_by_seed() {
     let Some(path) = real() else { return };
     let path = path.to_str().unwrap();
     let info = highwater(&["trace", "info", path, "--strict"]);
-    let text = String::from_utf8_lossy(&info.stdout).into_owned();
+    let text = common::out(&info);
     for word in [
         "cloudphysics",
         "56,936 in 56,937",
@@ -140,7 +108,7 @@ fn the_os_world_replays_into_a_sparse_file_and_leaves_nothing() {
         assert_eq!(replay["passes"], 1, "{arm}");
     }
     assert_eq!(report["arms"].as_array().unwrap().len(), 4);
-    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0);
+    assert_eq!(entries(&data), 0);
 }
 
 #[test]
@@ -157,7 +125,7 @@ fn bad_lines_are_counted_and_named_or_refused() {
     ] {
         assert!(err(&o).contains(word), "{word}: {}", err(&o));
     }
-    let report: Value = serde_json::from_slice(&o.stdout).unwrap();
+    let report = common::json(&o);
     let replay = &report["arms"][0]["tasks"][0]["replay"];
     assert_eq!(
         (&replay["bad_lines"], &replay["records"]),
@@ -286,4 +254,21 @@ fn a_scenario_file_names_its_trace_relative_to_itself() {
     let other = scenario.replace("kind = \"replay\"", "kind = \"random-read\"");
     let path = write(dir.path(), "bad.toml", other);
     refuses(&["run", &path], &["needs a task of kind"]);
+}
+
+/// What a replay's thread does itself takes the lab's CPU, as any task's does.
+#[test]
+fn a_thread_of_a_replay_is_charged_for_its_own_work() {
+    let dir = temp();
+    write(dir.path(), "t.csv", cloudphysics(100));
+    let scenario = "name = \"s\"\nabout = \"a\"\nmemory = \"16MiB\"\nwarm_up = 0.5\nsettle = \"0s\"\nduration = \"1s\"\n\
+        [files.data]\nsize = \"trace\"\n[[tasks]]\nname = \"r\"\nkind = \"replay\"\nfile = \"data\"\ntrace = \"t.csv\"\nrepeat = true\n";
+    let path = write(dir.path(), "s.toml", scenario);
+    let table = include_str!("../costs.toml");
+    let costs = common::costs(dir.path(), table, &["task_ns"], 1_000_000);
+    let args = ["run", &path, "--world", "lab", "--preset", "highwater"];
+    let ops = |more: &[&str]| json(&[&args, more].concat())["arms"][0]["ops_per_s"].as_f64();
+    let (plain, dear) = (ops(&[]).unwrap(), ops(&["--costs", &costs]).unwrap());
+    assert!(dear < 1_000.0 && dear > 100.0, "a millisecond each: {dear}");
+    assert!(plain > 2_000.0, "{plain}");
 }

@@ -1,8 +1,10 @@
 //! One scenario in the worlds that need no privilege: what the rows say must hold together.
 
+mod common;
+
+use common::{entries, succeeded, temp};
 use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Output};
 
 const SCENARIO: &str = r#"
 name = "small"
@@ -53,34 +55,17 @@ preset = "2.6.35"
 refuse = true
 "#;
 
-fn run(dir: &Path, args: &[&str]) -> Output {
-    let path = dir.join("small.toml");
-    std::fs::write(&path, SCENARIO).unwrap();
+/// Runs it; the report.
+fn run(dir: &Path, args: &[&str]) -> Value {
+    let path = common::write(dir, "small.toml", SCENARIO);
     let data = dir.join("data");
     let _ = std::fs::create_dir(&data);
-    let o = Command::new(env!("CARGO_BIN_EXE_highwater"))
-        .arg("run")
-        .arg(&path)
-        .args(["--json", "-", "--dir"])
-        .arg(&data)
-        .args(args)
-        .output()
-        .unwrap();
-    assert!(
-        o.status.success(),
-        "{args:?}: {}",
-        String::from_utf8_lossy(&o.stderr)
-    );
-    assert_eq!(
-        std::fs::read_dir(&data).unwrap().count(),
-        0,
-        "temporary files are gone"
-    );
-    o
-}
-
-fn json(o: &Output) -> Value {
-    serde_json::from_slice(&o.stdout).expect("only JSON on standard output")
+    let mut run = common::command();
+    run.args(["run", &path, "--json", "-", "--dir"]);
+    let o = run.arg(&data).args(args).output().unwrap();
+    let o = succeeded(o, &format!("{args:?}"));
+    assert_eq!(entries(&data), 0, "temporary files are gone");
+    common::json(&o)
 }
 
 /// What holds of each arm on the engine.
@@ -129,8 +114,8 @@ fn check_arm(arm: &Value) {
 
 #[test]
 fn the_os_world_runs_every_kind_within_its_budget() {
-    let dir = tempfile::tempdir_in(".").unwrap();
-    let report = json(&run(dir.path(), &["--world", "os"]));
+    let dir = temp();
+    let report = run(dir.path(), &["--world", "os"]);
     let arms = report["arms"].as_array().unwrap();
     let names: Vec<&str> = arms.iter().map(|a| a["preset"].as_str().unwrap()).collect();
     assert_eq!(names, ["2.6.35", "highwater", "2.6.35 refused"]);
@@ -150,7 +135,7 @@ fn the_os_world_runs_every_kind_within_its_budget() {
 
 #[test]
 fn the_lab_repeats_itself_by_seed() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = temp();
     let args = [
         "--world",
         "lab",
@@ -163,7 +148,7 @@ fn the_lab_repeats_itself_by_seed() {
     let with = |seed: &str| {
         let mut args = args.to_vec();
         args.push(seed);
-        json(&run(dir.path(), &args))
+        run(dir.path(), &args)
     };
     let first = with("7");
     check_arm(&first["arms"][0]);
@@ -174,10 +159,10 @@ fn the_lab_repeats_itself_by_seed() {
 /// Ghost pages carry no bytes and change no number; operations end a run to the last one.
 #[test]
 fn ghosts_and_operations_in_the_lab() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = temp();
     let with = |more: &[&str]| {
         let args = ["--world", "lab", "--preset", "highwater", "--ops", "20000"];
-        json(&run(dir.path(), &[&args, more].concat()))
+        run(dir.path(), &[&args, more].concat())
     };
     let real = with(&[]);
     let arm = &real["arms"][0];
@@ -207,7 +192,7 @@ fn ghosts_and_operations_in_the_lab() {
 
 #[test]
 fn operations_end_a_run_on_real_files() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = temp();
     let args = [
         "--world",
         "os",
@@ -218,7 +203,7 @@ fn operations_end_a_run_on_real_files() {
         "--warm-up",
         "0.5",
     ];
-    let report = json(&run(dir.path(), &args));
+    let report = run(dir.path(), &args);
     let tasks = report["arms"][0]["tasks"].as_array().unwrap();
     let ops: u64 = tasks.iter().map(|t| t["ops"].as_u64().unwrap()).sum();
     assert_eq!(ops, 3_000);
@@ -227,10 +212,10 @@ fn operations_end_a_run_on_real_files() {
 /// What `--samples` adds holds together, and what runs is the same without it.
 #[test]
 fn samples_sum_to_all_frames_and_change_nothing() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = temp();
     let lab = ["--world", "lab", "--seed", "5", "--duration", "100ms"];
-    let plain = json(&run(dir.path(), &lab));
-    let mut sampled = json(&run(dir.path(), &[&lab[..], &["--samples"]].concat()));
+    let plain = run(dir.path(), &lab);
+    let mut sampled = run(dir.path(), &[&lab[..], &["--samples"]].concat());
     for arm in sampled["arms"].as_array_mut().unwrap() {
         let arm = arm.as_object_mut().unwrap();
         let (samples, limits) = (arm["samples"].take(), arm["limits"].take());
