@@ -54,7 +54,11 @@ impl fmt::Display for IoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             IoErrorKind::Io => write!(f, "input/output error at byte {}", self.offset),
-            IoErrorKind::NoSpace => write!(f, "no space left at byte {}", self.offset),
+            IoErrorKind::NoSpace => write!(
+                f,
+                "no space left at byte {}; make some: discard or shorten what is not needed, sync, and write again",
+                self.offset
+            ),
             IoErrorKind::ReadOnly => write!(f, "not writable (byte {})", self.offset),
             IoErrorKind::Errno(e) => write!(
                 f,
@@ -88,6 +92,8 @@ pub struct OomReport {
     pub writeback: u64,
     /// Pages being read.
     pub loading: u64,
+    /// Frames lent to backings.
+    pub lent: u64,
     /// Pages held by guards.
     pub held: u64,
     /// How long the caller waited.
@@ -98,7 +104,7 @@ impl fmt::Display for OomReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "of {} frames: {} free, {} clean, {} dirty ({} of them failed to write), {} under writeback, {} loading, {} held by guards; waited {:?}",
+            "of {} frames: {} free, {} clean, {} dirty ({} of them failed to write), {} under writeback, {} loading, {} lent to backings, {} held by guards; waited {:?}",
             self.frames,
             self.free,
             self.clean,
@@ -106,6 +112,7 @@ impl fmt::Display for OomReport {
             self.failed,
             self.writeback,
             self.loading,
+            self.lent,
             self.held,
             self.waited
         )

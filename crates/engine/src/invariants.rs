@@ -4,7 +4,7 @@
 use crate::engine::Engine;
 use crate::frame::DirtyLinks;
 use crate::frame::state::{
-    DIRTY, EXCL, FREE, HASHED, HOLDERS, ISOLATED, LOADING, LRU, ORPHAN, UPTODATE, WRITEBACK,
+    DIRTY, EXCL, FREE, HASHED, HOLDERS, ISOLATED, LENT, LOADING, LRU, ORPHAN, UPTODATE, WRITEBACK,
 };
 use crate::mapping::Key;
 use crate::world::World;
@@ -21,7 +21,7 @@ fn frames<W: World>(e: &Engine<W>) {
         let s = f.state.peek();
         free_alone(i, s);
         assert!(
-            s & (FREE | HASHED | ORPHAN) != 0,
+            s & (FREE | HASHED | ORPHAN | LENT) != 0,
             "ZONE-1: frame {i} is lost: no page, not free, {s:#x}"
         );
         if s & HASHED != 0 {
@@ -115,6 +115,11 @@ fn dirty<W: World>(e: &Engine<W>) {
             assert_eq!(f.mapping(), m.id, "MAP-2: listed by another mapping");
         }
         assert_eq!(list.len(), m.nr_dirty(), "MAP-2: mirror");
+        if m.reserves
+            && let Some(reserved) = m.backing.reserved()
+        {
+            assert_eq!(reserved, list.len(), "RESERVE-1: space for dirty pages");
+        }
         listed += list.len();
     }
     let flagged = e
@@ -126,7 +131,7 @@ fn dirty<W: World>(e: &Engine<W>) {
     assert_eq!(listed, e.nr_dirty(), "MAP-2: count");
 }
 
-/// ZONE-1.
+/// ZONE-1 and LENT-1.
 fn free<W: World>(e: &Engine<W>) {
     let flagged = e
         .frames
@@ -136,4 +141,6 @@ fn free<W: World>(e: &Engine<W>) {
     e.zone.check_invariants(&*e.world);
     let known = e.zone.nr_free() + e.zone.nr_cached(&*e.world) + e.zone.nr_unpopulated();
     assert_eq!(flagged, known, "ZONE-1: free frames");
+    let lent = e.frames.iter().filter(|(_, f)| f.state.peek() & LENT != 0);
+    assert_eq!(lent.count() as u64, e.nr_lent(), "LENT-1: lent frames");
 }

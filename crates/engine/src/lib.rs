@@ -48,3 +48,4 @@ pub use lru::order::{
 pub use policy::{Config, DirtyLimits, Policy, Preset};
 pub use trace::{Event, Stats, TraceEvent, TraceRecord, Tracer};
 pub use world::{Nanos, TaskId, World};
+pub use zone::{LendContext, LentFrame, PageSource};

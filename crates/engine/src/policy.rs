@@ -248,6 +248,10 @@ pub struct Config {
     /// no frame is kept, and kswapd idles: a page goes exactly when its frame is needed. That is for comparing orders;
     /// writers then have no reserve.
     pub min_free: Option<u64>,
+    /// A reclaimer never reclaims again (RECLAIM-1, PF_MEMALLOC). For the lab, which turns it off to show what it is for: an
+    /// allocation inside a write that reclaim made ([`LendContext::Reclaim`](crate::LendContext::Reclaim)) then recurses
+    /// for as long as there is stack. Never turn it off elsewhere.
+    pub recursion_guard: bool,
     /// Who is told of reclaim's tracepoints; by default nobody.
     pub tracer: Option<std::sync::Arc<dyn crate::trace::Tracer>>,
     /// A bug for the lab to find.
@@ -273,6 +277,7 @@ impl Config {
             order: Order::TwoList,
             reclaim_cluster: 32,
             min_free: None,
+            recursion_guard: true,
             tracer: None,
             #[cfg(feature = "plant")]
             plant: None,

@@ -112,6 +112,8 @@ impl Task {
     pub const KSWAPD: u32 = 2;
     /// The task is a flusher.
     pub const FLUSHER: u32 = 4;
+    /// The task is inside direct reclaim.
+    pub const RECLAIM: u32 = 8;
 
     /// A fresh record for the task `id`.
     pub fn new(id: TaskId) -> Task {
@@ -162,7 +164,15 @@ impl Task {
         old
     }
 
-    /// Restores flags returned by [`Task::set_flag`].
+    /// Clears `flag` and returns the flags as they were.
+    pub fn clear_flag(&self, flag: u32) -> u32 {
+        // Relaxed: written by this task only.
+        let old = self.flags.load(Ordering::Relaxed);
+        self.flags.store(old & !flag, Ordering::Relaxed);
+        old
+    }
+
+    /// Restores flags returned by [`Task::set_flag`] or [`Task::clear_flag`].
     pub fn restore_flags(&self, old: u32) {
         // Relaxed: written by this task only.
         self.flags.store(old, Ordering::Relaxed);

@@ -6,6 +6,10 @@
 //! **Context.** `read_pages` and `write_pages` start I/O and return; they may be called by a task that has no free
 //! memory, and must make progress then. `before_write` and `after_read` run on the task that submits or completes.
 //!
+//! **Invariants.**
+//! - RESERVE-1: a backing that reserves has given space for each dirty page of its file, and for no more: `reserve` before
+//!   a clean page becomes dirty; `write_pages` uses up what its pages have; `release` for a page that is dropped unwritten.
+//!
 //! **Kernel.** struct address_space_operations.
 
 mod plain;
@@ -106,6 +110,44 @@ pub trait Backing: Send + Sync + 'static {
     /// # Errors
     /// What the device answers.
     fn extents(&self, offset: u64, len: u64) -> Result<Vec<(u64, u64)>, IoError>;
+    /// Gives up the contents of a range of whole pages, or up to the end: it reads as zeroes from now on, and its space may
+    /// be used again. The pages are neither dirtied nor under writeback meanwhile. Durable after the next `flush`.
+    ///
+    /// # Errors
+    /// What the device answers; nothing has changed then.
+    #[doc(alias("FALLOC_FL_PUNCH_HOLE", "blkdev_issue_discard"))]
+    fn discard(&self, offset: u64, len: u64) -> Result<(), IoError>;
+    /// True of a backing with delayed allocation: `reserve` is asked for each page that becomes dirty. Constant.
+    fn reserves(&self) -> bool {
+        false
+    }
+    /// Called before a clean page becomes dirty, on the writer's task, with no engine lock or latch of the page held; may
+    /// sleep. A backing with delayed allocation sets a block aside here, so that a full volume is the writer's error and
+    /// never writeback's. `write_pages` uses it up; a request that ends with an error gives it back to its pages, before it
+    /// completes.
+    ///
+    /// # Errors
+    /// `NoSpace`: the write fails, and nothing has changed.
+    #[doc(alias("ext4_da_reserve_space", "xfs_bmapi_reserve_delalloc"))]
+    fn reserve(&self, page: u64) -> Result<(), IoError> {
+        let _ = page;
+        Ok(())
+    }
+    /// A reservation is not needed: the page was dropped without being written, or was dirty already. Any context; must not
+    /// sleep.
+    #[doc(alias = "ext4_da_release_space")]
+    fn release(&self, page: u64) {
+        let _ = page;
+    }
+    /// A page that was written well is dirty again, since a flush after it has failed: it needs a block once more, and gets
+    /// one (the block of the write that may be lost is the backing's to use). Called under an engine lock; must not sleep.
+    fn redirtied(&self, page: u64) {
+        let _ = page;
+    }
+    /// How many reservations there are now, where the backing counts them (RESERVE-1).
+    fn reserved(&self) -> Option<u64> {
+        None
+    }
     /// Called on a page's bytes, a whole frame, before they are written: they do not change until the write has ended. For
     /// checksums that are kept elsewhere; the bytes themselves cannot be changed here.
     fn before_write(&self, page: u64, bytes: &[u8]) {

@@ -46,4 +46,7 @@ impl Backing for PlainBacking {
     fn extents(&self, offset: u64, len: u64) -> Result<Vec<(u64, u64)>, IoError> {
         self.device.extents(offset, len)
     }
+    fn discard(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        self.device.write_zeroes(offset, len)
+    }
 }

@@ -52,6 +52,24 @@ impl<B: Backing> Backing for RefusingBacking<B> {
     fn extents(&self, offset: u64, len: u64) -> Result<Vec<(u64, u64)>, IoError> {
         self.inner.extents(offset, len)
     }
+    fn discard(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        self.inner.discard(offset, len)
+    }
+    fn reserves(&self) -> bool {
+        self.inner.reserves()
+    }
+    fn reserve(&self, page: u64) -> Result<(), IoError> {
+        self.inner.reserve(page)
+    }
+    fn release(&self, page: u64) {
+        self.inner.release(page);
+    }
+    fn redirtied(&self, page: u64) {
+        self.inner.redirtied(page);
+    }
+    fn reserved(&self) -> Option<u64> {
+        self.inner.reserved()
+    }
     fn before_write(&self, page: u64, bytes: &[u8]) {
         self.inner.before_write(page, bytes);
     }

@@ -129,7 +129,7 @@ impl<W: World> File<W> {
         }
         engine.balance_dirty_pages(&handle.mapping)?;
         let excl = engine.get_excl(&handle.mapping, page, |_| Fill::Read)?;
-        engine.set_dirty(&handle.mapping, excl.frame);
+        engine.set_dirty(&handle.mapping, excl.frame, excl.reserved);
         engine.invalidate_put(&handle.mapping);
         note_guard(engine, engine.world.task(), handle.mapping.id, page);
         engine.world.charge(Work::Hit, 1);

@@ -116,6 +116,19 @@ impl<W: World> File<W> {
         self.engine().truncate(&self.handle.mapping, len)
     }
 
+    /// Punches a hole: the whole pages within a byte range (the last one of the file counts as whole) read as zeroes from
+    /// now on, unwritten changes to them are dropped, and the backing may use their space again. Bytes of pages that lie
+    /// within the range only in part stay. Durable after the next sync; a crash before it leaves each page as it was, or
+    /// zero. Waits for writes of the file that are in flight.
+    ///
+    /// # Errors
+    /// `ReadOnly`; `Io`, after which nothing has changed; `TimedOut`.
+    #[doc(alias("fallocate", "FALLOC_FL_PUNCH_HOLE"))]
+    pub fn discard(&self, range: Range<u64>) -> Result<(), Error> {
+        self.writable()?;
+        self.engine().discard_range(&self.handle.mapping, range)
+    }
+
     /// Writes back and drops the pages of a byte range; returns how many were dropped. Held pages stay.
     ///
     /// # Errors

@@ -140,7 +140,7 @@ impl<W: World> File<W> {
             engine.memory.copy_in(excl.frame, within, bytes, excl.fresh);
         }
         m.grow(end);
-        engine.set_dirty(m, excl.frame);
+        engine.set_dirty(m, excl.frame, excl.reserved);
         engine.invalidate_put(m);
         engine.release(excl.frame, EXCL, UPTODATE);
         engine.world.charge(Work::CopyIn, 1);

@@ -45,6 +45,11 @@ impl<A: Arena> Memory<A> {
         }
     }
 
+    /// The arena itself.
+    pub(crate) fn arena(&self) -> &Arc<A> {
+        &self.arena
+    }
+
     pub(crate) fn frame_size(&self) -> usize {
         self.frame_size
     }

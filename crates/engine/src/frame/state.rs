@@ -58,6 +58,8 @@ pub(crate) const FREE: u64 = flag(17);
 pub(crate) const SUPERSEDED: u64 = flag(18);
 /// The order of pages wants to know of each hit. Tested together with `READAHEAD`.
 pub(crate) const TOUCH: u64 = flag(19);
+/// Lent to a backing: no page, and not free.
+pub(crate) const LENT: u64 = flag(20);
 const VERSION_SHIFT: u32 = 44;
 /// Counts the lives of the frame.
 pub(crate) const VERSION: u64 = !0 << VERSION_SHIFT;

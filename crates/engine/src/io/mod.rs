@@ -90,6 +90,22 @@ impl Request {
         self.bufs.iter().map(|b| b.len).sum()
     }
 
+    /// The bytes of a write, piece by piece: they do not change until the request has ended.
+    ///
+    /// # Panics
+    /// For a read, whose buffers are the device's to fill.
+    pub fn write_bytes(&self) -> impl Iterator<Item = &[u8]> {
+        assert_eq!(self.op, IoOp::Write, "only a write has bytes to show");
+        self.bufs.iter().map(|b| {
+            #[allow(unsafe_code)]
+            // SAFETY: IO-1: the frames are under WRITEBACK while this request lives, so nobody writes them (FRAME-4), and
+            // they stay mapped; frames of an arena are initialised.
+            unsafe {
+                std::slice::from_raw_parts(b.ptr, b.len)
+            }
+        })
+    }
+
     /// True of a request without bytes.
     pub fn is_empty(&self) -> bool {
         self.bufs.is_empty()

@@ -254,6 +254,9 @@ impl Backing for DiskFile {
     fn extents(&self, offset: u64, len: u64) -> Result<Vec<(u64, u64)>, IoError> {
         Ok(vec![(offset, len)])
     }
+    fn discard(&self, _offset: u64, _len: u64) -> Result<(), IoError> {
+        Ok(())
+    }
 }
 
 /// A cache of a few frames with one open file of two pages.

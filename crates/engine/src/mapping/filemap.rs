@@ -16,7 +16,7 @@ use super::{Key, Mapping};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::frame::state::{
-    ACTIVE, EXCL, HASHED, LOADING, Latch, ORPHAN, REF1, TOUCH, UPTODATE, WRITEBACK,
+    ACTIVE, DIRTY, EXCL, HASHED, LOADING, Latch, ORPHAN, REF1, TOUCH, UPTODATE, WRITEBACK,
 };
 use crate::lru::Enter;
 use crate::lru::order::Ghosts;
@@ -50,6 +50,17 @@ pub(crate) struct Exclusive {
     pub frame: u32,
     /// The frame is new and not yet up to date.
     pub fresh: bool,
+    /// The backing has set space aside for the page; `set_dirty` uses it up.
+    pub reserved: bool,
+}
+
+/// What a writer brings to a page: got before any latch is taken, given back if it was not needed.
+#[derive(Default)]
+struct Provisions {
+    /// A frame, for a copy or a new page.
+    spare: Option<u32>,
+    /// Space in the backing (RESERVE-1).
+    reserved: bool,
 }
 
 impl<W: World> Engine<W> {
@@ -383,14 +394,20 @@ impl<W: World> Engine<W> {
         page: u64,
         fill: impl Fn(u64) -> Fill,
     ) -> Result<Exclusive, Error> {
-        let mut spare = None;
-        let result = self.get_excl_with(m, page, fill, &mut spare);
-        if let Some(frame) = spare
+        let mut with = Provisions::default();
+        let result = self.get_excl_with(m, page, fill, &mut with);
+        if let Some(frame) = with.spare
             && !planted!(self, LostSpare)
         {
             self.free_page(frame);
         }
-        result
+        if with.reserved && result.is_err() {
+            m.backing.release(page);
+        }
+        result.map(|frame| Exclusive {
+            reserved: with.reserved,
+            ..frame
+        })
     }
 
     fn get_excl_with(
@@ -398,7 +415,7 @@ impl<W: World> Engine<W> {
         m: &Mapping,
         page: u64,
         fill: impl Fn(u64) -> Fill,
-        spare: &mut Option<u32>,
+        with: &mut Provisions,
     ) -> Result<Exclusive, Error> {
         let key = Key {
             mapping: m.id,
@@ -412,7 +429,7 @@ impl<W: World> Engine<W> {
                 Found::Full => return Err(too_many(page)),
                 Found::Busy(f, s) => self.wait_busy(f, s, page, start, true)?,
                 Found::Held(f) => {
-                    if let Some(e) = self.settle_excl(m, key, f, spare)? {
+                    if let Some(e) = self.settle_excl(m, key, f, with)? {
                         if !missed {
                             self.count_hit(self.world.task());
                             self.touch_if_wanted(e.frame);
@@ -432,7 +449,7 @@ impl<W: World> Engine<W> {
                             }
                         }
                         Fill::Zero => {
-                            if let Some(e) = self.install_fresh(m, key, &fill, spare)? {
+                            if let Some(e) = self.install_fresh(m, key, &fill, with)? {
                                 return Ok(e);
                             }
                         }
@@ -449,13 +466,21 @@ impl<W: World> Engine<W> {
         m: &Mapping,
         key: Key,
         frame: u32,
-        spare: &mut Option<u32>,
+        with: &mut Provisions,
     ) -> Result<Option<Exclusive>, Error> {
-        let writeback = self.frames.get(frame).state.load() & WRITEBACK != 0;
-        if writeback && spare.is_none() {
+        let s = self.frames.get(frame).state.load();
+        let writeback = s & WRITEBACK != 0;
+        if writeback && with.spare.is_none() {
             // The copy's frame is allocated without the latch.
             self.release(frame, EXCL, 0);
-            *spare = Some(self.alloc_page()?);
+            with.spare = Some(self.alloc_page()?);
+            return Ok(None);
+        }
+        // A page that is dirty stays so while we hold EXCL, and has its space.
+        if m.reserves && s & DIRTY == 0 && !with.reserved {
+            self.release(frame, EXCL, 0);
+            self.reserve_space(m, key.page)?;
+            with.reserved = true;
             return Ok(None);
         }
         if !m.invalidate.try_shared() {
@@ -469,22 +494,18 @@ impl<W: World> Engine<W> {
             self.release(frame, EXCL, 0);
             return Ok(None);
         }
-        if writeback && let Some(copy) = spare.take() {
-            self.switch_to_copy(m, key, frame, copy);
-            return Ok(Some(Exclusive {
-                frame: copy,
-                fresh: false,
-            }));
+        if writeback && let Some(copy) = with.spare.take() {
+            // The copy is dirty now: unless it inherits, with our space.
+            with.reserved &= self.switch_to_copy(m, key, frame, copy);
+            return Ok(Some(Exclusive::of(copy, false)));
         }
-        Ok(Some(Exclusive {
-            frame,
-            fresh: false,
-        }))
+        Ok(Some(Exclusive::of(frame, false)))
     }
 
     /// Puts `copy` in the place of `frame`, which is latched and under writeback: the one frame switch, for writers that
-    /// meet writeback. `frame` is freed when its write ends. The caller then holds EXCL on `copy`.
-    pub(crate) fn switch_to_copy(&self, m: &Mapping, key: Key, frame: u32, copy: u32) {
+    /// meet writeback. `frame` is freed when its write ends. The caller then holds EXCL on `copy`. True when the copy
+    /// inherits that the page is dirty (`supersede`).
+    pub(crate) fn switch_to_copy(&self, m: &Mapping, key: Key, frame: u32, copy: u32) -> bool {
         let old = &self.frames.get(frame).state;
         self.memory.copy(frame, copy);
         self.world.charge(Work::Copy, 1);
@@ -493,7 +514,7 @@ impl<W: World> Engine<W> {
         f.set_generation(0);
         let active = old.peek() & ACTIVE != 0;
         f.state.reset(HASHED | UPTODATE | EXCL | REF1);
-        self.supersede(m, key.page, frame, copy);
+        let inherits = self.supersede(m, key.page, frame, copy);
         {
             let hash = self.index.hash(key);
             let mut region = self.index.lock(self.world.task(), hash);
@@ -505,6 +526,7 @@ impl<W: World> Engine<W> {
         self.count(Event::WritebackCopies, 1);
         // Readers who wait for the latch of the old frame look the page up again.
         self.release(frame, EXCL | HASHED, ORPHAN);
+        inherits
     }
 
     /// Installs a new frame for a page that need not be read, zeroed if it lies beyond the end.
@@ -513,22 +535,36 @@ impl<W: World> Engine<W> {
         m: &Mapping,
         key: Key,
         fill: impl Fn(u64) -> Fill,
-        spare: &mut Option<u32>,
+        with: &mut Provisions,
     ) -> Result<Option<Exclusive>, Error> {
-        let frame = match spare.take() {
+        if m.reserves && !with.reserved {
+            self.reserve_space(m, key.page)?;
+            with.reserved = true;
+        }
+        let frame = match with.spare.take() {
             Some(frame) => frame,
             None => self.alloc_page()?,
         };
-        *spare = Some(frame);
+        with.spare = Some(frame);
         self.invalidate_shared(m)?;
         // The length may have changed while we waited.
         if fill(m.len()) != Fill::Zero || !self.install(frame, key, EXCL | REF1) {
             self.invalidate_put(m);
             return Ok(None);
         }
-        *spare = None;
+        with.spare = None;
         self.lru_enter(frame, key);
-        Ok(Some(Exclusive { frame, fresh: true }))
+        Ok(Some(Exclusive::of(frame, true)))
+    }
+}
+
+impl Exclusive {
+    fn of(frame: u32, fresh: bool) -> Exclusive {
+        Exclusive {
+            frame,
+            fresh,
+            reserved: false,
+        }
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct Mapping {
     pub id: u32,
     pub file: FileId,
     pub backing: Arc<dyn Backing>,
+    /// Does the backing want `reserve` for each page that becomes dirty?
+    pub reserves: bool,
     pub dev: Arc<BackingDev>,
     len: AtomicU64,
     pub dirty: Lock<DirtyList>,
@@ -90,6 +92,7 @@ impl Mapping {
             id,
             file,
             dev,
+            reserves: backing.reserves(),
             backing,
             len: AtomicU64::new(len),
             dirty: Lock::new(Rank::Dirty, DirtyList::new()),

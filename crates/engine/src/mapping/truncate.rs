@@ -40,6 +40,37 @@ impl<W: World> Engine<W> {
         }
     }
 
+    /// Punches a hole: the whole pages of `range`, dirty or not, leave memory, and the backing gives up their contents. A
+    /// guard that is alive keeps its bytes to itself, as if it had been dropped before.
+    pub(crate) fn discard_range(&self, m: &Mapping, range: Range<u64>) -> Result<(), Error> {
+        let size = self.memory.frame_size() as u64;
+        self.lock_invalidate(m)?;
+        let result = self.discard_locked(m, range, size);
+        m.invalidate.unlock(&*self.world, &self.waits);
+        result
+    }
+
+    fn discard_locked(&self, m: &Mapping, range: Range<u64>, size: u64) -> Result<(), Error> {
+        let len = m.len();
+        let first = range.start.min(len).div_ceil(size);
+        let end = if range.end >= len {
+            self.pages_of(len)
+        } else {
+            range.end / size
+        };
+        if first >= end {
+            return Ok(());
+        }
+        self.wait_drained(m)?;
+        let (from, to) = (first * size, (end * size).min(len));
+        m.backing
+            .discard(from, to - from)
+            .map_err(|e| Error::io("discard", e))?;
+        m.durability.lock(&*self.world).note_changed();
+        self.unlink_range(m, first..end);
+        Ok(())
+    }
+
     fn lock_invalidate(&self, m: &Mapping) -> Result<(), Error> {
         let start = self.world.now();
         let until = start.plus(self.config().io_timeout);

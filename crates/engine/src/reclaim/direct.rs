@@ -15,8 +15,11 @@ impl<W: World> Engine<W> {
     pub(crate) fn direct_reclaim(&self) -> u64 {
         let task = self.world.task();
         // RECLAIM-1: nothing that reclaim calls comes back here.
-        let flags = task.set_flag(Task::MEMALLOC);
-        assert!(flags & Task::MEMALLOC == 0, "RECLAIM-1: reclaim re-entered");
+        let flags = task.set_flag(Task::MEMALLOC | Task::RECLAIM);
+        assert!(
+            flags & Task::MEMALLOC == 0 || !self.config().recursion_guard,
+            "RECLAIM-1: reclaim re-entered"
+        );
         self.count(Event::Allocstall, 1);
         self.trace(TraceEvent::DirectReclaimBegin {
             order: 0,

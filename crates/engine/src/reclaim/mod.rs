@@ -8,7 +8,7 @@
 //! they never enter reclaim again and may use the reserve. Reclaim never waits for a latch.
 //!
 //! **Invariants.**
-//! - RECLAIM-1: a reclaimer never re-enters reclaim.
+//! - RECLAIM-1: a reclaimer never re-enters reclaim (unless the lab turns `Config::recursion_guard` off, to show why).
 //! - RECLAIM-2: in the default policy no page is written by direct reclaim, kswapd or a writer.
 //! - RECLAIM-3: every wait here has a deadline of at most 100 ms.
 //!

@@ -4,7 +4,9 @@
 
 use crate::engine::Engine;
 use crate::error::{Error, OomReport};
-use crate::frame::state::{DIRTY, ERROR, EXCL, FREE, HASHED, HOLDERS, LOADING, ORPHAN, WRITEBACK};
+use crate::frame::state::{
+    DIRTY, ERROR, EXCL, FREE, HASHED, HOLDERS, LENT, LOADING, ORPHAN, WRITEBACK,
+};
 use crate::world::{Nanos, World};
 
 impl<W: World> Engine<W> {
@@ -32,6 +34,8 @@ impl<W: World> Engine<W> {
             }
             if s & FREE != 0 {
                 r.free += 1;
+            } else if s & LENT != 0 {
+                r.lent += 1;
             } else if s & LOADING != 0 {
                 r.loading += 1;
             } else if s & WRITEBACK != 0 {

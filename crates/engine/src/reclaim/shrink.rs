@@ -15,7 +15,7 @@ use crate::mapping::{Key, Mapping};
 use crate::policy::{OnDirty, ReclaimWait, WriteUnit, WritebackFrom};
 use crate::trace::{Event, IsolateMode, TraceEvent};
 use crate::wait::Channel;
-use crate::world::{Nanos, Work, World};
+use crate::world::{Nanos, Task, Work, World};
 use std::sync::Arc;
 
 /// What became of a page.
@@ -195,6 +195,13 @@ impl<W: World> Engine<W> {
         }
         let before = self.stat.get(Event::NrWritten);
         let until = self.world.now().plus(length);
+        if self.world.task().has(Task::FLUSHER) {
+            // It waits for what it must itself reap.
+            while self.stat.get(Event::NrWritten) == before && self.world.now() < until {
+                self.park_or_reap(until);
+            }
+            return;
+        }
         let _ = self
             .waits
             .wait(&*self.world, &self.stat, Channel::Progress, until, || {

@@ -82,6 +82,8 @@ impl<W: World> Engine<W> {
         let epoch = m.durability.lock(&*self.world).note_written();
         self.rotate_reclaimable(request, result.is_ok());
         let mut follow_ups: Vec<(u32, Released)> = Vec::new();
+        // Pages of a failed request whose space nobody needs: a newer copy has its own, or they are truncated.
+        let mut unneeded: Vec<u64> = Vec::new();
         let ok;
         {
             let mut dirty = m.dirty.lock(&*self.world);
@@ -91,11 +93,19 @@ impl<W: World> Engine<W> {
             for frame in &request.frames {
                 let f = self.frames.get(*frame);
                 let s = f.state.peek();
+                let mut again = false;
                 if s & SUPERSEDED != 0 {
                     dirty.end_supersede(f.page());
                 } else if !ok && s & (ORPHAN | DIRTY) == 0 && !planted!(self, ForgottenError) {
                     // WB-4. Its dirty generation is still in place.
                     self.enter_dirty(m, &mut dirty, *frame, DIRTY | ERROR);
+                    again = true;
+                }
+                if m.reserves && again && result.is_ok() {
+                    // RESERVE-1: the backing took the write for good, and its space for used.
+                    m.backing.redirtied(f.page());
+                } else if m.reserves && !again && result.is_err() {
+                    unneeded.push(f.page());
                 }
                 if ok {
                     f.set_generation(epoch);
@@ -107,6 +117,9 @@ impl<W: World> Engine<W> {
                     follow_ups.push((*frame, released));
                 }
             }
+        }
+        for page in unneeded {
+            m.backing.release(page);
         }
         let now = self.world.now();
         m.note_write(ok, now.0);

@@ -3,6 +3,7 @@
 //! **Kernel.** folio_account_dirtied, folio_clear_dirty_for_io, folio_cancel_dirty.
 
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::frame::state::{DIRTY, ERROR, HASHED, Latch, SUPERSEDED, WRITEBACK};
 use crate::mapping::Mapping;
 use crate::sync::Ordering;
@@ -22,26 +23,43 @@ pub(crate) enum NotStarted {
 }
 
 impl<W: World> Engine<W> {
-    /// Marks a page dirty. The caller holds EXCL on it and the invalidate lock shared.
-    pub(crate) fn set_dirty(&self, m: &Mapping, frame: u32) {
+    /// Marks a page dirty. The caller holds EXCL on it and the invalidate lock shared; `reserved`: the backing has set
+    /// space aside for it (RESERVE-1).
+    pub(crate) fn set_dirty(&self, m: &Mapping, frame: u32, reserved: bool) {
+        if self.became_dirty(m, frame) {
+            debug_assert!(reserved || !m.reserves, "RESERVE-1: dirtied without space");
+            self.count_dirtied(m);
+        } else if reserved {
+            m.backing.release(self.frames.get(frame).page());
+        }
+    }
+
+    /// False when the page was dirty already.
+    fn became_dirty(&self, m: &Mapping, frame: u32) -> bool {
         let f = self.frames.get(frame);
         if f.state.peek() & DIRTY != 0 {
             // Only a shared latch clears it, and we hold EXCL.
-            return;
+            return false;
         }
-        {
-            let mut dirty = m.dirty.lock(&*self.world);
-            if planted!(self, LostDirty) && dirty.superseded(f.page()).is_some() {
-                return;
-            }
-            if f.state.peek() & DIRTY != 0 {
-                // By a failed flush.
-                return;
-            }
-            self.enter_dirty(m, &mut dirty, frame, DIRTY);
-            f.set_generation(m.dirty_generation());
+        let mut dirty = m.dirty.lock(&*self.world);
+        if planted!(self, LostDirty) && dirty.superseded(f.page()).is_some() {
+            return false;
         }
-        self.count_dirtied(m);
+        if f.state.peek() & DIRTY != 0 {
+            // By a failed flush.
+            return false;
+        }
+        self.enter_dirty(m, &mut dirty, frame, DIRTY);
+        f.set_generation(m.dirty_generation());
+        true
+    }
+
+    /// Sets space aside for a page that is going to be dirty. The caller holds neither its latch nor the invalidate lock.
+    pub(crate) fn reserve_space(&self, m: &Mapping, page: u64) -> Result<(), Error> {
+        self.world.task().assert_no_locks();
+        m.backing
+            .reserve(page)
+            .map_err(|e| Error::io("reserve space for a write", e))
     }
 
     /// Sets `flags` (with DIRTY) and lists the page. Under the dirty lock.
@@ -84,6 +102,9 @@ impl<W: World> Engine<W> {
                 return;
             }
             self.leave_dirty(m, &mut dirty, frame);
+        }
+        if m.reserves {
+            m.backing.release(self.frames.get(frame).page());
         }
         // Writers wait for fewer dirty pages, whatever made them fewer (WAIT-2).
         self.waits.wake(&*self.world, Channel::Dirty);
@@ -150,9 +171,11 @@ impl<W: World> Engine<W> {
 
     /// `copy` takes the place of `frame`, both latched by the caller, and is dirty from here on. If the write of `frame` is
     /// in flight, no write of the copy starts before that one has ended (WB-2). If it has just failed, the copy inherits
-    /// what is owed, with its dirty generation: a sync finds the page dirty at every moment (WB-4).
-    pub(crate) fn supersede(&self, m: &Mapping, page: u64, frame: u32, copy: u32) {
+    /// what is owed, with its dirty generation: a sync finds the page dirty at every moment (WB-4). True when it inherits,
+    /// with what the backing has set aside for the page.
+    pub(crate) fn supersede(&self, m: &Mapping, page: u64, frame: u32, copy: u32) -> bool {
         let f = self.frames.get(frame);
+        let inherits;
         {
             let mut dirty = m.dirty.lock(&*self.world);
             let mut generation = m.dirty_generation();
@@ -161,7 +184,8 @@ impl<W: World> Engine<W> {
                 f.state.set(SUPERSEDED);
                 dirty.supersede(page, frame);
             }
-            if s & DIRTY != 0 {
+            inherits = s & DIRTY != 0;
+            if inherits {
                 generation = f.generation();
                 self.leave_dirty(m, &mut dirty, frame);
             }
@@ -171,6 +195,7 @@ impl<W: World> Engine<W> {
             }
         }
         self.count_dirtied(m);
+        inherits
     }
 
     fn count_dirtied(&self, m: &Mapping) {

@@ -330,6 +330,9 @@ impl<W: World> Engine<W> {
             if here && f.state.load() & (DIRTY | WRITEBACK) == 0 && f.generation() > flushed {
                 self.enter_dirty(m, &mut dirty, frame, DIRTY);
                 f.set_generation(m.dirty_generation());
+                if m.reserves {
+                    m.backing.redirtied(page);
+                }
             }
         }
     }

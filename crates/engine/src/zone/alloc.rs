@@ -36,10 +36,16 @@ impl<W: World> Engine<W> {
         }
         let task = self.world.task();
         task.assert_no_locks();
-        if task.has(Task::MEMALLOC) {
+        if task.has(Task::MEMALLOC) && self.guards_recursion(task) {
             return self.alloc_reserve();
         }
         self.alloc_slow(task)
+    }
+
+    /// RECLAIM-1: may a task that carries MEMALLOC not reclaim? With the guard off (the lab's), one that reclaims already may
+    /// once more; completions never may.
+    fn guards_recursion(&self, task: &Task) -> bool {
+        self.config().recursion_guard || !(task.has(Task::RECLAIM) || task.has(Task::KSWAPD))
     }
 
     /// A frame above the low watermark, without waiting: for readahead.
@@ -187,7 +193,7 @@ impl<W: World> Engine<W> {
             if self.world.now() >= until {
                 break self.zone.leave(&*self.world, ticket);
             }
-            self.world.park(until);
+            self.park_or_reap(until);
         };
         let frame = frame?;
         if planted!(self, GivenTwice) {

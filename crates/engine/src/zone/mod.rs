@@ -1,7 +1,8 @@
 //! Free frames: the buddy allocator, the caches per CPU, the watermarks, and who gets a frame when there are few.
 //!
 //! Three contexts allocate: `alloc_page` may wait and reclaim; `alloc_nowait` takes what is above low, or nothing; a task
-//! that carries MEMALLOC (a reclaimer, the I/O path) may go below min.
+//! that carries MEMALLOC (a reclaimer, the I/O path) may go below min. Backings borrow frames in the first or the last
+//! (`lent.rs`).
 //!
 //! A task takes a frame from its CPU's cache, which refills from the buddy in batches. Below *low* kswapd is woken;
 //! below *min* only reclaimers and the I/O path may take (the reserve). A task that finds nothing queues here, and frames
@@ -26,6 +27,7 @@ pub(crate) mod buddy;
 pub(crate) mod watermark;
 
 mod frame_cache;
+mod lent;
 mod waiters;
 
 use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering, Rank};
@@ -36,6 +38,7 @@ use waiters::Waiters;
 use watermark::Watermarks;
 
 pub(crate) use alloc::{PINNED_TIMEOUT, note_stall};
+pub use lent::{LendContext, LentFrame, PageSource};
 pub(crate) use waiters::Ticket;
 pub(crate) use watermark::Mark;
 
