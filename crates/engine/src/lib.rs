@@ -41,7 +41,8 @@ pub use backing::Backing;
 pub use engine::Engine;
 pub use error::{Error, IoError, IoErrorKind, OomReport};
 pub use file::{File, FileId, FileOptions, PageMut, PageNo, PageRef};
-pub use lru::list::{Links, List, NONE};
+pub use frame::FrameNo;
+pub use lru::list::{Links, List};
 pub use lru::order::{
     Frames, Ghosts, Isolated, Lengths, Order, PageId, PageOrder, Reason, Refilled,
 };

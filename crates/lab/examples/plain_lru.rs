@@ -6,7 +6,7 @@
 use highwater_lab::engine::backing::PlainBacking;
 use highwater_lab::engine::{Config, Engine, FileId, FileOptions, Nanos, PageNo, World};
 use highwater_lab::{
-    Frames, Isolated, LabOptions, LabQueue, LabWorld, Lengths, List, Order, PageOrder,
+    FrameNo, Frames, Isolated, LabOptions, LabQueue, LabWorld, Lengths, List, Order, PageOrder,
     QueueOptions, RamDevice, RamOptions, Reason, Rng,
 };
 use std::sync::Arc;
@@ -27,16 +27,16 @@ impl PageOrder for PlainLru {
         true
     }
 
-    fn insert(&mut self, frames: Frames<'_>, frame: u32, _active: bool) {
+    fn insert(&mut self, frames: Frames<'_>, frame: FrameNo, _active: bool) {
         self.list.push_head(&frames, frame);
     }
 
-    fn touch(&mut self, frames: Frames<'_>, frame: u32) {
+    fn touch(&mut self, frames: Frames<'_>, frame: FrameNo) {
         self.list.remove(&frames, frame);
         self.list.push_head(&frames, frame);
     }
 
-    fn isolate(&mut self, frames: Frames<'_>, out: &mut [u32]) -> Isolated {
+    fn isolate(&mut self, frames: Frames<'_>, out: &mut [FrameNo]) -> Isolated {
         let mut taken = 0;
         while taken < out.len() {
             let Some(frame) = self.list.pop_tail(&frames) else {
@@ -51,7 +51,7 @@ impl PageOrder for PlainLru {
         }
     }
 
-    fn putback(&mut self, frames: Frames<'_>, frame: u32, reason: Reason) {
+    fn putback(&mut self, frames: Frames<'_>, frame: FrameNo, reason: Reason) {
         match reason {
             // Reclaim wants to meet these next.
             Reason::Gone | Reason::Written => self.list.push_tail(&frames, frame),
@@ -59,7 +59,7 @@ impl PageOrder for PlainLru {
         }
     }
 
-    fn remove(&mut self, frames: Frames<'_>, frame: u32) {
+    fn remove(&mut self, frames: Frames<'_>, frame: FrameNo) {
         self.list.remove(&frames, frame);
     }
 

@@ -21,7 +21,7 @@ pub use device::{
 /// The engine that runs here.
 pub use highwater_engine as engine;
 pub use highwater_engine::{
-    Frames, Ghosts, Isolated, Lengths, Links, List, NONE, Order, PageId, PageOrder, Reason,
+    FrameNo, Frames, Ghosts, Isolated, Lengths, Links, List, Order, PageId, PageOrder, Reason,
     Refilled,
 };
 pub use rng::Rng;

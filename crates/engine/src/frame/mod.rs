@@ -28,4 +28,5 @@ mod table;
 
 pub(crate) use data::Memory;
 pub(crate) use metadata::{Carver, Table};
+pub use table::FrameNo;
 pub(crate) use table::{DirtyLinks, Frame, FrameTable, LruLinks};

@@ -3,8 +3,38 @@
 use super::metadata::{Carver, Table};
 use super::state::{FREE, State};
 use crate::lru::list::Links;
-pub(crate) use crate::lru::list::NONE;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use std::fmt;
+
+/// A frame's number, from 0 to the cache's frames - 1.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct FrameNo(pub u32);
+
+impl FrameNo {
+    /// The number as an index: for what an order keeps for each frame.
+    #[inline(always)]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for FrameNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A link to no frame.
+const NONE: u32 = u32::MAX;
+
+fn frame_of(link: u32) -> Option<FrameNo> {
+    (link != NONE).then_some(FrameNo(link))
+}
+
+fn link_to(frame: Option<FrameNo>) -> u32 {
+    frame.map_or(NONE, |f| f.0)
+}
 
 /// One frame's descriptor. See the room's head for who may touch which field.
 #[doc(alias("struct page", "folio"))]
@@ -108,17 +138,17 @@ macro_rules! links {
     ($name:ident, $prev:ident, $next:ident) => {
         // Relaxed throughout: the list's lock orders all access.
         impl Links for $name<'_> {
-            fn next(&self, f: u32) -> u32 {
-                self.0.get(f).$next.load(Ordering::Relaxed)
+            fn next(&self, f: FrameNo) -> Option<FrameNo> {
+                frame_of(self.0.get(f.0).$next.load(Ordering::Relaxed))
             }
-            fn prev(&self, f: u32) -> u32 {
-                self.0.get(f).$prev.load(Ordering::Relaxed)
+            fn prev(&self, f: FrameNo) -> Option<FrameNo> {
+                frame_of(self.0.get(f.0).$prev.load(Ordering::Relaxed))
             }
-            fn set_next(&self, f: u32, to: u32) {
-                self.0.get(f).$next.store(to, Ordering::Relaxed);
+            fn set_next(&self, f: FrameNo, to: Option<FrameNo>) {
+                self.0.get(f.0).$next.store(link_to(to), Ordering::Relaxed);
             }
-            fn set_prev(&self, f: u32, to: u32) {
-                self.0.get(f).$prev.store(to, Ordering::Relaxed);
+            fn set_prev(&self, f: FrameNo, to: Option<FrameNo>) {
+                self.0.get(f.0).$prev.store(link_to(to), Ordering::Relaxed);
             }
         }
     };

@@ -5,6 +5,7 @@ use super::{
     rig::{Disk, Rig, spawn},
 };
 use crate::PageNo;
+use crate::frame::FrameNo;
 use crate::frame::state::{DIRTY, WRITEBACK};
 use crate::io::Request;
 use crate::lru::order::Reason;
@@ -164,14 +165,14 @@ fn last_release_of_an_isolated_orphan() {
         let before = rig.free();
         let frame = rig.resident(1, 7);
         assert_eq!(rig.engine.find_shared::<false>(rig.m.id, 1), Some(frame));
-        let mut batch = [0];
+        let mut batch = [FrameNo(0)];
         let e = &rig.engine;
         let n = e.lru.isolate(&*rig.world, &e.frames, &mut batch).taken;
-        assert_eq!((n, batch), (1, [frame]));
+        assert_eq!((n, batch), (1, [FrameNo(frame)]));
         e.unlink_range(&rig.m, 1..2);
         let r = rig.clone();
         let reclaimer = spawn(&rig.world, 1, move || {
-            let (e, back) = (&r.engine, [(frame, Reason::Gone)]);
+            let (e, back) = (&r.engine, [(FrameNo(frame), Reason::Gone)]);
             e.lru
                 .putback(&*r.world, &e.frames, &back, |f| e.free_claimed(f));
         });

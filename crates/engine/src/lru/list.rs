@@ -6,33 +6,32 @@
 //! **Context.** Anyone with that lock. Never sleeps or allocates; every motion is O(1).
 //!
 //! **Invariants.**
-//! - LIST-1: a frame is on at most one list, and a frame on none has links [`NONE`]: lists never share frames.
+//! - LIST-1: a frame is on at most one list, and a frame on none has no links: lists never share frames.
 //! - LIST-2: next and prev mirror each other, from head to tail, over exactly `len` frames.
 //!
 //! **Kernel.** struct list_head. Head: most recently added. Tail: next to be reclaimed.
 //!
 //! **Tests.** Here, against a `VecDeque`.
 
-/// No frame: the end of a list.
-pub const NONE: u32 = u32::MAX;
+use crate::frame::FrameNo;
 
-/// Where the links of frames are. A frame that was never on a list has [`NONE`] for both.
+/// Where the links of frames are. A frame that was never on a list has neither.
 pub trait Links {
     /// The frame after `frame`, towards the tail.
-    fn next(&self, frame: u32) -> u32;
+    fn next(&self, frame: FrameNo) -> Option<FrameNo>;
     /// Sets the frame after `frame`.
-    fn set_next(&self, frame: u32, next: u32);
+    fn set_next(&self, frame: FrameNo, next: Option<FrameNo>);
     /// The frame before `frame`, towards the head.
-    fn prev(&self, frame: u32) -> u32;
+    fn prev(&self, frame: FrameNo) -> Option<FrameNo>;
     /// Sets the frame before `frame`.
-    fn set_prev(&self, frame: u32, prev: u32);
+    fn set_prev(&self, frame: FrameNo, prev: Option<FrameNo>);
 }
 
 /// A list. The same `links` belong to all calls on it.
 #[derive(Debug)]
 pub struct List {
-    head: u32,
-    tail: u32,
+    head: Option<FrameNo>,
+    tail: Option<FrameNo>,
     len: usize,
 }
 
@@ -46,8 +45,8 @@ impl List {
     /// An empty list.
     pub const fn new() -> List {
         List {
-            head: NONE,
-            tail: NONE,
+            head: None,
+            tail: None,
             len: 0,
         }
     }
@@ -63,36 +62,36 @@ impl List {
     }
 
     /// The frame added last.
-    pub fn head(&self) -> Option<u32> {
-        some(self.head)
+    pub fn head(&self) -> Option<FrameNo> {
+        self.head
     }
 
     /// The frame to be reclaimed next.
-    pub fn tail(&self) -> Option<u32> {
-        some(self.tail)
+    pub fn tail(&self) -> Option<FrameNo> {
+        self.tail
     }
 
     /// Adds `frame`, which is on no list, at the head.
-    pub fn push_head(&mut self, links: &impl Links, frame: u32) {
+    pub fn push_head(&mut self, links: &impl Links, frame: FrameNo) {
         self.assert_unlinked(links, frame);
         links.set_next(frame, self.head);
-        match some(self.head) {
-            Some(head) => links.set_prev(head, frame),
-            None => self.tail = frame,
+        match self.head {
+            Some(head) => links.set_prev(head, Some(frame)),
+            None => self.tail = Some(frame),
         }
-        self.head = frame;
+        self.head = Some(frame);
         self.len += 1;
     }
 
     /// Adds `frame`, which is on no list, at the tail.
-    pub fn push_tail(&mut self, links: &impl Links, frame: u32) {
+    pub fn push_tail(&mut self, links: &impl Links, frame: FrameNo) {
         self.assert_unlinked(links, frame);
         links.set_prev(frame, self.tail);
-        match some(self.tail) {
-            Some(tail) => links.set_next(tail, frame),
-            None => self.head = frame,
+        match self.tail {
+            Some(tail) => links.set_next(tail, Some(frame)),
+            None => self.head = Some(frame),
         }
-        self.tail = frame;
+        self.tail = Some(frame);
         self.len += 1;
     }
 
@@ -100,41 +99,47 @@ impl List {
     ///
     /// # Panics
     /// When it is not (as far as its neighbours tell), by LIST-1 or LIST-2.
-    pub fn remove(&mut self, links: &impl Links, frame: u32) {
+    pub fn remove(&mut self, links: &impl Links, frame: FrameNo) {
         let (next, prev) = (links.next(frame), links.prev(frame));
-        match some(prev) {
+        match prev {
             Some(prev) => {
-                assert_eq!(links.next(prev), frame, "LIST-2: before frame {frame}");
+                assert_eq!(
+                    links.next(prev),
+                    Some(frame),
+                    "LIST-2: before frame {frame}"
+                );
                 links.set_next(prev, next);
             }
             None => {
                 assert_eq!(
-                    self.head, frame,
+                    self.head,
+                    Some(frame),
                     "LIST-1: frame {frame} is on another list or none"
                 );
                 self.head = next;
             }
         }
-        match some(next) {
+        match next {
             Some(next) => {
-                assert_eq!(links.prev(next), frame, "LIST-2: after frame {frame}");
+                assert_eq!(links.prev(next), Some(frame), "LIST-2: after frame {frame}");
                 links.set_prev(next, prev);
             }
             None => {
                 assert_eq!(
-                    self.tail, frame,
+                    self.tail,
+                    Some(frame),
                     "LIST-1: frame {frame} is on another list or none"
                 );
                 self.tail = prev;
             }
         }
-        links.set_next(frame, NONE);
-        links.set_prev(frame, NONE);
+        links.set_next(frame, None);
+        links.set_prev(frame, None);
         self.len -= 1;
     }
 
     /// Takes the frame at the tail.
-    pub fn pop_tail(&mut self, links: &impl Links) -> Option<u32> {
+    pub fn pop_tail(&mut self, links: &impl Links) -> Option<FrameNo> {
         let frame = self.tail()?;
         self.remove(links, frame);
         Some(frame)
@@ -144,18 +149,18 @@ impl List {
     pub fn iter_from_tail<'a, L: Links>(
         &self,
         links: &'a L,
-    ) -> impl Iterator<Item = u32> + use<'a, L> {
-        std::iter::successors(self.tail(), |&frame| some(links.prev(frame)))
+    ) -> impl Iterator<Item = FrameNo> + use<'a, L> {
+        std::iter::successors(self.tail(), |&frame| links.prev(frame))
     }
 
     /// Panics unless LIST-2 holds. Looks at every frame of the list.
     pub fn check_invariants(&self, links: &impl Links) {
-        let (mut at, mut before, mut seen) = (self.head, NONE, 0);
-        while let Some(frame) = some(at) {
+        let (mut at, mut before, mut seen) = (self.head, None, 0);
+        while let Some(frame) = at {
             assert_eq!(links.prev(frame), before, "LIST-2: before frame {frame}");
             seen += 1;
             assert!(seen <= self.len, "LIST-2: more than {} frames", self.len);
-            (before, at) = (frame, links.next(frame));
+            (before, at) = (Some(frame), links.next(frame));
         }
         assert_eq!(
             (self.tail, self.len),
@@ -164,16 +169,12 @@ impl List {
         );
     }
 
-    fn assert_unlinked(&self, links: &impl Links, frame: u32) {
+    fn assert_unlinked(&self, links: &impl Links, frame: FrameNo) {
         debug_assert!(
-            links.next(frame) == NONE && links.prev(frame) == NONE && self.head != frame,
+            links.next(frame).is_none() && links.prev(frame).is_none() && self.head != Some(frame),
             "LIST-1: frame {frame} is on a list already"
         );
     }
-}
-
-fn some(frame: u32) -> Option<u32> {
-    (frame != NONE).then_some(frame)
 }
 
 #[cfg(test)]
@@ -184,27 +185,27 @@ mod tests {
     use std::collections::VecDeque;
 
     /// (next, prev) of each frame.
-    struct Table(Vec<Cell<(u32, u32)>>);
+    struct Table(Vec<Cell<(Option<FrameNo>, Option<FrameNo>)>>);
 
     impl Table {
         fn new(frames: usize) -> Table {
-            Table(vec![Cell::new((NONE, NONE)); frames])
+            Table(vec![Cell::new((None, None)); frames])
         }
     }
 
     impl Links for Table {
-        fn next(&self, frame: u32) -> u32 {
-            self.0[frame as usize].get().0
+        fn next(&self, frame: FrameNo) -> Option<FrameNo> {
+            self.0[frame.index()].get().0
         }
-        fn set_next(&self, frame: u32, next: u32) {
-            let link = &self.0[frame as usize];
+        fn set_next(&self, frame: FrameNo, next: Option<FrameNo>) {
+            let link = &self.0[frame.index()];
             link.set((next, link.get().1));
         }
-        fn prev(&self, frame: u32) -> u32 {
-            self.0[frame as usize].get().1
+        fn prev(&self, frame: FrameNo) -> Option<FrameNo> {
+            self.0[frame.index()].get().1
         }
-        fn set_prev(&self, frame: u32, prev: u32) {
-            let link = &self.0[frame as usize];
+        fn set_prev(&self, frame: FrameNo, prev: Option<FrameNo>) {
+            let link = &self.0[frame.index()];
             link.set((link.get().0, prev));
         }
     }
@@ -219,6 +220,7 @@ mod tests {
             let mut lists = [List::new(), List::default()];
             let mut models = [VecDeque::new(), VecDeque::new()];
             for (op, which, frame) in ops {
+                let frame = FrameNo(frame);
                 let which = usize::from(which);
                 let at = models.iter().position(|m| m.contains(&frame));
                 let (list, model) = (&mut lists[which], &mut models[which]);
@@ -266,8 +268,8 @@ mod tests {
     fn a_frame_on_no_list_is_not_removed() {
         let links = Table::new(2);
         let mut list = List::new();
-        list.push_head(&links, 0);
-        list.remove(&links, 1);
+        list.push_head(&links, FrameNo(0));
+        list.remove(&links, FrameNo(1));
     }
 
     #[test]
@@ -275,9 +277,9 @@ mod tests {
     fn the_only_frame_of_another_list_is_not_removed() {
         let links = Table::new(2);
         let (mut a, mut b) = (List::new(), List::new());
-        a.push_head(&links, 0);
-        b.push_head(&links, 1);
-        b.remove(&links, 0);
+        a.push_head(&links, FrameNo(0));
+        b.push_head(&links, FrameNo(1));
+        b.remove(&links, FrameNo(0));
     }
 
     #[test]
@@ -286,8 +288,8 @@ mod tests {
     fn a_frame_is_on_one_list() {
         let links = Table::new(2);
         let (mut a, mut b) = (List::new(), List::new());
-        a.push_head(&links, 0);
-        a.push_head(&links, 1);
-        b.push_head(&links, 0);
+        a.push_head(&links, FrameNo(0));
+        a.push_head(&links, FrameNo(1));
+        b.push_head(&links, FrameNo(0));
     }
 }

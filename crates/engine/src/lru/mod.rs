@@ -20,8 +20,8 @@ mod s3_fifo;
 mod two_list;
 pub(crate) mod workingset;
 
-use crate::frame::FrameTable;
 use crate::frame::state::{ACTIVE, ISOLATED, LRU, TOUCH};
+use crate::frame::{FrameNo, FrameTable};
 use crate::sync::{AtomicU64, Lock, Ordering, Rank};
 use crate::world::World;
 use order::{Frames, Ghosts, Isolated, Lengths, Order, PageOrder, Reason, Refilled};
@@ -103,7 +103,7 @@ impl Lru {
         let flags = if self.wants_touch { LRU | TOUCH } else { LRU };
         let old = frames.get(frame).state.set(flags);
         assert!(old & (LRU | ISOLATED) == 0, "LRU-1: added twice");
-        order.insert(view, frame, active);
+        order.insert(view, FrameNo(frame), active);
         self.mirror(&**order);
         active
     }
@@ -113,7 +113,7 @@ impl Lru {
     pub(crate) fn touch<W: World>(&self, world: &W, frames: &FrameTable, frame: u32) {
         let mut order = self.order.lock(world);
         if frames.get(frame).state.peek() & LRU != 0 {
-            order.touch(Frames::new(frames), frame);
+            order.touch(Frames::new(frames), FrameNo(frame));
             self.mirror(&**order);
         }
     }
@@ -139,7 +139,7 @@ impl Lru {
             return false;
         }
         if s & LRU != 0 {
-            order.remove(Frames::new(frames), frame);
+            order.remove(Frames::new(frames), FrameNo(frame));
             state.clear(LRU | ACTIVE);
             self.mirror(&**order);
         }
@@ -159,12 +159,12 @@ impl Lru {
         &self,
         world: &W,
         frames: &FrameTable,
-        out: &mut [u32],
+        out: &mut [FrameNo],
     ) -> Isolated {
         let mut order = self.order.lock(world);
         let done = order.isolate(Frames::new(frames), out);
         for frame in &out[..done.taken] {
-            let state = &frames.get(*frame).state;
+            let state = &frames.get(frame.0).state;
             state.set(ISOLATED);
             let old = state.clear(LRU);
             assert!(old & LRU != 0, "ORDER-1: frame {frame} is on no list");
@@ -182,7 +182,7 @@ impl Lru {
         &self,
         world: &W,
         frames: &FrameTable,
-        pages: &[(u32, Reason)],
+        pages: &[(FrameNo, Reason)],
         mut free: impl FnMut(u32),
     ) {
         let mut orphans = [0u32; 32];
@@ -191,11 +191,11 @@ impl Lru {
             {
                 let mut order = self.order.lock(world);
                 for (frame, reason) in chunk {
-                    let state = &frames.get(*frame).state;
+                    let state = &frames.get(frame.0).state;
                     if state.release(ISOLATED, LRU).free {
                         // Claimed for freeing: it must not be on a list.
                         state.clear(LRU | ACTIVE);
-                        orphans[n] = *frame;
+                        orphans[n] = frame.0;
                         n += 1;
                         continue;
                     }
@@ -224,8 +224,8 @@ impl Lru {
             return false;
         }
         let view = Frames::new(frames);
-        order.remove(view, frame);
-        order.putback(view, frame, Reason::Written);
+        order.remove(view, FrameNo(frame));
+        order.putback(view, FrameNo(frame), Reason::Written);
         self.mirror(&**order);
         true
     }

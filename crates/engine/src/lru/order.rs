@@ -20,13 +20,12 @@
 
 use super::list::Links;
 use crate::frame::state::{ACTIVE, HOLDERS, LRU, REF1, REF2};
-use crate::frame::{FrameTable, LruLinks};
+use crate::frame::{FrameNo, FrameTable, LruLinks};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 /// The frames, as an order sees them: links for its lists, reference bits, and one bit of its own for each frame.
-/// Frames are named by number, from 0 to `len() - 1`.
 #[derive(Clone, Copy)]
 pub struct Frames<'a>(&'a FrameTable);
 
@@ -55,8 +54,8 @@ impl<'a> Frames<'a> {
     }
 
     /// The page in a frame that is on a list or isolated.
-    pub fn page(&self, frame: u32) -> PageId {
-        let f = self.0.get(frame);
+    pub fn page(&self, frame: FrameNo) -> PageId {
+        let f = self.0.get(frame.0);
         PageId {
             mapping: f.mapping(),
             page: f.page(),
@@ -64,31 +63,31 @@ impl<'a> Frames<'a> {
     }
 
     /// Takes the references that look-ups have left since the last look: 0, 1, or 2 for more.
-    pub fn take_references(&self, frame: u32) -> u32 {
-        self.0.get(frame).state.take_references()
+    pub fn take_references(&self, frame: FrameNo) -> u32 {
+        self.0.get(frame.0).state.take_references()
     }
 
     /// Leaves one reference, as a look-up would.
-    pub fn leave_reference(&self, frame: u32) {
-        let state = &self.0.get(frame).state;
+    pub fn leave_reference(&self, frame: FrameNo) {
+        let state = &self.0.get(frame.0).state;
         let flag = if state.peek() & REF1 == 0 { REF1 } else { REF2 };
         state.set(flag);
     }
 
     /// Does anybody hold the page shared now? A hint.
-    pub fn is_held(&self, frame: u32) -> bool {
-        self.0.get(frame).state.peek() & HOLDERS != 0
+    pub fn is_held(&self, frame: FrameNo) -> bool {
+        self.0.get(frame.0).state.peek() & HOLDERS != 0
     }
 
     /// The order's own bit of a frame (PG_active), such as which of two lists it is on. Cleared on a new frame; kept
     /// while the frame is isolated.
-    pub fn is_active(&self, frame: u32) -> bool {
-        self.0.get(frame).state.peek() & ACTIVE != 0
+    pub fn is_active(&self, frame: FrameNo) -> bool {
+        self.0.get(frame.0).state.peek() & ACTIVE != 0
     }
 
     /// Sets the order's own bit.
-    pub fn set_active(&self, frame: u32, active: bool) {
-        let state = &self.0.get(frame).state;
+    pub fn set_active(&self, frame: FrameNo, active: bool) {
+        let state = &self.0.get(frame.0).state;
         if active {
             state.set(ACTIVE);
         } else {
@@ -97,22 +96,22 @@ impl<'a> Frames<'a> {
     }
 
     /// Is the frame on a list of the order? For checks.
-    pub fn is_listed(&self, frame: u32) -> bool {
-        self.0.get(frame).state.peek() & LRU != 0
+    pub fn is_listed(&self, frame: FrameNo) -> bool {
+        self.0.get(frame.0).state.peek() & LRU != 0
     }
 }
 
 impl Links for Frames<'_> {
-    fn next(&self, frame: u32) -> u32 {
+    fn next(&self, frame: FrameNo) -> Option<FrameNo> {
         LruLinks(self.0).next(frame)
     }
-    fn set_next(&self, frame: u32, next: u32) {
+    fn set_next(&self, frame: FrameNo, next: Option<FrameNo>) {
         LruLinks(self.0).set_next(frame, next);
     }
-    fn prev(&self, frame: u32) -> u32 {
+    fn prev(&self, frame: FrameNo) -> Option<FrameNo> {
         LruLinks(self.0).prev(frame)
     }
-    fn set_prev(&self, frame: u32, prev: u32) {
+    fn set_prev(&self, frame: FrameNo, prev: Option<FrameNo>) {
         LruLinks(self.0).set_prev(frame, prev);
     }
 }
@@ -208,10 +207,10 @@ pub trait PageOrder: Send {
     }
 
     /// A page enters. `active`: `refault` said so, or it replaces a page whose own bit is set.
-    fn insert(&mut self, frames: Frames<'_>, frame: u32, active: bool);
+    fn insert(&mut self, frames: Frames<'_>, frame: FrameNo, active: bool);
 
     /// A hit on a page that is on a list. Only with `wants_touch`.
-    fn touch(&mut self, frames: Frames<'_>, frame: u32) {
+    fn touch(&mut self, frames: Frames<'_>, frame: FrameNo) {
         let _ = (frames, frame);
     }
 
@@ -222,13 +221,13 @@ pub trait PageOrder: Send {
     }
 
     /// Takes up to `out.len()` pages off the lists, the first to go first.
-    fn isolate(&mut self, frames: Frames<'_>, out: &mut [u32]) -> Isolated;
+    fn isolate(&mut self, frames: Frames<'_>, out: &mut [FrameNo]) -> Isolated;
 
     /// A page that was isolated comes back.
-    fn putback(&mut self, frames: Frames<'_>, frame: u32, reason: Reason);
+    fn putback(&mut self, frames: Frames<'_>, frame: FrameNo, reason: Reason);
 
     /// A page that is on a list leaves: it was truncated, or evicted by name.
-    fn remove(&mut self, frames: Frames<'_>, frame: u32);
+    fn remove(&mut self, frames: Frames<'_>, frame: FrameNo);
 
     /// The number of pages.
     fn lengths(&self) -> Lengths;

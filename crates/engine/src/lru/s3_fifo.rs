@@ -21,6 +21,7 @@
 
 use super::list::List;
 use super::order::{Frames, Ghosts, Isolated, Lengths, PageOrder, Reason};
+use crate::frame::FrameNo;
 
 /// One of so many frames belongs to the small queue.
 const SMALL_SHARE: usize = 10;
@@ -35,12 +36,12 @@ pub(crate) struct S3Fifo {
 }
 
 impl S3Fifo {
-    fn push_main(&mut self, frames: Frames<'_>, frame: u32) {
+    fn push_main(&mut self, frames: Frames<'_>, frame: FrameNo) {
         frames.set_active(frame, true);
         self.main.push_head(&frames, frame);
     }
 
-    fn push_small(&mut self, frames: Frames<'_>, frame: u32) {
+    fn push_small(&mut self, frames: Frames<'_>, frame: FrameNo) {
         frames.set_active(frame, false);
         self.small.push_head(&frames, frame);
     }
@@ -51,7 +52,7 @@ impl S3Fifo {
     }
 
     /// Looks at one page; hands it out, or turns it over. `None`: there is no page.
-    fn step(&mut self, frames: Frames<'_>) -> Option<Option<u32>> {
+    fn step(&mut self, frames: Frames<'_>) -> Option<Option<FrameNo>> {
         if self.takes_from_small(frames) {
             let frame = self.small.pop_tail(&frames)?;
             if frames.take_references(frame) > 1 {
@@ -84,7 +85,7 @@ impl PageOrder for S3Fifo {
         distance as usize <= frames.len() - frames.len() / SMALL_SHARE
     }
 
-    fn insert(&mut self, frames: Frames<'_>, frame: u32, active: bool) {
+    fn insert(&mut self, frames: Frames<'_>, frame: FrameNo, active: bool) {
         // The fill itself is not a use.
         frames.take_references(frame);
         if active {
@@ -94,7 +95,7 @@ impl PageOrder for S3Fifo {
         }
     }
 
-    fn isolate(&mut self, frames: Frames<'_>, out: &mut [u32]) -> Isolated {
+    fn isolate(&mut self, frames: Frames<'_>, out: &mut [FrameNo]) -> Isolated {
         let mut done = Isolated::default();
         while done.taken < out.len() && done.looked < TURNS_MAX {
             let Some(step) = self.step(frames) else { break };
@@ -107,7 +108,7 @@ impl PageOrder for S3Fifo {
         done
     }
 
-    fn putback(&mut self, frames: Frames<'_>, frame: u32, reason: Reason) {
+    fn putback(&mut self, frames: Frames<'_>, frame: FrameNo, reason: Reason) {
         match reason {
             Reason::Held | Reason::Referenced | Reason::OutOfTheWay => {
                 self.push_main(frames, frame);
@@ -123,7 +124,7 @@ impl PageOrder for S3Fifo {
         }
     }
 
-    fn remove(&mut self, frames: Frames<'_>, frame: u32) {
+    fn remove(&mut self, frames: Frames<'_>, frame: FrameNo) {
         if frames.is_active(frame) {
             self.main.remove(&frames, frame);
         } else {
@@ -231,17 +232,17 @@ mod tests {
         fn access(&mut self, page: u64) -> bool {
             let view = Frames::new(&self.table);
             if let Some(at) = self.pages.iter().position(|p| *p == Some(page)) {
-                view.leave_reference(at as u32);
+                view.leave_reference(FrameNo(at as u32));
                 return true;
             }
             let free = match self.pages.iter().position(Option::is_none) {
-                Some(free) => free as u32,
+                Some(free) => FrameNo(free as u32),
                 None => {
-                    let mut out = [0];
+                    let mut out = [FrameNo(0)];
                     while self.order.isolate(view, &mut out).taken == 0 {}
-                    self.table.get(out[0]).state.clear(LRU);
+                    self.table.get(out[0].0).state.clear(LRU);
                     if !view.is_active(out[0]) {
-                        let gone = self.pages[out[0] as usize].expect("full");
+                        let gone = self.pages[out[0].index()].expect("full");
                         self.ghosts.insert(gone, self.time);
                         self.time += 1;
                     }
@@ -250,10 +251,10 @@ mod tests {
             };
             let ghost = self.ghosts.remove(&page).map(|t| (self.time - t) as u32);
             let active = ghost.is_some_and(|d| self.order.refault(view, d));
-            self.table.get(free).state.clear(REF1 | REF2);
-            self.table.get(free).state.set(LRU | REF1);
+            self.table.get(free.0).state.clear(REF1 | REF2);
+            self.table.get(free.0).state.set(LRU | REF1);
             self.order.insert(view, free, active);
-            self.pages[free as usize] = Some(page);
+            self.pages[free.index()] = Some(page);
             self.order.check_invariants(view);
             false
         }

@@ -14,6 +14,7 @@
 use super::list::List;
 use super::order::{Frames, Ghosts, Isolated, Lengths, PageOrder, Reason, Refilled};
 use super::workingset::belongs_to_the_working_set;
+use crate::frame::FrameNo;
 
 /// The two lists.
 #[derive(Default)]
@@ -23,7 +24,7 @@ pub(crate) struct TwoList {
 }
 
 impl TwoList {
-    fn push_head(&mut self, frames: Frames<'_>, frame: u32, active: bool) {
+    fn push_head(&mut self, frames: Frames<'_>, frame: FrameNo, active: bool) {
         frames.set_active(frame, active);
         let list = if active {
             &mut self.active
@@ -51,7 +52,7 @@ impl PageOrder for TwoList {
         belongs_to_the_working_set(distance, self.active.len())
     }
 
-    fn insert(&mut self, frames: Frames<'_>, frame: u32, active: bool) {
+    fn insert(&mut self, frames: Frames<'_>, frame: FrameNo, active: bool) {
         self.push_head(frames, frame, active);
     }
 
@@ -71,7 +72,7 @@ impl PageOrder for TwoList {
         done
     }
 
-    fn isolate(&mut self, frames: Frames<'_>, out: &mut [u32]) -> Isolated {
+    fn isolate(&mut self, frames: Frames<'_>, out: &mut [FrameNo]) -> Isolated {
         let mut n = 0;
         while n < out.len() {
             let Some(frame) = self.inactive.pop_tail(&frames) else {
@@ -86,7 +87,7 @@ impl PageOrder for TwoList {
         }
     }
 
-    fn putback(&mut self, frames: Frames<'_>, frame: u32, reason: Reason) {
+    fn putback(&mut self, frames: Frames<'_>, frame: FrameNo, reason: Reason) {
         match reason {
             Reason::Held | Reason::Referenced | Reason::OutOfTheWay => {
                 self.push_head(frames, frame, true);
@@ -99,7 +100,7 @@ impl PageOrder for TwoList {
         }
     }
 
-    fn remove(&mut self, frames: Frames<'_>, frame: u32) {
+    fn remove(&mut self, frames: Frames<'_>, frame: FrameNo) {
         if frames.is_active(frame) {
             self.active.remove(&frames, frame);
         } else {

@@ -1,6 +1,6 @@
 //! A mapping's dirty pages, oldest first. Guarded by the mapping's dirty lock.
 
-use crate::frame::{DirtyLinks, FrameTable};
+use crate::frame::{DirtyLinks, FrameNo, FrameTable};
 use crate::lru::list::List;
 use std::collections::BTreeMap;
 
@@ -24,11 +24,11 @@ impl DirtyList {
     }
 
     pub(crate) fn push(&mut self, frames: &FrameTable, frame: u32) {
-        self.list.push_head(&DirtyLinks(frames), frame);
+        self.list.push_head(&DirtyLinks(frames), FrameNo(frame));
     }
 
     pub(crate) fn remove(&mut self, frames: &FrameTable, frame: u32) {
-        self.list.remove(&DirtyLinks(frames), frame);
+        self.list.remove(&DirtyLinks(frames), FrameNo(frame));
     }
 
     /// A copy has taken the place of `frame`, which is under writeback as `page`.
@@ -57,6 +57,6 @@ impl DirtyList {
 
     /// Oldest first.
     pub(crate) fn iter<'a>(&self, links: &'a DirtyLinks<'a>) -> impl Iterator<Item = u32> + 'a {
-        self.list.iter_from_tail(links)
+        self.list.iter_from_tail(links).map(|f| f.0)
     }
 }

@@ -7,6 +7,7 @@
 use super::{CLUSTER, DEF_PRIORITY, Dirty, ScanControl, decide_dirty};
 use crate::backing::WriteContext;
 use crate::engine::Engine;
+use crate::frame::FrameNo;
 use crate::frame::state::{
     ACTIVE, DIRTY, EXCL, HASHED, HOLDERS, LOADING, ORPHAN, RECLAIM, WAITERS, WRITEBACK,
 };
@@ -80,7 +81,7 @@ impl<W: World> Engine<W> {
             // too_many_isolated: others are at it already.
             return 0;
         }
-        let mut batch = [0; CLUSTER];
+        let mut batch = [FrameNo(0); CLUSTER];
         let asked = n;
         let isolated = self
             .lru
@@ -97,15 +98,15 @@ impl<W: World> Engine<W> {
             isolated.looked.saturating_sub(n),
         );
         let before = sc.met;
-        let mut keep = [(0, Reason::Busy); CLUSTER];
+        let mut keep = [(FrameNo(0), Reason::Busy); CLUSTER];
         let mut kept = 0;
         let mut freed = [0; CLUSTER];
         let mut n_freed = 0;
         let mut last = LastMapping::default();
         for frame in &batch[..n] {
-            match self.shrink_page(sc, *frame, &mut last) {
+            match self.shrink_page(sc, frame.0, &mut last) {
                 Outcome::Reclaimed => {
-                    freed[n_freed] = *frame;
+                    freed[n_freed] = frame.0;
                     n_freed += 1;
                 }
                 Outcome::Keep(to) => {
