@@ -30,6 +30,7 @@ mod mapping;
 pub mod plant;
 pub mod policy;
 mod reclaim;
+pub mod stack;
 pub mod sync;
 pub mod trace;
 mod wait;
