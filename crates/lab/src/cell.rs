@@ -64,6 +64,14 @@ impl<T> LabCell<T> {
     }
 }
 
+impl<T> LabCell<T> {
+    /// Ends a borrow whose borrower is lost: its coroutine was cut off and will never come back (TRAP-2). What it was
+    /// changing may be half changed.
+    pub fn abandon_borrow(&self) {
+        self.busy.set(false);
+    }
+}
+
 impl<T> Drop for LabCell<T> {
     fn drop(&mut self) {
         if self.owner == this_thread() {

@@ -12,6 +12,7 @@ pub mod device;
 pub mod rng;
 pub mod shadow;
 pub mod soak;
+pub mod stack;
 mod trace;
 mod world;
 

@@ -18,19 +18,22 @@
 #![allow(unsafe_code)]
 
 mod arena;
+mod coroutine;
 mod options;
 mod sched;
 #[cfg(test)]
 mod tests;
 
 pub use arena::LabArena;
+pub(crate) use coroutine::{Ended, Outcome};
 pub use options::{Costs, LabOptions};
 
 use crate::cell::LabCell;
-use corosensei::stack::DefaultStack;
+use crate::stack::{Chain, Overflow, StackUse, Stacks};
+use coroutine::{Co, YielderCell};
 use highwater_engine::world::{Task, TaskBody, TaskId, Work, World};
 use highwater_engine::{Error, Nanos};
-use sched::{Co, Next, Outcome, ROOT, SOFTIRQ, Sched, Then, YielderCell};
+use sched::{Next, ROOT, SOFTIRQ, Sched, Then};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -50,11 +53,12 @@ pub struct LabWorld {
     #[allow(clippy::vec_box)]
     records: LabCell<Vec<Box<Task>>>,
     sinks: LabCell<Vec<Weak<dyn EventSink>>>,
+    stacks: LabCell<Stacks>,
     current: AtomicPtr<Task>,
     /// Bytes of all arenas made, those freed since included.
     arena_bytes: AtomicU64,
     cpus: usize,
-    stack_size: usize,
+    seed: u64,
     costs: Costs,
     ghost: bool,
 }
@@ -93,9 +97,12 @@ impl Drop for Whereabouts<'_> {
 impl LabWorld {
     /// A world of the calling thread, at time zero.
     pub fn new(options: LabOptions) -> Arc<LabWorld> {
+        let records = options.stack_records.clone();
+        let stacks = Stacks::new(options.stack_size, options.stack_trace, records);
         let world = LabWorld {
             cpus: options.cpus,
-            stack_size: options.stack_size,
+            seed: options.seed,
+            stacks: LabCell::new(stacks),
             costs: options.costs,
             ghost: options.ghost,
             sched: LabCell::new(Sched::new(options)),
@@ -133,16 +140,31 @@ impl LabWorld {
         })
     }
 
+    /// As [`LabWorld::run`], with a stack that was too small as an error. The world must not be used any more then.
+    ///
+    /// # Errors
+    /// The first overflow of a task's stack; where stacks cannot be watched (other than x86-64 Linux), the process ends
+    /// at the guard instead.
+    ///
+    /// # Panics
+    /// As `run`, for all else.
+    pub fn try_run<R: 'static>(
+        &self,
+        body: impl FnOnce() -> R + 'static,
+    ) -> Result<Run<R>, Box<Overflow>> {
+        catch_unwind(AssertUnwindSafe(|| self.run(body))).or_else(|panic| {
+            let overflow = panic.downcast::<Overflow>();
+            overflow.map_or_else(|other| resume_unwind(other), Err)
+        })
+    }
+
     /// As `World::spawn`, of a body that need not be `Send`: all tasks share one OS thread.
     pub fn spawn_local(&self, name: &str, body: impl FnOnce() + 'static) -> TaskId {
         let yielder = YielderCell::default();
-        let theirs = yielder.clone();
-        let stack = DefaultStack::new(self.stack_size)
-            .unwrap_or_else(|e| panic!("lab: no stack of {} bytes: {e}", self.stack_size));
-        let co: Co = Co::with_stack(stack, move |y, ()| -> Outcome {
-            theirs.set(y);
-            catch_unwind(AssertUnwindSafe(body))
-        });
+        let slot = self.sched.with(|s| s.len());
+        let stack = self.stacks.with(|s| s.take(slot, name));
+        let stack = stack.unwrap_or_else(|e| panic!("lab: no stack for task {name}: {e}"));
+        let co = Co::new(stack, yielder.clone(), body);
         let slot = self.sched.with(|s| s.add(name, Some(co), yielder));
         self.add_record(slot);
         TaskId(slot as u32)
@@ -166,7 +188,15 @@ impl LabWorld {
 
     /// The seed.
     pub fn seed(&self) -> u64 {
-        self.sched.with(|s| s.options.seed)
+        self.seed
+    }
+
+    /// How deep the stack of each task made so far was used: of those that ended at their end, of the others until now.
+    /// Task 0 (the thread's own stack) and completion context (the scheduler's) are not among them.
+    ///
+    /// Reads whole stacks and may unwind: call it from the main thread, outside of `run`.
+    pub fn stacks(&self) -> Vec<StackUse> {
+        self.stacks.with(Stacks::report)
     }
 
     /// The name of a task that was made, also when it has ended.
@@ -298,10 +328,18 @@ impl LabWorld {
 
     fn resume(&self, slot: usize, mut co: Co) {
         self.set_current(slot);
-        let outcome = co.resume(()).as_return();
+        let Some(outcome) = co.resume() else {
+            self.set_current(ROOT);
+            self.sched.with(|s| s.put_back(slot, Some(co)));
+            return;
+        };
+        if matches!(outcome, Err(Ended::Overflow)) {
+            self.overflowed(co);
+        }
         self.set_current(ROOT);
-        self.sched.with(|s| s.put_back(slot, co));
-        if let Some(Err(panic)) = outcome {
+        self.sched.with(|s| s.put_back(slot, None));
+        self.stacks.with(|s| s.give_back(slot, co.into_stack()));
+        if let Err(Ended::Panic(panic)) = outcome {
             let name = self.sched.with(|s| s.name(slot).to_owned());
             let (seed, at) = self.sched.with(|s| (s.options.seed, s.clock));
             eprintln!(
@@ -310,6 +348,36 @@ impl LabWorld {
             );
             resume_unwind(panic);
         }
+    }
+
+    /// Ends the run with the finding, on the scheduler's stack. The task was cut off anywhere, perhaps in a borrow of
+    /// the world's cells: only plain words of them are read from here on.
+    #[cold]
+    fn overflowed(&self, co: Co) -> ! {
+        self.sched.abandon_borrow();
+        self.records.abandon_borrow();
+        self.sinks.abandon_borrow();
+        self.stacks.abandon_borrow();
+        self.set_current(ROOT);
+        let at = self.sched.with(|s| {
+            s.set_current(ROOT);
+            s.clock
+        });
+        let stack = co.into_stack();
+        let area = stack.area();
+        let snapshot = area.take_kept().unwrap_or_default();
+        let overflow = Overflow {
+            seed: self.seed,
+            task: area.name.take().unwrap_or_default().into(),
+            size: (area.top - area.low) as u64,
+            fault: snapshot.depth(),
+            at: Nanos(at),
+            chain: Chain::of(&snapshot),
+        };
+        // The engine may have lent pointers into this stack to requests that are still in flight.
+        std::mem::forget(stack);
+        eprint!("lab: {overflow}");
+        resume_unwind(Box::new(overflow));
     }
 }
 

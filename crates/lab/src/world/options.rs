@@ -2,6 +2,7 @@
 
 use highwater_engine::Nanos;
 use highwater_engine::world::Work;
+use std::collections::BTreeMap;
 
 /// What each kind of the engine's work costs a virtual CPU, in nanoseconds. Rounded figures of one x86 core at 3 GHz
 /// with pages in DRAM; a scenario that studies CPU time sets its own.
@@ -93,8 +94,17 @@ pub struct LabOptions {
     pub spurious_ppm: u32,
     /// Frames have no bytes (GHOST-1 of the arena): for machines larger than the one that runs the lab.
     pub ghost: bool,
-    /// Bytes of stack for each task.
+    /// Bytes of stack for each task: a multiple of 16, at least 4096. One that needs more is a finding ([`Overflow`]).
+    ///
+    /// [`Overflow`]: crate::stack::Overflow
     pub stack_size: usize,
+    /// Paint each stack, so that [`LabWorld::stacks`] knows how deep it was used.
+    ///
+    /// [`LabWorld::stacks`]: crate::LabWorld::stacks
+    pub stack_trace: bool,
+    /// Tasks by number, and the depth at which the chain of each is kept: what a run of the same seed measured. Their
+    /// stacks have at least `stack_size` bytes.
+    pub stack_records: BTreeMap<u32, u64>,
     /// The run panics at this virtual time.
     pub time_max: Nanos,
     /// The run panics after this many scheduler steps.
@@ -114,6 +124,8 @@ impl LabOptions {
             spurious_ppm: 5_000,
             ghost: false,
             stack_size: 256 << 10,
+            stack_trace: false,
+            stack_records: BTreeMap::new(),
             time_max: Nanos::from_secs(3_600),
             steps_max: 200_000_000,
         }

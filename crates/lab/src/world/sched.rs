@@ -11,13 +11,12 @@
 //! - SCHED-2: a waiting task with a deadline has a timer event at or before it.
 //! - SCHED-3: the clock never goes back.
 
+use super::coroutine::{Co, YielderCell};
 use super::options::LabOptions;
 use crate::rng::Rng;
 use crate::trace::TraceHash;
-use corosensei::{Coroutine, Yielder};
+use corosensei::Yielder;
 use highwater_engine::Nanos;
-use std::any::Any;
-use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::rc::Rc;
@@ -28,11 +27,6 @@ pub(crate) const ROOT: usize = 0;
 pub(crate) const SOFTIRQ: usize = 1;
 /// The longest a task keeps its CPU while others are ready.
 const SLICE_NS: u64 = 1_000_000;
-
-/// What a finished body leaves: nothing, or its panic.
-pub(crate) type Outcome = Result<(), Box<dyn Any + Send>>;
-pub(crate) type Co = Coroutine<(), (), Outcome>;
-pub(crate) type YielderCell = Rc<Cell<*const Yielder<(), ()>>>;
 
 /// What a task does once the work that it owes is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -175,6 +169,11 @@ impl Sched {
         self.ready.push_back(slot);
         self.trace.note(1, slot as u64, self.clock);
         slot
+    }
+
+    /// How many tasks there were: the number of the next.
+    pub fn len(&self) -> usize {
+        self.slots.len()
     }
 
     pub fn now(&self) -> u64 {
@@ -404,10 +403,10 @@ impl Sched {
         (self.current > SOFTIRQ && self.preempts()).then(|| self.preemption(true))
     }
 
-    /// Takes back a coroutine that has switched out or ended.
-    pub fn put_back(&mut self, slot: usize, co: Co) {
+    /// Takes back a coroutine that has switched out; `None` when it has ended.
+    pub fn put_back(&mut self, slot: usize, co: Option<Co>) {
         self.current = ROOT;
-        if co.done() {
+        if co.is_none() {
             self.clock += std::mem::take(&mut self.owed);
             self.leave_cpu(slot);
             self.slots[slot].state = State::Ended;
@@ -416,7 +415,7 @@ impl Sched {
                 self.unpark(joiner);
             }
         } else {
-            self.slots[slot].co = Some(co);
+            self.slots[slot].co = co;
         }
     }
 
