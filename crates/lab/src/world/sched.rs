@@ -271,13 +271,12 @@ impl Sched {
             let end = self.clock + self.owed;
             let starved = !self.ready.is_empty();
             let next = self.events.peek().map_or(u64::MAX, |e| e.0.at);
-            if next > end && !(starved && self.free_cpus > 0) {
-                if !(starved && self.slots[me].slice_ns >= SLICE_NS) {
-                    self.clock = end;
-                    self.owed = 0;
-                    return None;
-                }
+            if starved && self.slots[me].slice_ns >= SLICE_NS {
                 then = Then::Yield;
+            } else if next > end && !(starved && self.free_cpus > 0) {
+                self.clock = end;
+                self.owed = 0;
+                return None;
             }
         }
         if me == ROOT {

@@ -164,6 +164,40 @@ fn work_occupies_its_cpu_to_the_nanosecond() {
     }
 }
 
+/// Tasks that never wait, as many as CPUs, keep no other task off them.
+#[test]
+fn a_task_that_only_computes_gives_way_after_its_slice() {
+    for cpus in 1..4u64 {
+        let world = LabWorld::new(LabOptions {
+            cpus: cpus as usize,
+            ..LabOptions::calm(1)
+        });
+        let w = world.clone();
+        let run = world.run(move || {
+            let ran_at = Rc::new(Cell::new(Nanos(0)));
+            let mut tasks: Vec<_> = (0..cpus)
+                .map(|_| {
+                    let w = w.clone();
+                    w.clone().spawn_local("busy", move || {
+                        // Equal pieces: the others' work ends within each of them.
+                        for _ in 0..20_000 {
+                            w.charge(Work::Copy, 3);
+                        }
+                    })
+                })
+                .collect();
+            let (w2, at) = (w.clone(), ran_at.clone());
+            tasks.push(w.spawn_local("late", move || at.set(w2.now())));
+            for t in tasks {
+                assert!(w.join(t, ms(1_000_000)));
+            }
+            ran_at.get()
+        });
+        assert!(run.now > ms(5), "{cpus} CPUs: the work is many slices long");
+        assert!(run.value <= ms(2), "{cpus} CPUs: it ran at {:?}", run.value);
+    }
+}
+
 #[test]
 fn charge_pre_empts_unless_a_lock_is_held() {
     let interleaved = |ranks: u32| {
