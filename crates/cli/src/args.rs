@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::replay::{FORMATS, ReplayArgs, TraceCommand};
+use crate::sweep::{self, SweepArgs};
 use crate::units::{parse_bytes, parse_duration};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -78,6 +79,9 @@ pub enum Command {
     Run(RunArgs),
     /// Run `rfc` for each who-writes x throttle, everything else as the preset `highwater` has it
     Matrix(MatrixArgs),
+    /// Run a scenario under rising memory pressure: a line for each preset, and where the lines cross
+    #[command(after_help = sweep::EXAMPLES)]
+    Sweep(SweepArgs),
     /// Run seeds of the lab: options, faults and crashes drawn for each, every byte compared
     #[command(after_help = SOAK_EXAMPLES)]
     Soak(SoakArgs),

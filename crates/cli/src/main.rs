@@ -5,6 +5,7 @@
 
 mod all;
 mod args;
+mod cells;
 mod child;
 mod cleanup;
 mod columns;
@@ -32,6 +33,7 @@ mod samples;
 mod scenario;
 mod sentences;
 mod soak;
+mod sweep;
 mod table;
 mod target;
 mod tasks;
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         None => run(&RunArgs::default()),
         Some(Command::Run(args)) => run(&args),
         Some(Command::Matrix(args)) => matrix::run(&args),
+        Some(Command::Sweep(args)) => sweep::run(&args),
         Some(Command::Soak(args)) => soak::run(&args),
         Some(Command::Costs(args)) => costs::run(&args),
         Some(Command::Scenarios) => list(),
@@ -326,6 +329,7 @@ fn run_loaded(mut scenario: scenario::Scenario, origin: &str, args: &RunArgs) ->
                 true => ftrace::of_scenario(path, &scenario.name),
                 false => path.clone(),
             }),
+        quiet: false,
     };
     let names: Vec<&str> = worlds.iter().map(|w| w.name()).collect();
     let page = html::Page::new(&args.common, &scenario, &names)?;
@@ -377,7 +381,16 @@ fn publish_as(
 
 /// The text to standard output; JSON where asked for.
 fn write_out(text: &str, json: &impl serde::Serialize, common: &Common) -> Result<()> {
-    let Some(path) = &common.json else {
+    write_out_to(text, json, common.json.as_deref())
+}
+
+/// As `write_out`, with where JSON goes.
+fn write_out_to(
+    text: &str,
+    json: &impl serde::Serialize,
+    path: Option<&std::path::Path>,
+) -> Result<()> {
+    let Some(path) = path else {
         print(text);
         return Ok(());
     };

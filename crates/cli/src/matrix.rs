@@ -70,6 +70,7 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
         costs: crate::costs_of(&args.common, &worlds)?,
         repeat: 1,
         ftrace: None,
+        quiet: false,
     };
     let page = html::Page::new(&args.common, &scenario, &[world.name()])?;
     let report = parent::run(scenario, &arms(world), &options)?;

@@ -34,6 +34,8 @@ pub struct Options {
     pub repeat: u32,
     /// Where the traces of reclaim go.
     pub ftrace: Option<std::path::PathBuf>,
+    /// Say nothing of an arm: whoever runs many (`cells.rs`) shows how far it is.
+    pub quiet: bool,
 }
 
 /// Which arm runs when: the arms one after the other, `repeat` times around, so that a slow minute of the machine does
@@ -82,7 +84,10 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
         }
         plan.ftrace.clone_from(&traces[turn]);
         plan.costs = options.costs.unwrap_or(plan.costs);
-        let progress = Progress::new(turn, turns.len(), arm, &plan);
+        let progress = match options.quiet {
+            true => Progress::silent(arm, &plan),
+            false => Progress::new(turn, turns.len(), arm, &plan),
+        };
         let result = run_arm(plan, &progress);
         crate::cleanup::wait_if_ending();
         match result {
@@ -261,12 +266,24 @@ struct Progress {
     label: String,
     begin: Instant,
     plan_ms: u64,
+    silent: bool,
 }
 
 impl Progress {
+    /// Shows nothing but notes.
+    fn silent(arm: &Arm, plan: &Plan) -> Progress {
+        Progress {
+            bar: None,
+            label: arm.title(),
+            begin: Instant::now(),
+            plan_ms: plan_ms(plan),
+            silent: true,
+        }
+    }
+
     fn new(index: usize, of: usize, arm: &Arm, plan: &Plan) -> Progress {
         let label = format!("{}/{of} {}", index + 1, arm.title());
-        let plan_ms = (plan.settle_ns + plan.duration_ns) / 1_000_000;
+        let plan_ms = plan_ms(plan);
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(plan_ms);
             if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {elapsed}") {
@@ -280,6 +297,7 @@ impl Progress {
             label,
             begin: Instant::now(),
             plan_ms,
+            silent: false,
         }
     }
 
@@ -300,6 +318,9 @@ impl Progress {
 
     fn finish(&self, report: &ArmReport) {
         self.give_up();
+        if self.silent {
+            return;
+        }
         eprintln!(
             "{}: {} ops/s, longest wait {}  ({:.1} s)",
             self.label,
@@ -320,6 +341,10 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+fn plan_ms(plan: &Plan) -> u64 {
+    (plan.settle_ns + plan.duration_ns) / 1_000_000
 }
 
 #[cfg(test)]

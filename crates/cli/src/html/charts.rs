@@ -2,6 +2,7 @@
 //!
 //! Charts that stand side by side share their scales, so that heights may be compared.
 
+use super::line_class;
 use super::series::{count, measured, rate, spread};
 use super::svg::{Axis, Chart, escape, figure, legend, numbers};
 use crate::report::{ArmReport, Report};
@@ -27,17 +28,12 @@ const STALLS: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// The stroke of arm `i`: six colours, then the same in dashes.
-fn arm_class(i: usize) -> String {
-    format!("s-c{} d{}", i % 6, i / 6 % 3)
-}
-
 fn arm_legend(report: &Report) -> String {
     let items: Vec<_> = report
         .arms
         .iter()
         .enumerate()
-        .map(|(i, a)| (arm_class(i), a.title()))
+        .map(|(i, a)| (line_class(i), a.title()))
         .collect();
     legend(&items, false)
 }
@@ -155,7 +151,7 @@ fn latency(report: &Report, n: usize, name: &str) -> String {
     let mut chart = Chart::new(&format!("lat{n}"), &title, about, 320.0, x, y);
     for (i, curve) in &curves {
         let points = curve.iter().map(|p| (p[1].max(1e-3).log10(), nines(p[0])));
-        chart.curve(&arm_class(*i), points);
+        chart.curve(&line_class(*i), points);
     }
     let head = strings([
         "arm",
@@ -515,7 +511,7 @@ pub fn throughput(report: &Report) -> String {
         let title = format!("Throughput of {name} over time");
         let mut chart = Chart::new(&format!("ops{n}"), &title, about, 260.0, time.clone(), y);
         for (i, curve) in &curves {
-            chart.curve(&arm_class(*i), curve.iter().copied());
+            chart.curve(&line_class(*i), curve.iter().copied());
         }
         chart.settle();
         let head = strings(["arm", "least", "mean of the run", "most"]);

@@ -10,7 +10,7 @@
 
 mod charts;
 mod series;
-mod svg;
+pub mod svg;
 
 use crate::args::Common;
 use crate::error::{CliError, Result};
@@ -23,9 +23,10 @@ use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use svg::escape;
 
-const STYLE: &str = include_str!("style.css");
+/// The style of a page.
+pub const STYLE: &str = include_str!("style.css");
 /// The options whose value names an output, which the repeating command leaves out.
-const OUTPUTS: [&str; 3] = ["--html", "--json", "--ftrace"];
+const OUTPUTS: [&str; 4] = ["--html", "--json", "--ftrace", "--svg"];
 
 /// What the page says beside the report's numbers.
 #[derive(Clone, Debug, Default)]
@@ -106,8 +107,13 @@ fn device(scenario: &Scenario, worlds: &[&str]) -> String {
     parts.join("; ")
 }
 
+/// The stroke of line `i` of a chart: six colours, then the same in dashes.
+pub fn line_class(i: usize) -> String {
+    format!("s-c{} d{}", i % 6, i / 6 % 3)
+}
+
 /// The command line again, without where its results went.
-fn command(args: impl Iterator<Item = OsString>) -> String {
+pub fn command(args: impl Iterator<Item = OsString>) -> String {
     let mut out = String::from("highwater");
     let mut skip = false;
     for arg in args {

@@ -1,0 +1,282 @@
+//! The plots of a sweep: three charts over pressure, as a page of their own or as one image.
+//!
+//! **Invariants.** As `html/`: no other resource is named, nothing of a scenario is markup, the same sweep is the same text.
+
+use super::result::{FIGURES, Figure, Sweep};
+use crate::error::{CliError, Result};
+use crate::html::svg::{Axis, Chart, escape, figure, legend, numbers};
+use crate::html::{STYLE, command, line_class};
+use crate::units::{show_bytes, show_us};
+use std::fs::OpenOptions;
+use std::path::Path;
+
+const HEIGHT: f64 = 300.0;
+/// Width of a chart in its own units.
+const WIDTH: f64 = 560.0;
+/// One line of an image's legend.
+const LEGEND_LINE: f64 = 20.0;
+const TITLE: f64 = 34.0;
+
+/// Fails at once when the file cannot be written.
+///
+/// # Errors
+/// What the file system answers, with the option that has to change.
+pub fn try_create(path: &Path) -> Result<()> {
+    let file = OpenOptions::new().append(true).create(true).open(path);
+    file.map(drop).map_err(|e| refused(path, e))
+}
+
+/// Writes it.
+///
+/// # Errors
+/// As [`try_create`].
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|e| refused(path, e))?;
+    eprintln!("plot: {}", path.display());
+    Ok(())
+}
+
+fn refused(path: &Path, e: std::io::Error) -> CliError {
+    CliError::os(
+        path.display(),
+        e,
+        "--html or --svg with a file that you may write to",
+    )
+}
+
+/// Pressure, each step twice as far.
+fn pressure_axis(sweep: &Sweep) -> Axis {
+    let place = |p: &f64| p.log2();
+    let (first, last) = (sweep.pressures.first(), sweep.pressures.last());
+    let (min, max) = (first.map_or(0.0, place), last.map_or(1.0, place));
+    Axis {
+        min,
+        max: if max > min { max } else { min + 1.0 },
+        ticks: sweep
+            .pressures
+            .iter()
+            .map(|p| (place(p), format!("{p} x")))
+            .collect(),
+        name: "pressure: data over memory".into(),
+    }
+}
+
+/// Values of a figure: latencies by factors of ten, counts from zero.
+fn value_axis(sweep: &Sweep, figure: &Figure) -> (Axis, fn(f64) -> f64) {
+    let values = || {
+        sweep
+            .lines(figure)
+            .into_iter()
+            .flat_map(|l| l.values)
+            .map(|v| v.median)
+    };
+    let max = values().fold(0.0, f64::max);
+    if figure.name != "p999_us" {
+        let name = figure.title;
+        let show = |v: f64| {
+            if max < 10.0 && max > 0.0 {
+                format!("{v:.3}")
+            } else {
+                format!("{v:.0}")
+            }
+        };
+        return (Axis::linear(0.0, max, name, show), |v| v);
+    }
+    let log = |v: f64| v.max(0.01).log10();
+    let low = values().map(log).fold(f64::INFINITY, f64::min).floor();
+    let high = log(max).ceil().max(low + 1.0);
+    let decades = (high - low) as i32;
+    let axis = Axis {
+        min: low,
+        max: high,
+        ticks: (0..=decades)
+            .map(|d| low + f64::from(d))
+            .map(|at| (at, show_us(10f64.powf(at))))
+            .collect(),
+        name: format!("p99.9 of {}", sweep.task),
+    };
+    (axis, log)
+}
+
+fn chart(sweep: &Sweep, which: &Figure) -> String {
+    let (y, scale) = value_axis(sweep, which);
+    let lines = sweep.lines(which);
+    let about = lines
+        .iter()
+        .map(|l| {
+            let values: Vec<String> = l.values.iter().map(|v| (which.show)(v.median)).collect();
+            format!("{}: {}", l.name, values.join(", "))
+        })
+        .collect::<Vec<_>>()
+        .join("; ");
+    let title = format!("{} against pressure", which.title);
+    let mut chart = Chart::new(which.name, &title, &about, HEIGHT, pressure_axis(sweep), y);
+    for (i, line) in lines.iter().enumerate() {
+        let points = sweep.pressures.iter().zip(&line.values);
+        chart.curve(
+            &line_class(i),
+            points.map(|(p, v)| (p.log2(), scale(v.median))),
+        );
+    }
+    chart.finish()
+}
+
+fn number_table(sweep: &Sweep, which: &Figure) -> String {
+    let head = ["pressure".to_string()].into_iter();
+    let head: Vec<String> = head
+        .chain(sweep.arms.iter().map(|a| a.preset.clone()))
+        .collect();
+    let lines = sweep.lines(which);
+    let rows: Vec<Vec<String>> = sweep
+        .pressures
+        .iter()
+        .enumerate()
+        .map(|(at, p)| {
+            let values = lines.iter().map(|l| {
+                let v = l.values[at];
+                let show = which.show;
+                format!("{} ({} to {})", show(v.median), show(v.min), show(v.max))
+            });
+            [format!("{p} x")].into_iter().chain(values).collect()
+        })
+        .collect();
+    numbers(&head, &rows)
+}
+
+fn arm_legend(sweep: &Sweep) -> String {
+    let items: Vec<(String, String)> = sweep
+        .arms
+        .iter()
+        .enumerate()
+        .map(|(i, a)| (line_class(i), a.preset.clone()))
+        .collect();
+    legend(&items, false)
+}
+
+/// The page.
+pub fn page(sweep: &Sweep) -> String {
+    let name = format!("{} under pressure", sweep.scenario);
+    let charts: String = FIGURES
+        .iter()
+        .map(|f| {
+            figure(
+                f.title,
+                "medians over the seeds",
+                &chart(sweep, f),
+                &number_table(sweep, f),
+            )
+        })
+        .collect();
+    let says: String = sweep
+        .sentences()
+        .iter()
+        .map(|s| format!("<p>{}</p>\n", escape(s.trim())))
+        .collect();
+    let seeds: Vec<String> = sweep.seeds.iter().map(u64::to_string).collect();
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>{0} - highwater</title><style>\n{STYLE}</style></head>\n<body>\n\
+         <header><h1>{0}</h1><p>The same tasks and the same memory, with more and more data.</p>\
+         <dl><dt>Memory</dt><dd>{1}</dd><dt>World</dt><dd>{2}</dd><dt>Seeds</dt><dd>{3}</dd></dl>\
+         <p class=\"soft\">To repeat it:</p><pre>{4}</pre></header>\n\
+         <section><h2>Where lines cross</h2>\n{says}</section>\n\
+         <section><h2>Against pressure</h2>{5}<div class=\"grid\">\n{charts}</div></section>\n\
+         <section><h2>Numbers</h2><pre>{6}</pre></section></body></html>\n",
+        escape(&name),
+        show_bytes(sweep.memory_bytes),
+        sweep.world,
+        seeds.join(", "),
+        escape(&command(std::env::args_os().skip(1))),
+        arm_legend(sweep),
+        escape(&sweep.table().render(crate::WIDTH)),
+    )
+}
+
+/// Colours for an image that stands alone: viewers of images know no variables.
+const IMAGE_STYLE: &str = "text{font:12px sans-serif;fill:#1b1f24}.tick{fill:#5b6470}.axis{stroke:#5b6470;fill:none}\
+.rule{stroke:#d5dae0;fill:none}.curve{fill:none;stroke-width:1.8}.d1{stroke-dasharray:7 3}.d2{stroke-dasharray:2 3}\
+.s-c0{stroke:#0072b2}.s-c1{stroke:#d55e00}.s-c2{stroke:#009e73}.s-c3{stroke:#b5548a}.s-c4{stroke:#b88600}.s-c5{stroke:#3a9bd0}";
+
+/// The image: the charts below one another, with one legend.
+pub fn image(sweep: &Sweep) -> String {
+    let legend_height = LEGEND_LINE * sweep.arms.len() as f64;
+    let height = TITLE + legend_height + HEIGHT * FIGURES.len() as f64;
+    let mut body = String::new();
+    for (i, arm) in sweep.arms.iter().enumerate() {
+        let y = TITLE + LEGEND_LINE * i as f64;
+        body.push_str(&format!(
+            "<path class=\"curve {}\" d=\"M20 {y:.1}H60\"/><text x=\"70\" y=\"{:.1}\">{}</text>",
+            line_class(i),
+            y + 4.0,
+            escape(&arm.preset)
+        ));
+    }
+    for (i, f) in FIGURES.iter().enumerate() {
+        let y = TITLE + legend_height + HEIGHT * i as f64;
+        body.push_str(&format!(
+            "<svg x=\"0\" y=\"{y:.1}\" width=\"{WIDTH:.0}\" height=\"{HEIGHT:.0}\">{}</svg>",
+            chart(sweep, f)
+        ));
+    }
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH:.0} {height:.0}\" width=\"{WIDTH:.0}\" height=\"{height:.0}\">\
+         <style>{IMAGE_STYLE}</style><rect width=\"{WIDTH:.0}\" height=\"{height:.0}\" fill=\"#fff\"/>\
+         <text x=\"20\" y=\"18\">{}, memory {}</text>{body}</svg>\n",
+        escape(&sweep.scenario),
+        show_bytes(sweep.memory_bytes)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::result::tests::sweep;
+    use super::*;
+
+    #[test]
+    fn a_page_has_three_charts_a_line_for_each_arm_and_names_nothing_outside() {
+        let page = page(&sweep());
+        assert_eq!(page.matches("<svg class=\"chart\"").count(), 3);
+        assert_eq!(
+            page.matches("<path class=\"curve s-c1 d0\" d=\"M").count(),
+            3 + 1,
+            "three charts and the legend"
+        );
+        assert!(page.contains("rfc &lt;2010&gt;") && !page.contains("rfc <2010>"));
+        assert!(page.contains("cross between 0.8 and 8"));
+        let addresses = page.matches("http").count();
+        assert_eq!(
+            addresses,
+            page.matches("http://www.w3.org/2000/svg").count()
+        );
+    }
+
+    #[test]
+    fn an_image_is_balanced_and_stands_alone() {
+        let image = image(&sweep());
+        assert_eq!(
+            image.matches("<svg").count(),
+            image.matches("</svg>").count()
+        );
+        assert!(!image.contains("var("), "no style of the page");
+        assert!(image.contains("rfc &lt;2010&gt;"));
+    }
+
+    #[test]
+    fn one_pressure_and_no_value_still_have_axes() {
+        let mut sweep = sweep();
+        sweep.pressures.truncate(1);
+        for arm in &mut sweep.arms {
+            arm.points.truncate(1);
+        }
+        let page = page(&sweep);
+        assert!(!page.contains("NaN") && !page.contains("inf"), "{page}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_refused_before_the_run() {
+        let e = try_create(Path::new("/no/such/directory/x.html")).unwrap_err();
+        assert!(e.message.contains("/no/such/directory"), "{e}");
+        assert!(e.remedy.contains("--html"), "{e}");
+    }
+}
