@@ -37,7 +37,8 @@ Examples:
   highwater run zipf-mix --world lab --ghost --memory 64GiB --ops 10000000
                                               a machine larger than this one
   highwater run rfc --world lab --device hdd-7200
-  highwater run all --world os,lab --repeat 3 every scenario, with the lab's predictions beside what was measured
+  highwater run all --world os,lab --repeat 3 --probe
+                                              every scenario, with the lab's predictions beside what was measured
   highwater probe . --out mine.toml           then: highwater run rfc --world os,lab --device mine.toml
   highwater scenario show rfc > mine.toml     then: highwater run mine.toml
   highwater trace info FILE                   what a trace of block requests holds; then: highwater replay FILE
@@ -221,6 +222,10 @@ pub struct RunArgs {
     /// Run each arm so often, in turns with the others; the lab, whose numbers are the same each time, runs once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
+    /// With the worlds os and lab: measure the disk before each run on it and after the last, for so long, and give the lab
+    /// the medians as its disk; disks that are shared change their speed from minute to minute
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "3s", value_parser = parse_duration)]
+    pub probe: Option<Duration>,
     /// Refuse a trace (of a `replay` task) at its first bad line, instead of leaving such lines out
     #[arg(long)]
     pub strict: bool,
@@ -333,6 +338,7 @@ impl Default for RunArgs {
             ftrace: None,
             raw: false,
             repeat: 1,
+            probe: None,
             strict: false,
             common: Common {
                 dir: None,

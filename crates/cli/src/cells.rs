@@ -37,6 +37,7 @@ pub fn run(cells: &[Cell], options: &Options) -> Result<Vec<ArmReport>> {
             seed: cell.seed,
             quiet: true,
             repeat: 1,
+            probe: None,
             ..options.clone()
         };
         let report = parent::run(

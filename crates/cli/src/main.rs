@@ -281,6 +281,30 @@ fn run_scenario(args: &RunArgs, name: &str) -> Result<Report> {
     run_loaded(scenario, name, args)
 }
 
+/// How long the disk is measured between runs.
+fn probe_time(args: &RunArgs, worlds: &[WorldName]) -> Result<Option<std::time::Duration>> {
+    let both = [WorldName::Os, WorldName::Lab];
+    let Some(time) = args.probe else {
+        return Ok(None);
+    };
+    if let Some(missing) = both.iter().find(|w| !worlds.contains(w)) {
+        return Err(CliError::usage(
+            format!(
+                "--probe measures the disk of the world os for the lab, and {} is not run",
+                missing.name()
+            ),
+            "--world os,lab; `highwater probe` writes a profile to keep",
+        ));
+    }
+    if args.common.device.is_some() {
+        return Err(CliError::usage(
+            "--probe and --device both say what the lab's disk is",
+            "one of the two",
+        ));
+    }
+    Ok(Some(time))
+}
+
 /// Runs the arms of a scenario that came from `origin`, once its traces have been read.
 fn run_loaded(mut scenario: scenario::Scenario, origin: &str, args: &RunArgs) -> Result<Report> {
     for note in replay::resolve(&mut scenario, origin, args.strict)? {
@@ -322,6 +346,7 @@ fn run_loaded(mut scenario: scenario::Scenario, origin: &str, args: &RunArgs) ->
         real_time: args.real_time,
         costs: costs_of(&args.common, &worlds)?,
         repeat: args.repeat,
+        probe: probe_time(args, &worlds)?,
         ftrace: args
             .ftrace
             .as_ref()

@@ -69,6 +69,7 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
         real_time: false,
         costs: crate::costs_of(&args.common, &worlds)?,
         repeat: 1,
+        probe: None,
         ftrace: None,
         quiet: false,
     };

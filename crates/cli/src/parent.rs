@@ -7,6 +7,7 @@ use crate::ftrace;
 use crate::linux;
 use crate::place::{self, Place};
 use crate::plan::{Arm, Plan, WorldName};
+use crate::probe::Meter;
 use crate::report::{ArmReport, Report};
 use crate::scenario::Scenario;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// How long after its plan's time a child is given up.
 const CHILD_GRACE: Duration = Duration::from_secs(240);
+/// The size of the file that is measured between runs.
+const PROBE_BYTES: u64 = 512 << 20;
 
 /// What a run needs to know beside its scenario.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +35,9 @@ pub struct Options {
     pub costs: Option<crate::costs::CostTable>,
     /// How often each arm runs; the lab's, whose numbers are the same each time, runs once.
     pub repeat: u32,
+    /// Measure the disk for so long before each run on it and after the last; the lab, which then runs at the end, gets
+    /// what was measured.
+    pub probe: Option<Duration>,
     /// Where the traces of reclaim go.
     pub ftrace: Option<std::path::PathBuf>,
     /// Say nothing of an arm: whoever runs many (`cells.rs`) shows how far it is.
@@ -40,11 +46,44 @@ pub struct Options {
 
 /// Which arm runs when: the arms one after the other, `repeat` times around, so that a slow minute of the machine does
 /// not meet all runs of one arm.
-fn turns(arms: &[Arm], repeat: u32) -> Vec<usize> {
+fn turns(arms: &[Arm], repeat: u32, lab_last: bool) -> Vec<usize> {
     let again = |round: u32, i: usize| round == 0 || arms[i].world != WorldName::Lab;
-    (0..repeat.max(1))
+    let mut turns: Vec<usize> = (0..repeat.max(1))
         .flat_map(|round| (0..arms.len()).filter(move |&i| again(round, i)))
-        .collect()
+        .collect();
+    if lab_last {
+        turns.sort_by_key(|&i| arms[i].world == WorldName::Lab);
+    }
+    turns
+}
+
+/// The disk, if it is measured between the runs.
+struct Disk(Option<Meter>);
+
+impl Disk {
+    fn new(dir: &Path, options: &Options) -> Result<Disk> {
+        let meter = |time| Meter::new(dir, PROBE_BYTES, time);
+        Ok(Disk(options.probe.map(meter).transpose()?))
+    }
+
+    /// Before a run of `plan`: measures, and says what the lab's disk is. A run of another world in between changes
+    /// nothing.
+    fn before(&mut self, plan: &mut Plan) -> Result<()> {
+        let Some(meter) = &mut self.0 else {
+            return Ok(());
+        };
+        if plan.arm.world == WorldName::Os {
+            return meter.round();
+        }
+        if plan.arm.world == WorldName::Lab {
+            if !meter.is_closed() {
+                meter.round()?;
+                meter.close();
+            }
+            plan.lab_device = Some(meter.profile()?);
+        }
+        Ok(())
+    }
 }
 
 /// Runs `arms` one after the other.
@@ -52,7 +91,7 @@ fn turns(arms: &[Arm], repeat: u32) -> Vec<usize> {
 /// # Errors
 /// The first arm that fails; a Linux arm that cannot be set up is left out with its reason, unless it is the only one.
 pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Report> {
-    let turns = turns(arms, options.repeat);
+    let turns = turns(arms, options.repeat, options.probe.is_some());
     let traces = match &options.ftrace {
         Some(path) => ftrace::paths(path, turns.iter().map(|&i| &arms[i]))?,
         None => vec![None; turns.len()],
@@ -68,6 +107,7 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
         None
     };
     let dir = place.as_ref().map_or(Path::new("."), |p| &p.dir);
+    let mut disk = Disk::new(dir, options)?;
     let mut report = Report {
         scenario: scenario.name.clone(),
         memory_bytes: scenario.memory.0,
@@ -84,6 +124,7 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
         }
         plan.ftrace.clone_from(&traces[turn]);
         plan.costs = options.costs.unwrap_or(plan.costs);
+        disk.before(&mut plan)?;
         let progress = match options.quiet {
             true => Progress::silent(arm, &plan),
             false => Progress::new(turn, turns.len(), arm, &plan),
@@ -359,8 +400,9 @@ mod tests {
         let presets = [Preset::V3_2, Preset::V6_16];
         let scenario = find("fits").unwrap();
         let arms = crate::plan::arms(&scenario, &worlds, &presets, false, false);
-        assert_eq!(turns(&arms, 1), [0, 1, 2, 3]);
-        assert_eq!(turns(&arms, 3), [0, 1, 2, 3, 0, 1, 0, 1]);
+        assert_eq!(turns(&arms, 1, false), [0, 1, 2, 3]);
+        assert_eq!(turns(&arms, 3, false), [0, 1, 2, 3, 0, 1, 0, 1]);
+        assert_eq!(turns(&arms, 2, true), [0, 1, 0, 1, 2, 3]);
     }
 
     #[test]

@@ -199,10 +199,14 @@ pub enum Work {
     Copy,
     /// One page copied in from a caller, with its look-up and its dirtying.
     CopyIn,
+    /// One page that was not in memory entered: its frame, its place in the index and in the LRU.
+    Install,
     /// One page looked at by reclaim.
     Scan,
     /// One allocation slow path entered.
     AllocSlow,
+    /// One page put under writeback and taken out of it again.
+    Writeback,
     /// One request submitted.
     Submit,
     /// One request completed.

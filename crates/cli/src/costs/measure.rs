@@ -28,13 +28,15 @@ use std::time::{Duration, Instant};
 /// Rounds of each figure.
 const ROUNDS: usize = 9;
 /// Budget of the cache in which pages are missed.
-const MEMORY: u64 = 16 << 20;
+const MEMORY: u64 = 64 << 20;
 /// Budget of the cache in which they are hit: large, so that its pages lie in memory and not in the CPU's caches.
 const HOT_MEMORY: u64 = 256 << 20;
 /// The file that fits into it, in pages; with all of them dirty the flusher still sleeps (25 % of the budget).
 const HOT_PAGES: u64 = 15_000;
 /// The file that does not.
-const COLD_PAGES: u64 = 16_384;
+const COLD_PAGES: u64 = 65_536;
+/// Bytes of one write of a stream.
+const STREAM_IO: u64 = 64 << 10;
 const PAGE: u64 = 4_096;
 
 /// A figure: the median of its rounds, and how far they went apart.
@@ -70,6 +72,12 @@ pub(super) fn failed(e: Error) -> CliError {
         format!("costs: {e}"),
         "another --dir, on a disk that takes O_DIRECT",
     )
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut all: Vec<f64> = values.collect();
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
 }
 
 /// Nanoseconds of each of `n` calls.
@@ -204,17 +212,54 @@ impl Bench {
         Ok([own, scan, if stalls > 0.0 { slow } else { f64::NAN }])
     }
 
-    /// Random writes: the flusher's CPU per request it writes.
-    fn writes(&mut self) -> Result<f64> {
+    /// Writes in order of pages that are not in memory: the writer's CPU per page; the flusher's per page; pages in a
+    /// request.
+    fn stream(&mut self, scan_ns: u64) -> Result<Stream> {
+        let events = [
+            Event::WrittenFlusher,
+            Event::WriteRequests,
+            Event::PgscanDirect,
+        ];
+        let before = events.map(|e| self.count(e));
+        let (cpu, flusher) = (thread_cpu(), cpu_of("flush-")?);
+        let cold = &self.cold;
+        let buf = vec![1; STREAM_IO as usize];
+        let writes = COLD_PAGES * PAGE / STREAM_IO;
+        each(writes, |i| cold.write_at(&buf, i * STREAM_IO))?;
+        let (cpu, flusher) = (thread_cpu() - cpu, cpu_of("flush-")? - flusher);
+        let mut n = events.map(|e| self.count(e));
+        n.iter_mut().zip(before).for_each(|(n, b)| *n -= b);
+        let [written, requests, scanned] = n;
+        self.cold.sync_data().map_err(failed)?;
+        Ok(Stream {
+            writer: (cpu.as_nanos() as f64 - scanned * scan_ns as f64) / COLD_PAGES as f64,
+            flusher: flusher as f64 / written.max(1.0),
+            pages: written / requests.max(1.0),
+        })
+    }
+
+    /// Random writes: the flusher's CPU per request it writes, and pages in a request.
+    fn writes(&mut self) -> Result<[f64; 2]> {
         let (requests, cpu) = (self.count(Event::WriteRequests), cpu_of("flush-")?);
+        let pages = self.count(Event::WrittenFlusher);
         let (cold, rng) = (&self.cold, &mut self.rng);
         let buf = vec![1; PAGE as usize];
-        each(8_000, |_| cold.write_at(&buf, rng.below(COLD_PAGES) * PAGE))?;
-        let requests = self.count(Event::WriteRequests) - requests;
+        each(32_000, |_| {
+            cold.write_at(&buf, rng.below(COLD_PAGES) * PAGE)
+        })?;
+        let requests = (self.count(Event::WriteRequests) - requests).max(1.0);
         let cpu = cpu_of("flush-")? - cpu;
+        let pages = self.count(Event::WrittenFlusher) - pages;
         self.cold.sync_data().map_err(failed)?;
-        Ok(cpu as f64 / requests.max(1.0))
+        Ok([cpu as f64 / requests, pages / requests])
     }
+}
+
+/// What streams of writes cost, in nanoseconds of CPU.
+struct Stream {
+    writer: f64,
+    flusher: f64,
+    pages: f64,
 }
 
 /// A device of the OS world without a cache before it.
@@ -334,16 +379,43 @@ fn measure(dir: &std::path::Path) -> Result<Vec<(&'static str, Figure)>> {
         }
     }
     let [mut own, mut scan, mut slow] = rounds;
-    let rest = (syscall.median_ns + hit.median_ns + read.median_ns) as f64;
+    let scan = Figure::of(&mut scan);
+    progress("streams of writes");
+    let mut streams = Vec::new();
+    for _ in 0..ROUNDS {
+        streams.push(bench.stream(scan.median_ns)?);
+    }
+    let mut new: Vec<f64> = streams
+        .iter()
+        .map(|s| s.writer - write.median_ns as f64)
+        .collect();
+    let install = Figure::of(&mut new);
+    let rest = (syscall.median_ns + read.median_ns + install.median_ns) as f64;
     own.iter_mut().for_each(|ns| *ns -= rest);
     slow.retain(|ns| ns.is_finite());
     if slow.is_empty() {
         progress("no allocation was slow: alloc_slow_ns is a look-up's");
         slow.push(hit.median_ns as f64);
     }
-    let (submit, scan) = (Figure::of(&mut own), Figure::of(&mut scan));
-    progress("writes and the flusher");
-    let complete = Figure::measure(|| Ok(bench.writes()? - submit.median_ns as f64))?;
+    let submit = Figure::of(&mut own);
+    progress("random writes and the flusher");
+    let mut random = Vec::new();
+    for _ in 0..ROUNDS {
+        random.push(bench.writes()?);
+    }
+    // A request costs the flusher `each + pages x writeback`: two kinds of requests, two unknowns.
+    let of_random = |i: usize| median(random.iter().map(|r| r[i]));
+    let (cost, few) = (of_random(0), of_random(1));
+    let mut page: Vec<f64> = streams
+        .iter()
+        .map(|s| (s.flusher * s.pages - cost) / (s.pages - few).max(1.0))
+        .collect();
+    let writeback = Figure::of(&mut page);
+    let mut complete: Vec<f64> = random
+        .iter()
+        .map(|[ns, pages]| ns - submit.median_ns as f64 - pages * writeback.median_ns as f64)
+        .collect();
+    let complete = Figure::of(&mut complete);
     bench.cache.close().map_err(failed)?;
 
     progress("wake-ups, timers, and the tasks themselves");
@@ -364,8 +436,10 @@ fn measure(dir: &std::path::Path) -> Result<Vec<(&'static str, Figure)>> {
         ("hit_ns", hit),
         ("read_page_ns", read),
         ("write_page_ns", write),
+        ("install_page_ns", install),
         ("scan_page_ns", scan),
         ("alloc_slow_ns", Figure::of(&mut slow)),
+        ("writeback_page_ns", writeback),
         ("submit_ns", submit),
         ("complete_ns", complete),
         ("spin_ns", spin),

@@ -28,10 +28,14 @@ pub struct CostTable {
     pub read_page_ns: u64,
     /// One page written by `write_at` in memory: its look-up, its copy and its dirtying.
     pub write_page_ns: u64,
+    /// One page that was not in memory entered: its frame, its place in the index and in the LRU.
+    pub install_page_ns: u64,
     /// One page looked at by reclaim, and freed where it is free to go.
     pub scan_page_ns: u64,
     /// One allocation slow path entered.
     pub alloc_slow_ns: u64,
+    /// One page put under writeback and taken out of it again.
+    pub writeback_page_ns: u64,
     /// One request submitted, the system call apart.
     pub submit_ns: u64,
     /// One request completed.
@@ -91,13 +95,15 @@ impl CostTable {
     }
 
     /// Names and figures, in the order of the file.
-    fn rows(&self) -> [(&'static str, u64); 13] {
+    fn rows(&self) -> [(&'static str, u64); 15] {
         [
             ("hit_ns", self.hit_ns),
             ("read_page_ns", self.read_page_ns),
             ("write_page_ns", self.write_page_ns),
+            ("install_page_ns", self.install_page_ns),
             ("scan_page_ns", self.scan_page_ns),
             ("alloc_slow_ns", self.alloc_slow_ns),
+            ("writeback_page_ns", self.writeback_page_ns),
             ("submit_ns", self.submit_ns),
             ("complete_ns", self.complete_ns),
             ("spin_ns", self.spin_ns),
@@ -115,8 +121,10 @@ impl CostTable {
             hit: self.hit_ns,
             copy: self.read_page_ns,
             copy_in: self.write_page_ns,
+            install: self.install_page_ns,
             scan: self.scan_page_ns,
             alloc_slow: self.alloc_slow_ns,
+            writeback: self.writeback_page_ns,
             submit: self.submit_ns,
             complete: self.complete_ns,
             // A turn takes time, or a loop that spins for another task would never let it run.

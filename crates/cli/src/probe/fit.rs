@@ -5,7 +5,8 @@
 //! - the latencies are the quantiles of the points of 4 KiB at depth 1 (and of those with writes beside);
 //! - `*_request_rate` is the slope of the mean latency over the size at depth 1, through the point of 4 KiB;
 //! - `*_crowd` is the slope of the median latency of 4 KiB over the depth, up to 80 % of the most requests a second;
-//! - `*_rate` is the most bytes a second of any point, `*_iops` the most requests;
+//! - `*_rate` is the mean of the bytes a second of requests of 1 MiB, which is what streams are made of (where there are none:
+//!   the most of any point), `*_iops` the most requests;
 //! - `depth` is the least that reaches 97 % of the most requests a second in both directions, 32 or more;
 //! - `flush` is the idle flush's distribution, `flush_rate` what 4 MiB of writes add to its mean.
 //!
@@ -123,9 +124,16 @@ impl Direction {
         } else {
             0.0
         };
-        let bytes_per_s = loads(points, read)
-            .map(|(p, ..)| p.bytes_per_s())
-            .fold(1.0, f64::max);
+        let rates = |large: bool| {
+            let of =
+                loads(points, read).filter(move |(_, io, d)| !large || *io == 1 << 20 && *d > 1);
+            of.map(|(p, ..)| p.bytes_per_s()).collect::<Vec<_>>()
+        };
+        let large = rates(true);
+        let bytes_per_s = match large.len() {
+            0 => rates(false).into_iter().fold(1.0, f64::max),
+            n => (large.iter().sum::<f64>() / n as f64).max(1.0),
+        };
         let depth = requests()
             .filter(|(p, ..)| p.per_s >= iops * 0.97)
             .map(|(.., d)| d)

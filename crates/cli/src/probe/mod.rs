@@ -5,7 +5,10 @@
 //! does, everything deeper goes through io_uring as the flusher's requests do.
 
 mod fit;
+mod meter;
 mod points;
+
+pub use meter::Meter;
 
 use crate::args::ProbeArgs;
 use crate::cleanup::{Undo, undo};
@@ -21,7 +24,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
 
 /// Less says nothing: every point would read the same few blocks.
 const BYTES_MIN: u64 = 8 << 20;
@@ -53,19 +55,17 @@ pub fn run(args: &ProbeArgs) -> Result<()> {
     crate::cleanup::watch_signals();
     let subject = open(args)?;
     let steps = points::steps(subject.writes);
-    let each = args.duration.div_f64(points::weight(&steps));
-    if each < Duration::from_millis(2) {
-        return Err(CliError::usage(
-            format!("{} points in {:?} say nothing", steps.len(), args.duration),
-            "--duration 20s",
-        ));
-    }
+    let each = meter::share(&steps, args.duration, "--duration")?;
     let bar = bar(&steps);
     let probe = Probe::new(&subject.file, subject.len, each);
     let mut points = Vec::new();
     for step in &steps {
         bar.set_message(step.name());
-        points.push(probe.measure(step).map_err(|e| failed(args, step, e))?);
+        points.push(
+            probe
+                .measure(step)
+                .map_err(|e| failed(&args.path, step, e))?,
+        );
         bar.inc(1);
         crate::cleanup::wait_if_ending();
     }
@@ -80,9 +80,9 @@ pub fn run(args: &ProbeArgs) -> Result<()> {
     publish(args, &points, &lines, &profile)
 }
 
-fn failed(args: &ProbeArgs, step: &Step, e: std::io::Error) -> CliError {
+fn failed(path: &Path, step: &Step, e: std::io::Error) -> CliError {
     CliError::os(
-        format!("{}: {}", args.path.display(), step.name()),
+        format!("{}: {}", path.display(), step.name()),
         e,
         "a directory on another disk, or check this one with `dmesg`",
     )

@@ -253,6 +253,7 @@ impl<W: World> Engine<W> {
 
     /// Enters an installed page into the LRU, and says how long ago it was evicted if that is remembered.
     pub(crate) fn lru_enter(&self, frame: u32, key: Key) {
+        self.world.charge(Work::Install, 1);
         let enter = match self.lru.ghosts {
             Ghosts::None => Enter::New,
             _ => match self.shadows.refault(self.index.hash(key), self.age.now()) {

@@ -142,6 +142,8 @@ impl<W: World> Engine<W> {
         }
         m.dev.begin_requests(ready.len() as u64);
         self.world.charge(Work::Submit, ready.len() as u32);
+        let pages: usize = ready.iter().map(|r| r.frames.len()).sum();
+        self.world.charge(Work::Writeback, pages as u32);
         match ready.as_slice() {
             [one] if one.frames.len() == 1 => {
                 let one = ready.remove(0);

@@ -14,10 +14,14 @@ pub struct Costs {
     pub copy: u64,
     /// One page copied in from a caller, with its look-up and its dirtying.
     pub copy_in: u64,
+    /// One page that was not in memory entered.
+    pub install: u64,
     /// One page looked at by reclaim.
     pub scan: u64,
     /// One allocation slow path entered.
     pub alloc_slow: u64,
+    /// One page put under writeback and taken out of it again.
+    pub writeback: u64,
     /// One request submitted.
     pub submit: u64,
     /// One request completed.
@@ -43,8 +47,10 @@ impl Default for Costs {
             hit: 40,
             copy: 450,
             copy_in: 450,
+            install: 150,
             scan: 100,
             alloc_slow: 300,
+            writeback: 100,
             submit: 1_000,
             complete: 1_000,
             spin: 50,
@@ -64,8 +70,10 @@ impl Costs {
             Work::Hit => self.hit,
             Work::Copy => self.copy,
             Work::CopyIn => self.copy_in,
+            Work::Install => self.install,
             Work::Scan => self.scan,
             Work::AllocSlow => self.alloc_slow,
+            Work::Writeback => self.writeback,
             Work::Submit => self.submit,
             Work::Complete => self.complete,
             Work::Spin => self.spin,
