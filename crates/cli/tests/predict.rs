@@ -136,37 +136,18 @@ fn a_measured_table_feeds_the_lab() {
     );
 }
 
-/// The words of `args`.
-fn run(args: &str) -> Output {
-    highwater(&args.split(' ').collect::<Vec<_>>())
-}
-
 #[test]
 fn the_disk_is_measured_between_the_runs() {
-    let o = run(
-        "run random-write --world os,lab --preset highwater --memory 8MiB --duration 100ms --repeat 2 --probe 200ms --json -",
-    );
-    let err = String::from_utf8_lossy(&o.stderr).into_owned();
-    assert!(o.status.success(), "{err}");
-    let report: Value = serde_json::from_slice(&o.stdout).unwrap();
-    let worlds: Vec<&str> = report["arms"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|a| a["world"].as_str().unwrap())
-        .collect();
+    let args = "run random-write --world os,lab --preset highwater --memory 8MiB --duration 100ms --repeat 2 --probe 200ms";
+    let report = json(&highwater(&words(&format!("{args} --json -"))));
+    let arms = report["arms"].as_array().unwrap();
+    let worlds: Vec<&str> = arms.iter().map(|a| a["world"].as_str().unwrap()).collect();
     assert_eq!(worlds, ["os", "os", "lab"]);
-    for (args, word) in [
-        ("run rfc --world lab --probe", "os is not run"),
-        (
-            "run rfc --world os,lab --probe 3s --device nvme",
-            "--device",
-        ),
-        ("run rfc --world os,lab --probe 1ms", "--probe 20s"),
-    ] {
-        let o = run(args);
-        let err = String::from_utf8_lossy(&o.stderr).into_owned();
-        assert_eq!(o.status.code(), Some(2), "{args}: {err}");
-        assert!(err.contains(word), "{args}: {err}");
-    }
+    let bad = |args: &str, what: &str| refuses(&words(args), 2, &[what]);
+    bad("run rfc --world lab --probe", "os is not run");
+    bad(
+        "run rfc --world os,lab --probe 3s --device nvme",
+        "--device",
+    );
+    bad("run rfc --world os,lab --probe 1ms", "--probe 20s");
 }
