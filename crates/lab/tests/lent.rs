@@ -137,7 +137,7 @@ impl Backing for Hungry {
         self.device.read_now(offset, bufs)
     }
     fn write_pages(&self, context: WriteContext, batch: &mut Vec<Request>) {
-        let me = self.memory.task();
+        let me = self.memory.task().id();
         let depth = {
             let mut inside = self.inside.lock().unwrap();
             inside.push(me);

@@ -53,8 +53,8 @@ pub trait PageSource: Send + Sync + 'static {
     fn alloc(&self, context: LendContext) -> Result<LentFrame, Error>;
     /// Now.
     fn now(&self) -> Nanos;
-    /// The calling task.
-    fn task(&self) -> TaskId;
+    /// The calling task's own record.
+    fn task(&self) -> &Task;
     /// Sleeps until `unpark` of this task, or until `until`; may return early. A flusher runs its completions meanwhile,
     /// so the caller holds nothing that one of them wants.
     fn park(&self, until: Nanos);
@@ -166,8 +166,8 @@ impl<W: World> PageSource for Source<W> {
         self.world.now()
     }
 
-    fn task(&self) -> TaskId {
-        self.world.task().id()
+    fn task(&self) -> &Task {
+        self.world.task()
     }
 
     fn park(&self, until: Nanos) {
