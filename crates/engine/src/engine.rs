@@ -5,6 +5,7 @@
 //! **Kernel.** mm_init, kswapd_run, bdi_register.
 
 use crate::backing::Backing;
+use crate::compact::Compaction;
 use crate::error::Error;
 use crate::file::{File, FileId, FileOptions};
 use crate::frame::{Carver, Frame, FrameTable, Memory};
@@ -59,6 +60,9 @@ pub struct Engine<W: World> {
     pub(crate) writeback_pages: AtomicU64,
     pub(crate) loading_requests: AtomicU64,
     pub(crate) lent_pages: AtomicU64,
+    /// Frames in blocks that users hold.
+    pub(crate) block_frames: AtomicU64,
+    pub(crate) compaction: Compaction,
     pub(crate) mappings: Lock<MappingTable>,
     pub(crate) devices: Lock<Arc<Vec<Arc<BackingDev>>>>,
     tasks: Lock<Vec<TaskId>>,
@@ -183,6 +187,8 @@ impl<W: World> Engine<W> {
             writeback_pages: AtomicU64::new(0),
             loading_requests: AtomicU64::new(0),
             lent_pages: AtomicU64::new(0),
+            block_frames: AtomicU64::new(0),
+            compaction: Compaction::new(),
             mappings: Lock::new(Rank::Mappings, MappingTable::default()),
             devices: Lock::new(Rank::Flusher, Arc::default()),
             tasks: Lock::new(Rank::Flusher, Vec::new()),
@@ -364,7 +370,10 @@ impl<W: World> Engine<W> {
                 dirty.len() > 0 || m.nr_writeback() > 0
             };
             let owed = !m.durability.lock(&*self.world).is_settled();
-            if busy || owed || self.is_loading(m) {
+            // A task that moves one of its pages holds this lock shared and has found the mapping in the table since
+            // (COMPACT-3): after this look it finds it gone.
+            let in_use = m.invalidate.is_held_shared();
+            if busy || owed || in_use || self.is_loading(m) {
                 return false;
             }
             table.remove(m.id);
@@ -406,6 +415,7 @@ impl<W: World> Engine<W> {
                 ("nr_lent", self.nr_lent()),
                 ("nr_dirty_threshold", self.thresholds.limit),
                 ("nr_dirty_background_threshold", self.thresholds.background),
+                ("nr_block_pages", self.nr_block_frames()),
                 ("nr_waiters", self.zone.nr_waiters(world) as u64),
                 ("watermark_min", self.zone.watermarks().min as u64),
                 ("watermark_low", self.zone.watermarks().low as u64),
@@ -420,8 +430,8 @@ impl<W: World> Engine<W> {
     /// Writes everything back, flushes, and stops the engine's tasks. Afterwards every call fails with `Closed`.
     ///
     /// # Errors
-    /// `StillPinned` with live guards; the first write or flush error, also one that nobody has seen yet. The cache stays
-    /// usable then, with its pages: repair and close again, or give them up with [`Engine::abandon`].
+    /// `StillPinned` with live guards or blocks; the first write or flush error, also one that nobody has seen yet. The
+    /// cache stays usable then, with its pages: repair and close again, or give them up with [`Engine::abandon`].
     pub fn close(&self) -> Result<(), Error> {
         self.usable()?;
         self.no_guards()?;
@@ -446,14 +456,14 @@ impl<W: World> Engine<W> {
     fn no_guards(&self) -> Result<(), Error> {
         for _ in 0..CLOSE_LOOKS {
             if self.count_held() == 0 {
-                return Ok(());
+                break;
             }
             self.world
                 .park(self.world.now().plus(Nanos::from_millis(1)));
         }
-        match self.count_held() {
+        match u64::from(self.count_held()) + self.nr_block_frames() {
             0 => Ok(()),
-            held => Err(Error::StillPinned(u64::from(held))),
+            held => Err(Error::StillPinned(held)),
         }
     }
 

@@ -96,6 +96,8 @@ pub struct OomReport {
     pub lent: u64,
     /// Pages held by guards.
     pub held: u64,
+    /// Frames in blocks that users hold.
+    pub blocks: u64,
     /// How long the caller waited.
     pub waited: Nanos,
 }
@@ -104,7 +106,7 @@ impl fmt::Display for OomReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "of {} frames: {} free, {} clean, {} dirty ({} of them failed to write), {} under writeback, {} loading, {} lent to backings, {} held by guards; waited {:?}",
+            "of {} frames: {} free, {} clean, {} dirty ({} of them failed to write), {} under writeback, {} loading, {} lent to backings, {} held by guards, {} in blocks; waited {:?}",
             self.frames,
             self.free,
             self.clean,
@@ -114,7 +116,40 @@ impl fmt::Display for OomReport {
             self.loading,
             self.lent,
             self.held,
+            self.blocks,
             self.waited
+        )
+    }
+}
+
+/// Why there is no block of frames.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NoBlockReport {
+    /// Asked for: 2^order frames.
+    pub order: u32,
+    /// Free frames, reserve included.
+    pub free: u64,
+    /// The order of the largest free block.
+    pub largest: Option<u32>,
+    /// Near 0: too few frames are free; near 1,000: enough, in pieces. -1,000: a block is free, but below the reserve.
+    pub fragmentation_index: i32,
+    /// Pages that the caller reclaimed.
+    pub reclaimed: u64,
+    /// How long it waited.
+    pub waited: Nanos,
+}
+
+impl fmt::Display for NoBlockReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "of {} free frames, ", self.free)?;
+        match self.largest {
+            Some(largest) => write!(f, "at most 2^{largest} are in a row")?,
+            None => f.write_str("none is in a block")?,
+        }
+        write!(
+            f,
+            " (fragmentation index {}); reclaimed {} pages, waited {:?}",
+            self.fragmentation_index, self.reclaimed, self.waited
         )
     }
 }
@@ -134,6 +169,12 @@ pub enum Error {
     /// No frame could be had, nothing is in flight and no pass made progress.
     #[error("out of memory: {0}")]
     OutOfMemory(Box<OomReport>),
+    /// There is no block of so many frames in a row, and the effort that was allowed did not make one.
+    #[error(
+        "no block of 2^{order} frames: {0}; ask for a lower order, hold fewer blocks, or wait longer",
+        order = .0.order
+    )]
+    NoBlock(Box<NoBlockReport>),
     /// Every page that could be reclaimed is held by a guard.
     #[error(
         "all pages are pinned: {mine} by this task, {others} by others; drop guards or raise the budget"

@@ -4,7 +4,8 @@
 use crate::engine::Engine;
 use crate::frame::DirtyLinks;
 use crate::frame::state::{
-    DIRTY, EXCL, FREE, HASHED, HOLDERS, ISOLATED, LENT, LOADING, LRU, ORPHAN, UPTODATE, WRITEBACK,
+    BLOCK, DIRTY, EXCL, FREE, HASHED, HOLDERS, ISOLATED, LENT, LOADING, LRU, ORPHAN, UPTODATE,
+    WRITEBACK,
 };
 use crate::mapping::Key;
 use crate::world::World;
@@ -13,6 +14,7 @@ pub(crate) fn check<W: World>(e: &Engine<W>) {
     frames(e);
     dirty(e);
     free(e);
+    blocks(e);
 }
 
 /// MAP-1, MAP-3 and FRAME-3 for each frame.
@@ -21,7 +23,7 @@ fn frames<W: World>(e: &Engine<W>) {
         let s = f.state.peek();
         free_alone(i, s);
         assert!(
-            s & (FREE | HASHED | ORPHAN | LENT) != 0,
+            s & (FREE | HASHED | ORPHAN | LENT | BLOCK) != 0,
             "ZONE-1: frame {i} is lost: no page, not free, {s:#x}"
         );
         if s & HASHED != 0 {
@@ -61,7 +63,8 @@ fn frames<W: World>(e: &Engine<W>) {
 fn free_alone(frame: u32, s: u64) {
     assert!(
         s & FREE == 0
-            || s & (HASHED | DIRTY | WRITEBACK | LOADING | HOLDERS | EXCL | LRU | ORPHAN) == 0,
+            || s & (HASHED | DIRTY | WRITEBACK | LOADING | HOLDERS | EXCL | LRU | ORPHAN | BLOCK)
+                == 0,
         "FRAME-3: frame {frame} is free and in use, {s:#x}"
     );
 }
@@ -130,6 +133,22 @@ fn dirty<W: World>(e: &Engine<W>) {
         .count() as u64;
     assert_eq!(listed, flagged, "MAP-2: flags");
     assert_eq!(listed, e.nr_dirty(), "MAP-2: count");
+}
+
+/// BLOCK-1: the frames that carry BLOCK are those of the live blocks, and they are nothing else.
+fn blocks<W: World>(e: &Engine<W>) {
+    let mut flagged = 0;
+    for (i, f) in e.frames.iter() {
+        let s = f.state.peek();
+        if s & BLOCK != 0 {
+            flagged += 1;
+            assert!(
+                s & (HASHED | ORPHAN | LRU | DIRTY | EXCL | LOADING | WRITEBACK | HOLDERS) == 0,
+                "BLOCK-1: frame {i} is in a block and a page, {s:#x}"
+            );
+        }
+    }
+    assert_eq!(flagged, e.nr_block_frames(), "BLOCK-1: frames in blocks");
 }
 
 /// ZONE-1 and LENT-1.

@@ -16,6 +16,7 @@ macro_rules! planted {
 }
 
 pub mod backing;
+mod compact;
 mod engine;
 mod error;
 mod file;
@@ -40,7 +41,7 @@ mod zone;
 
 pub use backing::Backing;
 pub use engine::Engine;
-pub use error::{Error, IoError, IoErrorKind, OomReport};
+pub use error::{Error, IoError, IoErrorKind, NoBlockReport, OomReport};
 pub use file::{File, FileId, FileOptions, PageMut, PageNo, PageRef};
 pub use frame::FrameNo;
 pub use lru::list::{Links, List};
@@ -50,4 +51,5 @@ pub use lru::order::{
 pub use policy::{Config, DirtyLimits, Policy, Preset};
 pub use trace::{Event, Stats, TraceEvent, TraceRecord, Tracer};
 pub use world::{Nanos, TaskId, World};
+pub use zone::{Block, BlockOptions, BlockWait};
 pub use zone::{LendContext, LentFrame, PageSource};

@@ -65,6 +65,30 @@ pub enum Throttle {
     IoLess,
 }
 
+/// How a block of several frames in a row is made when none is free.
+#[doc(alias("lumpy_reclaim", "compaction", "COMPACTION_BUILD"))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HighOrder {
+    /// Reclaim takes the page at the tail and with it every page of its aligned block, however hot (until 3.5).
+    Lumpy,
+    /// Pages are moved to the other end of memory; reclaim only makes room for that.
+    Compaction,
+    /// Compaction first, and where it is not enough lumpy reclaim (from 2.6.35).
+    Both,
+}
+
+impl HighOrder {
+    /// May reclaim be lumpy?
+    pub const fn lumpy(self) -> bool {
+        matches!(self, HighOrder::Lumpy | HighOrder::Both)
+    }
+
+    /// May pages be moved?
+    pub const fn compacts(self) -> bool {
+        matches!(self, HighOrder::Compaction | HighOrder::Both)
+    }
+}
+
 /// A named set of knobs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -111,6 +135,7 @@ impl Preset {
                 on_dirty: OnDirty::Kick,
                 wait: ReclaimWait::Congestion,
                 throttle: Throttle::DirtierWrites,
+                high_order: HighOrder::Both,
                 background_percent: 10,
                 limit_percent: 20,
                 pause_max: Nanos::from_millis(200),
@@ -121,6 +146,7 @@ impl Preset {
                 on_dirty: OnDirty::Kick,
                 wait: ReclaimWait::Congestion,
                 throttle: Throttle::DirtierWrites,
+                high_order: HighOrder::Both,
                 background_percent: 10,
                 limit_percent: 20,
                 pause_max: Nanos::from_millis(200),
@@ -131,6 +157,7 @@ impl Preset {
                 on_dirty: OnDirty::Skip,
                 wait: ReclaimWait::IfCongested,
                 throttle: Throttle::IoLess,
+                high_order: HighOrder::Both,
                 background_percent: 10,
                 limit_percent: 20,
                 pause_max: Nanos::from_millis(200),
@@ -141,6 +168,7 @@ impl Preset {
                 on_dirty: OnDirty::Kick,
                 wait: ReclaimWait::Progress,
                 throttle: Throttle::IoLess,
+                high_order: HighOrder::Compaction,
                 background_percent: 10,
                 limit_percent: 20,
                 pause_max: Nanos::from_millis(200),
@@ -151,6 +179,7 @@ impl Preset {
                 on_dirty: OnDirty::Kick,
                 wait: ReclaimWait::Progress,
                 throttle: Throttle::IoLess,
+                high_order: HighOrder::Compaction,
                 background_percent: 25,
                 limit_percent: 60,
                 pause_max: Nanos::from_millis(1),
@@ -191,6 +220,8 @@ pub struct Policy {
     pub wait: ReclaimWait,
     /// How writers are slowed.
     pub throttle: Throttle,
+    /// How blocks of frames are made.
+    pub high_order: HighOrder,
     /// The flusher starts above this share of the budget, in percent (`dirty_background_ratio`).
     pub background_percent: u8,
     /// Dirty and writeback pages are kept below this share of the budget, in percent (`dirty_ratio`).

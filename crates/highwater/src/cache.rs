@@ -10,10 +10,13 @@ use crate::file::File;
 use crate::open::{OpenOptions, Opens};
 use crate::world::OsWorld;
 use highwater_engine::sync::{AtomicBool, Ordering};
-use highwater_engine::{Config, Engine, Error, FileOptions, Stats};
+use highwater_engine::{BlockOptions, Config, Engine, Error, FileOptions, Stats};
 use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Frames in a row that [`Cache::alloc_block`] lends. Derefs to their bytes; freed on drop.
+pub type Block = highwater_engine::Block<OsWorld>;
 
 /// A page cache with one memory budget for all its files.
 ///
@@ -96,6 +99,28 @@ impl Cache {
         Ok(file)
     }
 
+    /// A block of 2^order frames in a row, aligned to its size: scratch memory of the budget, for what must lie in one
+    /// piece (a large buffer, a huge page). The cache gives up or moves pages for it, as far as `options` allow, and has
+    /// so much less for files while the block lives. Its bytes are anything at first; dropping it frees it.
+    ///
+    /// ```
+    /// # use highwater::{BlockOptions, Cache};
+    /// # let cache = Cache::builder().memory(16 << 20).build()?;
+    /// let mut block = cache.alloc_block(4, BlockOptions::patient())?;
+    /// block.fill(7);
+    /// assert_eq!(block.len(), 16 * 4096);
+    /// drop(block);
+    /// # cache.close()?;
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `NoBlock` when the allowed effort made none: it says what is free, and in what pieces; `Config` for an order above
+    /// 2 MiB; `Closed`, `Forked`; for order 0 `OutOfMemory` and `AllPinned`. Waits as `options` say.
+    pub fn alloc_block(&self, order: u32, options: BlockOptions) -> Result<Block, Error> {
+        self.engine.alloc_block(order, options)
+    }
+
     /// Counters and gauges, under the names of `/proc/vmstat`. Waits for nothing.
     ///
     /// ```
@@ -157,8 +182,8 @@ impl Cache {
     /// ```
     ///
     /// # Errors
-    /// `StillPinned` with live guards; the first write or flush error, also one that nobody has seen yet. The cache stays
-    /// usable then, with its pages: repair and close again, or drop it. `Forked`.
+    /// `StillPinned` with live guards or blocks; the first write or flush error, also one that nobody has seen yet. The cache
+    /// stays usable then, with its pages: repair and close again, or drop it. `Forked`.
     pub fn close(&self) -> Result<(), Error> {
         if self.world().forked() {
             return Err(Error::Forked);

@@ -33,15 +33,17 @@ mod open;
 mod world;
 
 pub use builder::CacheBuilder;
-pub use cache::Cache;
+pub use cache::{Block, Cache};
 pub use cgroup::{MemInfo, memory_limit};
 pub use device::{DirectIo, FileDevice, IoEngine, Limiter, OsQueue, RateLimited};
 pub use file::{File, PageMut, PageRef};
 pub use highwater_engine as engine;
-pub use highwater_engine::policy::{OnDirty, ReclaimWait, Throttle, WriteUnit, WritebackFrom};
+pub use highwater_engine::policy::{
+    HighOrder, OnDirty, ReclaimWait, Throttle, WriteUnit, WritebackFrom,
+};
 pub use highwater_engine::{
-    Config, DirtyLimits, Error, Event, FileId, IoError, IoErrorKind, OomReport, Order, PageNo,
-    PageOrder, Policy, Preset, Stats,
+    BlockOptions, BlockWait, Config, DirtyLimits, Error, Event, FileId, IoError, IoErrorKind,
+    NoBlockReport, OomReport, Order, PageNo, PageOrder, Policy, Preset, Stats,
 };
 pub use memory::Memory;
 pub use open::OpenOptions;

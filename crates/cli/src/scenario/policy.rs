@@ -1,7 +1,9 @@
 //! The knobs of the policy table under the names that a scenario file has for them.
 
 use crate::units::Span;
-use highwater_engine::policy::{OnDirty, Policy, ReclaimWait, Throttle, WriteUnit, WritebackFrom};
+use highwater_engine::policy::{
+    HighOrder, OnDirty, Policy, ReclaimWait, Throttle, WriteUnit, WritebackFrom,
+};
 use serde::{Deserialize, Serialize};
 
 macro_rules! knob {
@@ -44,6 +46,10 @@ knob!(
     /// How writers are slowed.
     ThrottleName => Throttle { Off, DirtierWrites, IoLess }
 );
+knob!(
+    /// How blocks of frames are made.
+    HighOrderName => HighOrder { Lumpy, Compaction, Both }
+);
 
 /// Changes to a preset: what is not named stays as the preset has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -59,6 +65,8 @@ pub struct PolicyPatch {
     pub wait: Option<WaitName>,
     /// How writers are slowed.
     pub throttle: Option<ThrottleName>,
+    /// How blocks of frames are made when none is free.
+    pub high_order: Option<HighOrderName>,
     /// The flusher starts above this share of memory, in percent.
     pub background_percent: Option<u8>,
     /// Dirty memory is kept below this share, in percent.
@@ -85,6 +93,9 @@ impl PolicyPatch {
         if let Some(v) = self.throttle {
             policy.throttle = v.engine();
         }
+        if let Some(v) = self.high_order {
+            policy.high_order = v.engine();
+        }
         if let Some(v) = self.background_percent {
             policy.background_percent = v;
         }
@@ -105,6 +116,7 @@ impl PolicyPatch {
             on_dirty: other.on_dirty.or(self.on_dirty),
             wait: other.wait.or(self.wait),
             throttle: other.throttle.or(self.throttle),
+            high_order: other.high_order.or(self.high_order),
             background_percent: other.background_percent.or(self.background_percent),
             limit_percent: other.limit_percent.or(self.limit_percent),
             pause_max: other.pause_max.or(self.pause_max),
@@ -139,12 +151,14 @@ mod tests {
         let patch = PolicyPatch {
             writeback_from: Some(WritebackFromName::Direct),
             throttle: Some(ThrottleName::Off),
+            high_order: Some(HighOrderName::Both),
             limit_percent: Some(40),
             ..PolicyPatch::default()
         };
         let got = patch.apply(base);
         assert_eq!(got.writeback_from, WritebackFrom::Direct);
         assert_eq!(got.throttle, Throttle::Off);
+        assert_eq!(got.high_order, HighOrder::Both);
         assert_eq!(got.limit_percent, 40);
         assert_eq!(got.wait, base.wait);
         let twice = patch.then(PolicyPatch {
@@ -153,5 +167,6 @@ mod tests {
         });
         assert_eq!(twice.limit_percent, Some(50));
         assert_eq!(twice.throttle, Some(ThrottleName::Off));
+        assert_eq!(twice.high_order, Some(HighOrderName::Both));
     }
 }

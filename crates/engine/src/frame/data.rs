@@ -126,6 +126,31 @@ impl<A: Arena> Memory<A> {
         unsafe { std::slice::from_raw_parts_mut(self.at(frame), self.frame_size) }
     }
 
+    /// The bytes of `count` frames in a row, to read.
+    ///
+    /// # Safety
+    /// The caller owns all of them (BLOCK-1), and nobody writes them for as long as it uses the slice.
+    pub(crate) unsafe fn block(&self, first: u32, count: usize) -> &[u8] {
+        #[cfg(loom)]
+        (0..count).for_each(|i| self.accesses[first as usize + i].with(|_| ()));
+        assert!(first as usize + count <= self.frames);
+        // SAFETY: in bounds by the assertion; frames lie in a row; no writer by the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.at(first), count << self.shift) }
+    }
+
+    /// The bytes of `count` frames in a row, to write.
+    ///
+    /// # Safety
+    /// The caller owns all of them (BLOCK-1) and makes no second slice of them meanwhile.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn block_mut(&self, first: u32, count: usize) -> &mut [u8] {
+        #[cfg(loom)]
+        (0..count).for_each(|i| self.accesses[first as usize + i].with_mut(|_| ()));
+        assert!(first as usize + count <= self.frames);
+        // SAFETY: as in `block`; exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.at(first), count << self.shift) }
+    }
+
     /// Fills `out` with the frame's bytes from `within` on.
     ///
     /// # Safety

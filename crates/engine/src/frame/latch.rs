@@ -118,21 +118,24 @@ impl<W: World> Engine<W> {
 
     /// Frees a frame that the caller has claimed: EXCL on it, out of the index, no holder, no I/O (FRAME-3).
     pub(crate) fn free_claimed(&self, frame: u32) {
-        let f = self.frames.get(frame);
-        if f.state.peek() & super::state::DIRTY != 0 {
+        if self.frames.get(frame).state.peek() & super::state::DIRTY != 0 {
             // A failed write made a superseded copy dirty again: the newer copy has the data.
             self.cancel_dirty_of(frame);
         }
-        let mine = self.lru.remove(&*self.world, &self.frames, frame, || {
-            f.state.clear(EXCL | ERROR);
-            f.state.set(ORPHAN);
-        });
-        if !mine {
-            // LRU-2: the reclaimer frees it.
-            return;
+        if self.unlist_claimed(frame) {
+            self.retire(frame);
+            self.zone.free_one(&*self.world, frame);
         }
-        self.retire(frame);
-        self.zone.free_one(&*self.world, frame);
+    }
+
+    /// Takes a claimed frame off its list. False when a reclaimer has it isolated: it is given up then, and the reclaimer
+    /// frees it (LRU-2).
+    pub(crate) fn unlist_claimed(&self, frame: u32) -> bool {
+        let state = &self.frames.get(frame).state;
+        self.lru.remove(&*self.world, &self.frames, frame, || {
+            state.clear(EXCL | ERROR);
+            state.set(ORPHAN);
+        })
     }
 
     /// Ends a frame's life as a page: wakes who still sleeps on it and marks it free. The caller owns it alone and gives

@@ -60,6 +60,8 @@ pub(crate) const SUPERSEDED: u64 = flag(18);
 pub(crate) const TOUCH: u64 = flag(19);
 /// Lent to a backing: no page, and not free.
 pub(crate) const LENT: u64 = flag(20);
+/// In a block of frames that a user holds: no page.
+pub(crate) const BLOCK: u64 = flag(21);
 const VERSION_SHIFT: u32 = 44;
 /// Counts the lives of the frame.
 pub(crate) const VERSION: u64 = !0 << VERSION_SHIFT;
@@ -264,6 +266,20 @@ impl State {
             .is_ok()
     }
 
+    /// Claims an idle page, clean or dirty, to move it to another frame: EXCL with no holder, no I/O, on its list. Not a
+    /// reference.
+    pub(crate) fn try_isolate(&self) -> bool {
+        let s = self.peek();
+        let in_use = (UNRECLAIMABLE & !DIRTY) | ISOLATED | SUPERSEDED | BLOCK;
+        if s & in_use != 0 || s & (HASHED | UPTODATE | LRU) != HASHED | UPTODATE | LRU {
+            return false;
+        }
+        // Acquire: the last holder's writes are over before the bytes are copied. One try: a page that changes is in use.
+        self.0
+            .compare_exchange(s, s | EXCL, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+
     /// Sets flags; returns the word before. Any ordering that matters is given by the owner's later `release`.
     pub(crate) fn set(&self, flags: u64) -> u64 {
         // AcqRel: a flag such as WAITERS is set to be seen by the next transition, whose outcome we then look at.
@@ -313,7 +329,7 @@ impl State {
 }
 
 const _: () = assert!(REF2 == REF1 << 1);
-const _: () = assert!(TOUCH < 1 << VERSION_SHIFT);
+const _: () = assert!(BLOCK < 1 << VERSION_SHIFT);
 
 #[cfg(all(test, not(loom)))]
 mod tests {
@@ -375,6 +391,22 @@ mod tests {
             );
         }
         assert!(State::new(HASHED | UPTODATE | LRU | ACTIVE | REF1).try_freeze());
+    }
+
+    #[test]
+    fn only_an_idle_page_moves_and_a_dirty_one_does() {
+        let idle = HASHED | UPTODATE | LRU;
+        for busy in [
+            WRITEBACK, LOADING, EXCL, 1, ORPHAN, EXCL_WAIT, ISOLATED, SUPERSEDED, BLOCK,
+        ] {
+            assert!(!State::new(idle | busy).try_isolate(), "{busy:#x}");
+        }
+        assert!(!State::new(HASHED | UPTODATE).try_isolate(), "on no list");
+        for fine in [0, DIRTY, DIRTY | ERROR, ACTIVE | REF1] {
+            let s = State::new(idle | fine);
+            assert!(s.try_isolate());
+            assert_eq!(s.peek(), idle | fine | EXCL, "no reference is left");
+        }
     }
 
     #[test]

@@ -138,6 +138,28 @@ impl List {
         self.len -= 1;
     }
 
+    /// Puts `new`, which is on no list, in the place of `old`, which is on this one.
+    ///
+    /// # Panics
+    /// When they are not (as far as their neighbours tell), by LIST-1 or LIST-2.
+    pub fn replace(&mut self, links: &impl Links, old: FrameNo, new: FrameNo) {
+        let next = links.next(old);
+        self.remove(links, old);
+        let Some(next) = next else {
+            return self.push_tail(links, new);
+        };
+        self.assert_unlinked(links, new);
+        let prev = links.prev(next);
+        links.set_prev(new, prev);
+        links.set_next(new, Some(next));
+        links.set_prev(next, Some(new));
+        match prev {
+            Some(prev) => links.set_next(prev, Some(new)),
+            None => self.head = Some(new),
+        }
+        self.len += 1;
+    }
+
     /// Takes the frame at the tail.
     pub fn pop_tail(&mut self, links: &impl Links) -> Option<FrameNo> {
         let frame = self.tail()?;
@@ -215,7 +237,7 @@ mod tests {
 
         /// Two lists over one table of links, so that frames move between them.
         #[test]
-        fn same_as_a_deque(ops in prop::collection::vec((0u8..6, any::<bool>(), 0u32..24), 0..300)) {
+        fn same_as_a_deque(ops in prop::collection::vec((0u8..7, any::<bool>(), 0u32..24), 0..300)) {
             let links = Table::new(24);
             let mut lists = [List::new(), List::default()];
             let mut models = [VecDeque::new(), VecDeque::new()];
@@ -223,6 +245,8 @@ mod tests {
                 let frame = FrameNo(frame);
                 let which = usize::from(which);
                 let at = models.iter().position(|m| m.contains(&frame));
+                let new = FrameNo((frame.0 + 1) % 24);
+                let vacant = models.iter().all(|m| !m.contains(&new));
                 let (list, model) = (&mut lists[which], &mut models[which]);
                 match (op, at) {
                     (0, None) => {
@@ -234,6 +258,12 @@ mod tests {
                         model.push_back(frame);
                     }
                     (2, _) => prop_assert_eq!(list.pop_tail(&links), model.pop_back()),
+                    (6, Some(at)) if vacant => {
+                        lists[at].replace(&links, frame, new);
+                        for f in models[at].iter_mut().filter(|f| **f == frame) {
+                            *f = new;
+                        }
+                    }
                     (3..=5, Some(at)) => {
                         let (list, model) = (&mut lists[at], &mut models[at]);
                         model.retain(|&f| f != frame);

@@ -176,6 +176,32 @@ impl Lru {
         done
     }
 
+    /// Takes those of the frames `range` that are on a list, wherever they stand in the order: for lumpy reclaim.
+    pub(crate) fn isolate_range<W: World>(
+        &self,
+        world: &W,
+        frames: &FrameTable,
+        range: std::ops::Range<u32>,
+        out: &mut Vec<FrameNo>,
+    ) {
+        let mut order = self.order.lock(world);
+        let before = out.len();
+        for frame in range {
+            let state = &frames.get(frame).state;
+            if state.peek() & LRU == 0 {
+                continue;
+            }
+            order.remove(Frames::new(frames), FrameNo(frame));
+            state.set(ISOLATED);
+            state.clear(LRU);
+            out.push(FrameNo(frame));
+        }
+        self.mirror(&**order);
+        // Relaxed: a hint.
+        self.nr_isolated
+            .fetch_add((out.len() - before) as u64, Ordering::Relaxed);
+    }
+
     /// Ends the isolation of pages that were kept. Calls `free` (without the lock) for those that became orphans and that
     /// the caller now has to free.
     pub(crate) fn putback<W: World>(

@@ -31,6 +31,12 @@ impl DirtyList {
         self.list.remove(&DirtyLinks(frames), FrameNo(frame));
     }
 
+    /// Puts `to`, which is not listed, in the place of `from`.
+    pub(crate) fn replace(&mut self, frames: &FrameTable, from: u32, to: u32) {
+        self.list
+            .replace(&DirtyLinks(frames), FrameNo(from), FrameNo(to));
+    }
+
     /// A copy has taken the place of `frame`, which is under writeback as `page`.
     pub(crate) fn supersede(&mut self, page: u64, frame: u32) {
         let old = self.superseded.insert(page, frame);

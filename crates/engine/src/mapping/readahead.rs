@@ -155,7 +155,7 @@ const BLOCK_ORDER: u32 = 4;
 impl<W: World> Engine<W> {
     fn supply(&self, supply: &mut Supply) -> Option<u32> {
         if supply.block.is_empty() && !supply.single {
-            match self.alloc_block(BLOCK_ORDER) {
+            match self.alloc_run(BLOCK_ORDER) {
                 Some(first) => supply.block = first..first + (1 << BLOCK_ORDER),
                 None => supply.single = true,
             }
@@ -164,7 +164,7 @@ impl<W: World> Engine<W> {
             Some(frame) => Some(self.claim_free(frame)),
             None => self.alloc_nowait().or_else(|| {
                 // As Linux does (__GFP_NORETRY): one round of reclaim, and the window ends if it finds nothing clean.
-                (self.direct_reclaim() > 0).then(|| self.alloc_nowait())?
+                (self.direct_reclaim(0) > 0).then(|| self.alloc_nowait())?
             }),
         }
     }

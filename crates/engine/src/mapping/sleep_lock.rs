@@ -45,6 +45,12 @@ impl SleepLock {
         false
     }
 
+    /// Does anybody hold it shared? Exact to a caller that keeps new holders out by other means.
+    pub(crate) fn is_held_shared(&self) -> bool {
+        // Acquire: a hold that was taken before what the caller has seen is seen.
+        self.word.load(Ordering::Acquire) & (WAITING - 1) != 0
+    }
+
     /// Lets a shared hold go.
     #[inline]
     pub(crate) fn drop_shared<W: World>(&self, world: &W, waits: &WaitTable) {

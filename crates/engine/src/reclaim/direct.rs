@@ -2,17 +2,19 @@
 //!
 //! **Kernel.** do_try_to_free_pages; `priority < DEF_PRIORITY - 2` for the congestion naps of 2.6.35.
 
-use super::{DEF_PRIORITY, Met, ScanControl, shrink::CONGESTION_TIMEOUT};
+use super::{DEF_PRIORITY, ScanControl, shrink::CONGESTION_TIMEOUT};
 use crate::backing::WriteContext;
+use crate::compact::compact_gap;
 use crate::engine::Engine;
 use crate::policy::{ReclaimWait, WritebackFrom};
 use crate::trace::{Event, TraceEvent};
 use crate::world::{Task, World};
+use crate::zone::Mark;
 
 impl<W: World> Engine<W> {
-    /// Reclaims up to a cluster of frames on the calling task; how many it got.
+    /// Reclaims frames on the calling task, up to a cluster or what a block of 2^order frames needs; how many it got.
     #[doc(alias("try_to_free_pages", "do_try_to_free_pages"))]
-    pub(crate) fn direct_reclaim(&self) -> u64 {
+    pub(crate) fn direct_reclaim(&self, order: u32) -> u64 {
         let task = self.world.task();
         // RECLAIM-1: nothing that reclaim calls comes back here.
         let flags = task.set_flag(Task::MEMALLOC | Task::RECLAIM);
@@ -22,15 +24,11 @@ impl<W: World> Engine<W> {
         );
         self.count(Event::Allocstall, 1);
         self.trace(TraceEvent::DirectReclaimBegin {
-            order: 0,
+            order,
             may_writepage: self.config().policy.writeback_from == WritebackFrom::Direct,
         });
-        let mut sc = ScanControl {
-            context: WriteContext::Direct,
-            target: self.config().reclaim_cluster as u64,
-            priority: DEF_PRIORITY,
-            met: Met::default(),
-        };
+        let mut sc = ScanControl::new(WriteContext::Direct, order);
+        sc.target = self.direct_target(order);
         for priority in (0..=DEF_PRIORITY).rev() {
             sc.priority = priority;
             self.shrink_zone(&mut sc);
@@ -43,6 +41,20 @@ impl<W: World> Engine<W> {
         });
         task.restore_flags(flags);
         sc.met.reclaimed
+    }
+
+    /// A cluster; where pages are to be moved, as many as that needs (`should_continue_reclaim`).
+    fn direct_target(&self, order: u32) -> u64 {
+        let cluster = self.config().reclaim_cluster as u64;
+        let policy = self.config().policy.high_order;
+        if order == 0 || policy.lumpy() {
+            return cluster;
+        }
+        let gap = compact_gap(order);
+        let low = self.zone.watermarks().at(Mark::Low) as u64;
+        (low + gap)
+            .saturating_sub(self.zone.nr_free())
+            .clamp(cluster.min(gap), gap)
     }
 
     /// Ends the run early, or naps, as the policy waits.

@@ -2,12 +2,19 @@
 //!
 //! It also populates memory first, since nothing has to be reclaimed while some was never touched.
 //!
-//! **State.** `wanted`: set by whoever meets the low watermark, cleared by kswapd before it looks.
+//! Who needs a block rings with its order, and kswapd works until a block of the largest order asked for is free above the
+//! high watermark: by lumpy reclaim, or by moving pages. Lest it turn memory over for a block that cannot be had, a whole run of
+//! priorities that frees less than a cluster, or a compaction that ran, ends its work on the order: it sees to single
+//! frames then (the anti-livelock rule).
+//!
+//! **State.** `wanted`: set by whoever meets the low watermark, cleared by kswapd before it looks. `order`: raised by those
+//! who ring, taken by kswapd after `wanted`.
 //! **Context.** One task for each zone; carries MEMALLOC and KSWAPD.
 //! **Kernel.** kswapd, balance_pgdat, kswapd_try_to_sleep: a nap of 100 ms first, then the full sleep.
 
 use super::{DEF_PRIORITY, Met, ScanControl, shrink::CONGESTION_TIMEOUT};
 use crate::backing::WriteContext;
+use crate::compact::compact_gap;
 use crate::engine::Engine;
 use crate::policy::ReclaimWait;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
@@ -18,6 +25,8 @@ use crate::zone::Mark;
 /// kswapd's door bell.
 pub(crate) struct Kswapd {
     wanted: AtomicBool,
+    /// The largest order asked for since kswapd looked last.
+    order: AtomicU32,
     /// Its task + 1; 0 before it runs.
     task: AtomicU32,
     /// It sleeps, and nobody has rung since.
@@ -28,6 +37,7 @@ impl Kswapd {
     pub(crate) fn new() -> Kswapd {
         Kswapd {
             wanted: AtomicBool::new(false),
+            order: AtomicU32::new(0),
             task: AtomicU32::new(0),
             asleep: AtomicBool::new(false),
         }
@@ -40,16 +50,21 @@ const NAP: Nanos = Nanos::from_millis(100);
 const SLEEP: Nanos = Nanos::from_secs(10);
 
 impl<W: World> Engine<W> {
-    /// Wakes kswapd if it sleeps. Who rings first counts: until kswapd sleeps again it has nothing more to hear, as the
-    /// first waker takes it off the kernel's wait queue.
-    pub(crate) fn wake_kswapd(&self) {
+    /// Wakes kswapd if it sleeps, for a block of 2^order frames. Who rings first counts: until kswapd sleeps again it has
+    /// nothing more to hear but a higher order, as the first waker takes it off the kernel's wait queue.
+    #[doc(alias = "wakeup_kswapd")]
+    pub(crate) fn wake_kswapd(&self, order: u32) {
         let k = &self.kswapd;
+        if order > 0 {
+            // Relaxed: before `wanted`, whose order it has; kswapd takes it after it has cleared `wanted`.
+            k.order.fetch_max(order, Ordering::Relaxed);
+        }
         // SeqCst pair with `kswapd_sleep`: either it sees `wanted` before it parks, or we see `asleep` and unpark it. The
         // load first, so that rings while it runs write nothing but `wanted`.
         k.wanted.store(true, Ordering::SeqCst);
         if k.asleep.load(Ordering::SeqCst) && k.asleep.swap(false, Ordering::SeqCst) {
             self.count(Event::WakeupKswapd, 1);
-            self.trace(TraceEvent::WakeupKswapd { order: 0 });
+            self.trace(TraceEvent::WakeupKswapd { order });
             self.unpark_kswapd();
         }
     }
@@ -80,40 +95,61 @@ impl<W: World> Engine<W> {
             // An exchange, Acquire: whoever rang before it is seen with the frames it took; who rings after it is seen
             // by the sleep. A plain store could wipe out a ring whose cause the look below does not see yet.
             self.kswapd.wanted.swap(false, Ordering::AcqRel);
-            if !self.high_ok() {
-                self.trace(TraceEvent::KswapdWake { order: 0 });
+            // Relaxed: ordered by `wanted`. An order that comes after this look has its ring still to come.
+            let mut order = self.kswapd.order.swap(0, Ordering::Relaxed);
+            if !self.high_ok(order) {
+                self.trace(TraceEvent::KswapdWake { order });
                 has_run = true;
-                self.balance();
+                order = self.balance(order);
             }
-            self.kswapd_try_to_sleep(&mut has_run);
+            self.kswapd_try_to_sleep(order, &mut has_run);
         }
         if has_run {
             self.trace(TraceEvent::KswapdSleep);
         }
     }
 
-    fn high_ok(&self) -> bool {
-        !self.zone.below(Mark::High) || self.zone.nr_unpopulated() > 0
+    /// Is a block of 2^order frames free above the high watermark?
+    fn high_ok(&self, order: u32) -> bool {
+        if self.zone.nr_unpopulated() > 0 {
+            return true;
+        }
+        !self.zone.below(Mark::High)
+            && (order == 0 || self.zone.order_ok(&*self.world, order, Mark::High))
     }
 
-    /// Reclaims until the high watermark is met, or a whole run of priorities got nothing.
-    fn balance(&self) {
+    /// Is there nothing more for reclaim to do for this order? Where pages are moved, it only makes room for that.
+    fn reclaimed_enough(&self, order: u32) -> bool {
+        if order == 0 || self.config().policy.high_order.lumpy() {
+            return self.high_ok(order);
+        }
+        self.high_ok(0) && self.compact_has_room(order)
+    }
+
+    /// Reclaims until the high watermark is met for the order, or a whole run of priorities got nothing. Returns the order
+    /// that it still works for.
+    fn balance(&self, mut order: u32) -> u32 {
         self.count(Event::Pageoutrun, 1);
-        let mut sc = ScanControl {
-            context: WriteContext::Kswapd,
-            target: 0,
-            priority: DEF_PRIORITY,
-            met: Met::default(),
-        };
+        let moves = !self.config().policy.high_order.lumpy();
+        let mut sc = ScanControl::new(WriteContext::Kswapd, order);
         loop {
-            sc.met = Met::default();
+            if order > 0 && moves && self.reclaimed_enough(order) {
+                self.compact_in_background(order);
+                if self.high_ok(order) {
+                    return order;
+                }
+                order = self.drop_order();
+            }
+            if order == 0 && self.high_ok(0) {
+                return 0;
+            }
+            (sc.met, sc.order) = (Met::default(), order);
             for priority in (0..=DEF_PRIORITY).rev() {
                 sc.priority = priority;
-                let high = self.zone.watermarks().at(Mark::High) as u64;
-                sc.target = sc.met.reclaimed + high.saturating_sub(self.zone.nr_free()).max(1);
+                sc.target = sc.met.reclaimed + self.kswapd_target(order);
                 self.shrink_zone(&mut sc);
-                if self.high_ok() || self.stopping() {
-                    return;
+                if self.reclaimed_enough(order) || self.stopping() {
+                    break;
                 }
                 if sc.met.reclaimed >= self.config().reclaim_cluster as u64
                     || self.kswapd_waits(&sc)
@@ -121,11 +157,34 @@ impl<W: World> Engine<W> {
                     break;
                 }
             }
+            if self.stopping() || self.high_ok(order) {
+                return order;
+            }
+            if order > 0 && moves && self.reclaimed_enough(order) {
+                continue;
+            }
+            if order > 0 && sc.met.reclaimed < self.config().reclaim_cluster as u64 {
+                order = self.drop_order();
+                continue;
+            }
             if sc.met.reclaimed == 0 {
                 // Nothing to be had: the end of a write, or the next waiter, rings again.
-                return;
+                return order;
             }
         }
+    }
+
+    /// kswapd sees to single frames from here on.
+    fn drop_order(&self) -> u32 {
+        self.count(Event::KswapdOrderDropped, 1);
+        0
+    }
+
+    /// How many frames one pass is to free.
+    fn kswapd_target(&self, order: u32) -> u64 {
+        let mark = self.zone.watermarks().at(Mark::High) as u64;
+        let gap = if order > 0 { compact_gap(order) } else { 0 };
+        (mark + gap).saturating_sub(self.zone.nr_free()).max(1)
     }
 
     /// How kswapd waits between priorities. True ends the run.
@@ -145,8 +204,8 @@ impl<W: World> Engine<W> {
     }
 
     /// Sleeps in two stages. `has_run`: since it last slept fully.
-    fn kswapd_try_to_sleep(&self, has_run: &mut bool) {
-        let met = self.high_ok();
+    fn kswapd_try_to_sleep(&self, order: u32, has_run: &mut bool) {
+        let met = self.high_ok(order);
         let nap_end = self.world.now().plus(NAP);
         self.kswapd_sleep(nap_end);
         if self.stopping() {
@@ -158,7 +217,7 @@ impl<W: World> Engine<W> {
             }
             return;
         }
-        if met && !self.high_ok() {
+        if met && !self.high_ok(order) {
             self.count(Event::KswapdHighWmarkHitQuickly, 1);
             return;
         }

@@ -12,10 +12,13 @@
 //! - RECLAIM-2: in the default policy no page is written by direct reclaim, kswapd or a writer.
 //! - RECLAIM-3: every wait here has a deadline of at most 100 ms.
 //!
+//! A run for a block of several frames takes more than the tail, by the knob `high_order`: `lumpy.rs`, and `compact/`.
+//!
 //! **Kernel.** vmscan.c. Left out: shrinkers (nothing registers), memory cgroups, anonymous pages (with swap).
 
 mod direct;
 mod kswapd;
+mod lumpy;
 mod oom;
 mod shrink;
 
@@ -35,9 +38,26 @@ pub(crate) const DEF_PRIORITY: u32 = 12;
 #[derive(Debug)]
 pub(crate) struct ScanControl {
     pub context: WriteContext,
+    /// What it is for: a block of 2^order frames; 0 for single ones.
+    pub order: u32,
     pub target: u64,
     pub priority: u32,
+    /// The batch at hand was taken because of where it lies: references are ignored.
+    pub lumpy: bool,
     pub met: Met,
+}
+
+impl ScanControl {
+    pub(crate) fn new(context: WriteContext, order: u32) -> ScanControl {
+        ScanControl {
+            context,
+            order,
+            target: 0,
+            priority: DEF_PRIORITY,
+            lumpy: false,
+            met: Met::default(),
+        }
+    }
 }
 
 /// What a run met.

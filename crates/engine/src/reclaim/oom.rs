@@ -5,7 +5,7 @@
 use crate::engine::Engine;
 use crate::error::{Error, OomReport};
 use crate::frame::state::{
-    DIRTY, ERROR, EXCL, FREE, HASHED, HOLDERS, LENT, LOADING, ORPHAN, WRITEBACK,
+    BLOCK, DIRTY, ERROR, EXCL, FREE, HASHED, HOLDERS, LENT, LOADING, ORPHAN, WRITEBACK,
 };
 use crate::world::{Nanos, World};
 
@@ -32,7 +32,9 @@ impl<W: World> Engine<W> {
             if s & (HOLDERS | EXCL) != 0 && s & FREE == 0 {
                 r.held += 1;
             }
-            if s & FREE != 0 {
+            if s & BLOCK != 0 {
+                r.blocks += 1;
+            } else if s & FREE != 0 {
                 r.free += 1;
             } else if s & LENT != 0 {
                 r.lent += 1;

@@ -20,7 +20,7 @@ use crate::world::{Nanos, Task, Work, World};
 use std::sync::Arc;
 
 /// What became of a page.
-enum Outcome {
+pub(super) enum Outcome {
     /// Claimed and out of the index; to be freed with the batch.
     Reclaimed,
     /// Stays.
@@ -29,7 +29,7 @@ enum Outcome {
 
 /// Remembers the last mapping that was looked up.
 #[derive(Default)]
-struct LastMapping(Option<Arc<Mapping>>);
+pub(super) struct LastMapping(Option<Arc<Mapping>>);
 
 /// The longest nap of a reclaimer (HZ/10).
 pub(super) const CONGESTION_TIMEOUT: Nanos = Nanos::from_millis(100);
@@ -50,10 +50,17 @@ impl<W: World> Engine<W> {
             }
             if scan > 0 {
                 let n = scan.min(cluster);
-                if self.shrink_inactive(sc, n) == 0 {
+                let (looked, done) = if self.is_lumpy(sc) {
+                    // Blocks beside the tail count as scanned.
+                    let looked = self.shrink_lumpy(sc, n);
+                    (looked, looked)
+                } else {
+                    (self.shrink_inactive(sc, n), n)
+                };
+                if looked == 0 {
                     scan = 0;
                 }
-                scan = scan.saturating_sub(n);
+                scan = scan.saturating_sub(done);
             }
             if sc.met.reclaimed >= sc.target {
                 break;
@@ -76,9 +83,7 @@ impl<W: World> Engine<W> {
     /// Scans up to `n` pages in the order of reclaim; returns how many the order looked at.
     #[doc(alias = "shrink_inactive_list")]
     fn shrink_inactive(&self, sc: &mut ScanControl, n: usize) -> usize {
-        let direct = sc.context == WriteContext::Direct;
-        if direct && self.lru.isolated() > self.lru.lengths().candidates as u64 {
-            // too_many_isolated: others are at it already.
+        if self.too_many_isolated(sc) {
             return 0;
         }
         let mut batch = [FrameNo(0); CLUSTER];
@@ -98,11 +103,11 @@ impl<W: World> Engine<W> {
             isolated.looked.saturating_sub(n),
         );
         let before = sc.met;
+        let mut last = LastMapping::default();
         let mut keep = [(FrameNo(0), Reason::Busy); CLUSTER];
         let mut kept = 0;
         let mut freed = [0; CLUSTER];
         let mut n_freed = 0;
-        let mut last = LastMapping::default();
         for frame in &batch[..n] {
             match self.shrink_page(sc, frame.0, &mut last) {
                 Outcome::Reclaimed => {
@@ -115,30 +120,50 @@ impl<W: World> Engine<W> {
                 }
             }
         }
-        self.lru
-            .putback(&*self.world, &self.frames, &keep[..kept], |f| {
-                self.free_claimed(f);
-            });
-        for frame in &freed[..n_freed] {
+        self.settle_batch(sc, &before, &keep[..kept], &freed[..n_freed]);
+        self.world.charge(Work::Scan, isolated.looked as u32);
+        self.after_batch(sc, &before, n as u64);
+        isolated.looked
+    }
+
+    /// Others are at it already.
+    pub(super) fn too_many_isolated(&self, sc: &ScanControl) -> bool {
+        sc.context == WriteContext::Direct
+            && self.lru.isolated() > self.lru.lengths().candidates as u64
+    }
+
+    /// A batch has been looked at: puts back what is kept, frees the rest, and counts.
+    pub(super) fn settle_batch(
+        &self,
+        sc: &mut ScanControl,
+        before: &super::Met,
+        keep: &[(FrameNo, Reason)],
+        freed: &[u32],
+    ) {
+        self.lru.putback(&*self.world, &self.frames, keep, |f| {
+            self.free_claimed(f);
+        });
+        for frame in freed {
             self.lru.forget_isolated(&self.frames, *frame);
             self.retire(*frame);
         }
-        self.zone.free_to_buddy(&*self.world, &freed[..n_freed]);
-        sc.met.scanned += n as u64;
-        sc.met.reclaimed += n_freed as u64;
-        let (scan, steal) = if direct {
+        self.zone.free_to_buddy(&*self.world, freed);
+        let (n, n_freed) = ((keep.len() + freed.len()) as u64, freed.len() as u64);
+        sc.met.scanned += n;
+        sc.met.reclaimed += n_freed;
+        let (scan, steal) = if sc.context == WriteContext::Direct {
             (Event::PgscanDirect, Event::PgstealDirect)
         } else {
             (Event::PgscanKswapd, Event::PgstealKswapd)
         };
-        self.count(scan, n as u64);
-        self.count(steal, n_freed as u64);
+        self.count(scan, n);
+        self.count(steal, n_freed);
         self.trace(TraceEvent::LruShrinkInactive {
-            nr_scanned: n as u64,
-            nr_reclaimed: n_freed as u64,
+            nr_scanned: n,
+            nr_reclaimed: n_freed,
             nr_dirty: sc.met.dirty - before.dirty,
             nr_writeback: sc.met.writeback - before.writeback,
-            nr_activate: keep[..kept]
+            nr_activate: keep
                 .iter()
                 .filter(|(_, to)| {
                     matches!(to, Reason::Held | Reason::Referenced | Reason::OutOfTheWay)
@@ -146,13 +171,16 @@ impl<W: World> Engine<W> {
                 .count() as u64,
             priority: sc.priority,
         });
-        self.world.charge(Work::Scan, isolated.looked as u32);
-        self.after_batch(sc, &before, n as u64);
-        isolated.looked
     }
 
     /// A batch of `taken` pages came off a list, and `skipped` were passed over.
-    fn trace_isolate(&self, isolate_mode: IsolateMode, asked: usize, taken: usize, skipped: usize) {
+    pub(super) fn trace_isolate(
+        &self,
+        isolate_mode: IsolateMode,
+        asked: usize,
+        taken: usize,
+        skipped: usize,
+    ) {
         self.trace(TraceEvent::LruIsolate {
             isolate_mode,
             nr_requested: asked as u64,
@@ -163,7 +191,7 @@ impl<W: World> Engine<W> {
     }
 
     /// What a batch's dirty and writeback pages make the reclaimer do.
-    fn after_batch(&self, sc: &ScanControl, before: &super::Met, taken: u64) {
+    pub(super) fn after_batch(&self, sc: &ScanControl, before: &super::Met, taken: u64) {
         let policy = &self.config().policy;
         let dirty = sc.met.dirty - before.dirty;
         let writeback = sc.met.writeback - before.writeback;
@@ -218,7 +246,12 @@ impl<W: World> Engine<W> {
     }
 
     #[doc(alias("shrink_page_list", "shrink_folio_list"))]
-    fn shrink_page(&self, sc: &mut ScanControl, frame: u32, last: &mut LastMapping) -> Outcome {
+    pub(super) fn shrink_page(
+        &self,
+        sc: &mut ScanControl,
+        frame: u32,
+        last: &mut LastMapping,
+    ) -> Outcome {
         let f = self.frames.get(frame);
         let s = f.state.load();
         if s & HASHED == 0 || s & ORPHAN != 0 {
@@ -238,7 +271,7 @@ impl<W: World> Engine<W> {
             return Outcome::Keep(self.out_of_the_way());
         }
         let kept = self.lru.references_kept;
-        if kept != u32::MAX && f.state.take_references() >= kept {
+        if kept != u32::MAX && !sc.lumpy && f.state.take_references() >= kept {
             self.count(Event::Pgactivate, 1);
             if self.lru.ghosts == Ghosts::All {
                 self.age.advance(1);

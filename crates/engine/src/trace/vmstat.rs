@@ -131,6 +131,42 @@ events! {
     StaleFills "stale_fills",
     /// Syncs.
     Syncs "syncs",
+    /// Blocks of two frames or more given out.
+    BlockAlloc "block_alloc",
+    /// Such blocks that could not be had.
+    BlockAllocFailed "block_alloc_failed",
+    /// Time spent on blocks that were not free at once, in nanoseconds.
+    BlockStallNs "block_stall_ns",
+    /// Pages reclaimed by tasks that needed a block.
+    BlockReclaimed "block_reclaimed",
+    /// Pages that lumpy reclaim took because of where they lie (the kernel's `nr_lumpy_taken`).
+    LumpyTaken "nr_lumpy_taken",
+    /// Pages that lumpy reclaim took and could not free.
+    LumpyFailed "nr_lumpy_failed",
+    /// Pages that lumpy reclaim freed, those at the tail included.
+    PgreclaimLumpy "pgreclaim_lumpy",
+    /// kswapd gave up on an order, to see to single frames.
+    KswapdOrderDropped "kswapd_order_dropped",
+    /// Direct compactions.
+    CompactStall "compact_stall",
+    /// Direct compactions after which there was no block.
+    CompactFail "compact_fail",
+    /// Direct compactions that made a block.
+    CompactSuccess "compact_success",
+    /// Compactions by kswapd.
+    CompactDaemonWake "compact_daemon_wake",
+    /// Direct compactions not tried, since those before had failed.
+    CompactDeferred "compact_deferred",
+    /// Frames that compaction's migrate scanner looked at.
+    CompactMigrateScanned "compact_migrate_scanned",
+    /// Frames that its free scanner looked at.
+    CompactFreeScanned "compact_free_scanned",
+    /// Frames that either took: pages to move, and free frames to move them to.
+    CompactIsolated "compact_isolated",
+    /// Pages moved to another frame.
+    PgmigrateSuccess "pgmigrate_success",
+    /// Pages that could not be moved.
+    PgmigrateFail "pgmigrate_fail",
 }
 
 const COUNT: usize = Event::ALL.len();

@@ -197,7 +197,7 @@ impl<W: World> Engine<W> {
         }
         self.unpark_flusher_if_asleep(&m.dev);
         if self.zone.below(Mark::Low) {
-            self.wake_kswapd();
+            self.wake_kswapd(0);
         }
     }
 }

@@ -4,8 +4,10 @@
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::frame::state::{DIRTY, ERROR, HASHED, Latch, SUPERSEDED, WRITEBACK};
-use crate::mapping::Mapping;
+use crate::frame::state::{
+    DIRTY, ERROR, EXCL, HASHED, Latch, READAHEAD, REF1, REF2, SUPERSEDED, UPTODATE, WRITEBACK,
+};
+use crate::mapping::{Key, Mapping};
 use crate::sync::Ordering;
 use crate::trace::Event;
 use crate::wait::Channel;
@@ -196,6 +198,34 @@ impl<W: World> Engine<W> {
         }
         self.count_dirtied(m);
         inherits
+    }
+
+    /// `to` takes the place of `from`, an idle page that the caller has latched, with all that is owed for it: DIRTY and
+    /// its generation, or the epoch of its last write; its age on the dirty list; a failed write (COMPACT-1). The caller
+    /// holds `invalidate` shared, and EXCL on `to` afterwards; `from` is in no index and not dirty.
+    #[doc(alias = "folio_migrate_mapping")]
+    pub(crate) fn switch_idle(&self, m: &Mapping, key: Key, from: u32, to: u32) {
+        let (old, new) = (self.frames.get(from), self.frames.get(to));
+        let hash = self.index.hash(key);
+        // The dirty lock around all of it: who looks for dirty pages, or makes pages dirty after a failed flush, finds the
+        // page in one frame or the other.
+        let mut dirty = m.dirty.lock(&*self.world);
+        new.set_key(key.mapping, key.page);
+        new.set_generation(old.generation());
+        let s = old.state.peek();
+        {
+            let mut region = self.index.lock(self.world.task(), hash);
+            new.state
+                .reset(HASHED | UPTODATE | EXCL | (s & (REF1 | REF2 | READAHEAD)));
+            let switched = region.replace(hash, from, to);
+            assert!(switched, "MAP-1: a latched page is in the index");
+            old.state.clear(HASHED);
+        }
+        if s & DIRTY != 0 {
+            old.state.clear(DIRTY | ERROR);
+            new.state.set(DIRTY | (s & ERROR));
+            dirty.replace(&self.frames, from, to);
+        }
     }
 
     fn count_dirtied(&self, m: &Mapping) {

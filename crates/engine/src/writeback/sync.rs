@@ -311,7 +311,7 @@ impl<W: World> Engine<W> {
     }
 
     /// After a failed flush: clean pages in memory that were written since the last good one are dirty again, latched or
-    /// not. The region lock keeps the page in its frame; a reclaimer that has claimed it looks again under that lock.
+    /// not. Frame after frame upwards: a page that moves meanwhile moves to a higher one (COMPACT-2). The region lock keeps the page in its frame; a reclaimer that has claimed it looks again under that lock.
     fn redirty_unflushed(&self, m: &Mapping, flushed: u64) {
         for (frame, f) in self.frames.iter() {
             if f.mapping() != m.id || f.generation() <= flushed {

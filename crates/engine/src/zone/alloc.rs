@@ -30,7 +30,7 @@ impl<W: World> Engine<W> {
     pub(crate) fn alloc_page(&self) -> Result<u32, Error> {
         if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Min) {
             if self.zone.below(Mark::Low) {
-                self.wake_kswapd();
+                self.wake_kswapd(0);
             }
             return Ok(self.claim_free(frame));
         }
@@ -55,7 +55,7 @@ impl<W: World> Engine<W> {
                 return Some(self.claim_free(frame));
             }
             if !self.populate_step() {
-                self.wake_kswapd();
+                self.wake_kswapd(0);
                 return None;
             }
         }
@@ -63,8 +63,8 @@ impl<W: World> Engine<W> {
 
     /// A block of 2^order frames above the low watermark, without waiting: for streams, so that a run has few segments.
     /// Its frames are still free for `claim_free` or `free_unclaimed`.
-    pub(crate) fn alloc_block(&self, order: u32) -> Option<u32> {
-        self.zone.alloc_block(&*self.world, order)
+    pub(crate) fn alloc_run(&self, order: u32) -> Option<u32> {
+        self.zone.alloc_order(&*self.world, order, Mark::Low)
     }
 
     /// Gives back frames of a block that were not claimed.
@@ -132,8 +132,8 @@ impl<W: World> Engine<W> {
         let mut progress_at = start;
         loop {
             self.world.charge(Work::AllocSlow, 1);
-            self.wake_kswapd();
-            self.direct_reclaim();
+            self.wake_kswapd(0);
+            self.direct_reclaim(0);
             if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Min) {
                 return Ok(self.claim_free(frame));
             }

@@ -152,6 +152,35 @@ impl Buddy {
         }
     }
 
+    /// Takes up to `max` single frames of the free blocks below `order` that start in `range`, and says how many frames it
+    /// looked at. A block that is larger than what is wanted is split; what is left of it stays free.
+    pub fn take_in(
+        &mut self,
+        range: std::ops::Range<u32>,
+        order: u32,
+        max: usize,
+        out: &mut Vec<u32>,
+    ) -> usize {
+        let (mut at, mut taken) = (range.start, 0);
+        while at < range.end && taken < max {
+            let of = self.state[at as usize];
+            if of == NOT_A_HEAD {
+                at += 1;
+                continue;
+            }
+            let size = 1u32 << of;
+            if u32::from(of) < order {
+                self.unlink(at, u32::from(of));
+                let n = (max - taken).min(size as usize);
+                out.extend(at..at + n as u32);
+                self.free_range(at + n as u32, size as usize - n);
+                taken += n;
+            }
+            at += size;
+        }
+        (at.min(range.end) - range.start) as usize
+    }
+
     /// Panics unless BUDDY-1 to BUDDY-4 hold. Looks at every frame.
     pub fn check_invariants(&self) {
         let frames = self.state.len();
@@ -270,6 +299,7 @@ mod tests {
         Alloc(u32),
         Free(usize),
         FreeInPieces(usize),
+        TakeIn(u32, u32, u32, usize),
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -277,6 +307,7 @@ mod tests {
             3 => (0u32..5).prop_map(Op::Alloc),
             3 => any::<usize>().prop_map(Op::Free),
             1 => any::<usize>().prop_map(Op::FreeInPieces),
+            1 => (0u32..300, 0u32..64, 0u32..5, 0usize..40).prop_map(|(a, n, o, m)| Op::TakeIn(a, n, o, m)),
         ]
     }
 
@@ -315,6 +346,26 @@ mod tests {
                         let frames: Vec<u32> = (frame..frame + (1 << order)).rev().collect();
                         buddy.free_batch(&frames);
                         model.set(frame, 1 << order, true);
+                    }
+                    Op::TakeIn(start, len, below, most) => {
+                        let start = start.min(frames as u32);
+                        let end = (start + len).min(frames as u32);
+                        let (before, mut out) = (model.0.clone(), Vec::new());
+                        buddy.take_in(start..end, below, most, &mut out);
+                        prop_assert!(out.len() <= most);
+                        for &frame in &out {
+                            model.set(frame, 1, false);
+                            held.push((frame, 0));
+                            // Below the order: its aligned block was not free as a whole.
+                            let block = (frame >> below << below) as usize;
+                            let whole = before.get(block..block + (1 << below));
+                            prop_assert!(below > max || whole.is_none_or(|b| !b.iter().all(|&f| f)));
+                        }
+                        if out.len() < most {
+                            // Nothing was left that starts there: single frames at the least are all taken.
+                            let left = (start..end).filter(|&f| buddy.state[f as usize] < below as u8);
+                            prop_assert_eq!(left.count(), 0);
+                        }
                     }
                     Op::Free(_) | Op::FreeInPieces(_) => {}
                 }

@@ -238,7 +238,7 @@ impl<W: World> Engine<W> {
         }
         let frame = self.alloc_reserve();
         if self.zone.below(Mark::Low) {
-            self.wake_kswapd();
+            self.wake_kswapd(0);
         }
         frame
     }

@@ -7,7 +7,8 @@
 //! A task takes a frame from its CPU's cache, which refills from the buddy in batches. Below *low* kswapd is woken;
 //! below *min* only reclaimers and the I/O path may take (the reserve). A task that finds nothing queues here, and frames
 //! that are freed are handed to the queue's head in batches, under the one lock that also queues: a frame is in the
-//! buddy, in a cache, granted to one waiter, or in use, and nowhere twice.
+//! buddy, in a cache, granted to one waiter, or in use, and nowhere twice. Blocks of frames in a row (`order.rs`,
+//! `block.rs`) come from the buddy alone.
 //!
 //! **State.** `inner` (buddy, waiters): `Rank::Zone`. A frame cache: `Rank::FrameCache`. `free` mirrors the buddy's
 //! count, written under the zone lock, read without.
@@ -23,7 +24,9 @@
 //! **Tests.** Unit tests beside each file; `loom/zone.rs`.
 
 mod alloc;
+mod block;
 pub(crate) mod buddy;
+mod order;
 pub(crate) mod watermark;
 
 mod frame_cache;
@@ -38,7 +41,10 @@ use waiters::Waiters;
 use watermark::Watermarks;
 
 pub(crate) use alloc::{PINNED_TIMEOUT, note_stall};
+pub(crate) use block::COSTLY_ORDER;
+pub use block::{Block, BlockOptions, BlockWait};
 pub use lent::{LendContext, LentFrame, PageSource};
+pub(crate) use order::FreeAreas;
 pub(crate) use waiters::Ticket;
 pub(crate) use watermark::Mark;
 
@@ -189,22 +195,6 @@ impl Zone {
         (self.take(world, 0, &mut one) == 1).then(|| one[0])
     }
 
-    /// Takes a block of 2^order frames if one is free above low, for streams.
-    pub(crate) fn alloc_block<W: World>(&self, world: &W, order: u32) -> Option<u32> {
-        if !self.may_pass(world) {
-            return None;
-        }
-        let mut inner = self.inner.lock(world);
-        let buddy = &inner.buddy;
-        let low = self.watermarks.at(Mark::Low);
-        if !watermark::ok(order, buddy.free_frames(), buddy.nr_free_all(), low) {
-            return None;
-        }
-        let frame = inner.buddy.alloc(order);
-        self.mirror(&inner);
-        frame
-    }
-
     fn mirror(&self, inner: &Inner) {
         // Relaxed: written under the zone lock; readers want a hint.
         self.free
@@ -287,7 +277,7 @@ impl Zone {
     }
 
     /// Moves every cached frame to the buddy and serves the waiters.
-    fn drain<W: World>(&self, world: &W) {
+    pub(crate) fn drain<W: World>(&self, world: &W) {
         let mut frames = Vec::new();
         for cache in &self.caches {
             cache.drain(world, &mut frames);
