@@ -129,14 +129,16 @@ fn what_is_in_pieces_is_made_whole_by_each_policy() {
                         .unwrap_or_else(|e| panic!("{policy:?} order {order}: {e}"));
                     block.fill(i);
                     blocks.push(block);
-                    rig.engine.check_invariants();
                 }
+                rig.at_rest();
                 verify(&file, 4096);
                 for (i, block) in blocks.iter().enumerate() {
                     assert!(block.iter().all(|b| usize::from(*b) == i), "written over");
                 }
                 let (moved, lumpy) = (rig.stat("pgmigrate_success"), rig.stat("pgreclaim_lumpy"));
                 match policy {
+                    // Reclaim by age makes pairs and fours by itself.
+                    _ if order < 4 => {}
                     HighOrder::Lumpy => assert!(moved == 0 && lumpy > 0, "{moved} {lumpy}"),
                     HighOrder::Compaction => assert!(moved > 0 && lumpy == 0, "{moved} {lumpy}"),
                     HighOrder::Both => assert!(moved + lumpy > 0),

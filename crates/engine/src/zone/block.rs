@@ -6,7 +6,7 @@
 //! ```text
 //! a block above low ─► taken          nothing is waited for
 //! ring for kswapd with the order (not with `thp`) ─► a block above min ─► taken
-//! else, in turn: compaction ─► direct reclaim for the order (lumpy, by policy) ─► again, or give up
+//! else, in turn: compaction ─► direct reclaim for the order (lumpy, by policy) ─► again, or a last compaction
 //! ```
 //!
 //! **State.** `block_frames` of the engine: frames in blocks, an atomic. The frames carry BLOCK.
@@ -15,7 +15,7 @@
 //! **Invariants.**
 //! - BLOCK-1: a frame carries BLOCK exactly while a live `Block` owns it; it is then no page, and nobody else reaches it.
 //! - BLOCK-2: an allocation ends: at its time-out, after [`NO_PROGRESS_MAX`] rounds in a row that freed nothing, and above
-//!   order [`COSTLY_ORDER`] once as many pages were reclaimed as the block has.
+//!   order [`COSTLY_ORDER`] once as many pages were reclaimed as the block has, and there was room to move pages.
 //!
 //! **Kernel.** `__alloc_pages_slowpath`, `should_alloc_retry`, `should_reclaim_retry`; `__GFP_NORETRY` and the rule for
 //! transparent huge pages. Different: a failure is a typed error at every order; nothing is killed.
@@ -47,7 +47,8 @@ pub enum BlockWait {
     Never,
     /// One compaction and one reclaim, then it gives up (`__GFP_NORETRY`).
     Once,
-    /// Again and again: up to order 3 while pages are freed, above that until as many were freed as the block has.
+    /// Again and again: up to order 3 while pages are freed; above that until as many were freed as the block has, and,
+    /// where pages are moved, until there is room for that.
     Retry,
 }
 
@@ -254,7 +255,16 @@ impl<W: World> Engine<W> {
             }
             let moved = made || got > 0;
             effort.idle_rounds = if moved { 0 } else { effort.idle_rounds + 1 };
-            if options.wait == BlockWait::Once || self.block_effort_ends(order, &options, &effort) {
+            if options.wait == BlockWait::Once {
+                return Err(self.no_block(order, &effort));
+            }
+            if self.block_effort_ends(order, &options, &effort) {
+                // Reclaim that made room for compaction is in vain unless compaction comes after it.
+                if self.compact_direct(order)
+                    && let Some(first) = self.take_block(order, Mark::Min)
+                {
+                    return Ok(first);
+                }
                 return Err(self.no_block(order, &effort));
             }
             if options.wake_kswapd {
@@ -271,8 +281,13 @@ impl<W: World> Engine<W> {
     fn block_effort_ends(&self, order: u32, options: &BlockOptions, effort: &Effort) -> bool {
         self.stopping()
             || effort.idle_rounds >= NO_PROGRESS_MAX
-            || (order > COSTLY_ORDER && effort.reclaimed >= 1 << order)
+            || (order > COSTLY_ORDER && effort.reclaimed >= 1 << order && self.could_compact(order))
             || self.world.now().since(effort.start) >= options.timeout
+    }
+
+    /// Had compaction the room that it needs, or is it not to be used?
+    fn could_compact(&self, order: u32) -> bool {
+        !self.config().policy.high_order.compacts() || self.compact_has_room(order)
     }
 
     /// Until a write ends, if any is to end; else a moment.
