@@ -20,6 +20,8 @@ pub enum IoErrorKind {
     Dropped,
     /// No answer within the deadline.
     TimedOut,
+    /// The bytes are not those that were written: a checksum does not hold.
+    Checksum,
 }
 
 /// A device's error, with the place.
@@ -68,6 +70,11 @@ impl fmt::Display for IoError {
             ),
             IoErrorKind::Dropped => write!(f, "request dropped at byte {}", self.offset),
             IoErrorKind::TimedOut => write!(f, "no answer in time at byte {}", self.offset),
+            IoErrorKind::Checksum => write!(
+                f,
+                "the checksum at byte {} does not hold: these are not the bytes that were written",
+                self.offset
+            ),
         }
     }
 }

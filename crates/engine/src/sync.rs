@@ -45,6 +45,8 @@ pub enum Rank {
     FrameCache,
     /// A zone's buddy allocator and its waiters.
     Zone,
+    /// A journaled volume's state.
+    Volume,
     /// A bucket of the wait table.
     Wait,
     /// Statistics and throttle state.

@@ -12,6 +12,7 @@
 //!
 //! **Kernel.** struct address_space_operations.
 
+pub mod journaled;
 mod plain;
 mod refusing;
 pub use plain::PlainBacking;

@@ -106,6 +106,22 @@ impl Request {
         })
     }
 
+    /// The bytes of a read that has ended, or that nobody else has yet, piece by piece.
+    ///
+    /// # Panics
+    /// For a write, whose bytes are the cache's.
+    pub fn read_bytes(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        assert_eq!(self.op, IoOp::Read, "only a read has bytes to fill");
+        self.bufs.iter_mut().map(|b| {
+            #[allow(unsafe_code)]
+            // SAFETY: IO-1: the frames are LOADING while this request lives, so whoever holds it alone may touch their
+            // bytes, which stay mapped; frames of an arena are initialised, and the pieces do not overlap.
+            unsafe {
+                std::slice::from_raw_parts_mut(b.ptr, b.len)
+            }
+        })
+    }
+
     /// True of a request without bytes.
     pub fn is_empty(&self) -> bool {
         self.bufs.is_empty()

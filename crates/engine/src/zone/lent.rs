@@ -53,6 +53,8 @@ pub trait PageSource: Send + Sync + 'static {
     fn alloc(&self, context: LendContext) -> Result<LentFrame, Error>;
     /// Now.
     fn now(&self) -> Nanos;
+    /// How many frames the cache has.
+    fn frames(&self) -> u64;
     /// The calling task's own record.
     fn task(&self) -> &Task;
     /// Sleeps until `unpark` of this task, or until `until`; may return early. A flusher runs its completions meanwhile,
@@ -97,6 +99,52 @@ impl LentFrame {
     }
 }
 
+/// A frame that is no engine's: zeroed memory of the heap, for the tests of backings.
+#[cfg(all(test, not(loom)))]
+pub(crate) mod heap {
+    use super::{Arena, Lender, LentFrame, Weak};
+    use std::cell::UnsafeCell;
+    use std::sync::Arc;
+
+    struct Memory(UnsafeCell<Box<[u8]>>);
+
+    // SAFETY: LENT-2: the bytes are reached through the frame only.
+    unsafe impl Send for Memory {}
+    // SAFETY: LENT-2, as above.
+    unsafe impl Sync for Memory {}
+
+    impl Arena for Memory {
+        fn base(&self) -> *mut u8 {
+            // SAFETY: only the address is taken.
+            unsafe { (*self.0.get()).as_mut_ptr() }
+        }
+        fn len(&self) -> usize {
+            // SAFETY: the length never changes.
+            unsafe { (&(*self.0.get())).len() }
+        }
+        fn populate(&self, _offset: usize, _len: usize) {}
+    }
+
+    struct Nobody;
+
+    impl Lender for Nobody {
+        fn take_back(&self, _frame: u32) {}
+    }
+
+    /// `len` zeroed bytes.
+    pub(crate) fn frame(len: usize) -> LentFrame {
+        let memory = Memory(UnsafeCell::new(vec![0; len].into_boxed_slice()));
+        let arena = Arc::new(memory);
+        LentFrame {
+            bytes: arena.base(),
+            len,
+            frame: 0,
+            lender: Weak::<Nobody>::new(),
+            _arena: arena,
+        }
+    }
+}
+
 impl Deref for LentFrame {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
@@ -133,6 +181,7 @@ struct Source<W: World> {
     engine: Weak<Engine<W>>,
     arena: Arc<W::Arena>,
     frame_size: usize,
+    frames: u64,
 }
 
 impl<W: World> PageSource for Source<W> {
@@ -164,6 +213,10 @@ impl<W: World> PageSource for Source<W> {
 
     fn now(&self) -> Nanos {
         self.world.now()
+    }
+
+    fn frames(&self) -> u64 {
+        self.frames
     }
 
     fn task(&self) -> &Task {
@@ -203,6 +256,7 @@ impl<W: World> Engine<W> {
             engine: Arc::downgrade(self),
             arena: self.memory.arena().clone(),
             frame_size: self.memory.frame_size(),
+            frames: self.frames.len() as u64,
         })
     }
 

@@ -43,6 +43,8 @@ use watermark::Watermarks;
 pub(crate) use alloc::{PINNED_TIMEOUT, note_stall};
 pub(crate) use block::COSTLY_ORDER;
 pub use block::{Block, BlockOptions, BlockWait};
+#[cfg(all(test, not(loom)))]
+pub(crate) use lent::heap;
 pub use lent::{LendContext, LentFrame, PageSource};
 pub(crate) use order::FreeAreas;
 pub(crate) use waiters::Ticket;

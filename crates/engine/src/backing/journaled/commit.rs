@@ -1,0 +1,128 @@
+//! Commits: what `flush` promises.
+//!
+//! ```text
+//! log blocks ──┐
+//! data blocks ─┴─ device flush ── last log block, marked COMMIT, and a copy ── device flush ── old blocks are free
+//! ```
+//! The last log block carries the rest of the changes and the mark. It is written only when all that it relies on is
+//! durable: a recovery that finds it may believe everything before it (JRN-4). It is written twice: a damaged last block
+//! would look like one that a power failure has cut short, and the commit before it like the newest state. Either of the two
+//! says all, so that one damaged block takes back nothing that was acknowledged.
+//!
+//! One commit serves everyone who came before it began; those who come later share the next one. When a commit has failed, or
+//! the log could not take everything, the next one writes the whole map as a checkpoint, under both superblocks.
+//!
+//! After a failure nothing is claimed, and nothing may be committed until the cache has marked the pages that it writes
+//! again: their blocks may be lost, and the blocks that the disk's state has for them must not be (JRN-6).
+
+use super::checkpoint::Superblocks;
+use super::log::Log;
+use super::{COMMIT_TIMEOUT, Volume};
+use crate::error::{IoError, IoErrorKind};
+use crate::world::Nanos;
+
+/// Who wants a commit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The cache: it deals with a failure.
+    Flush,
+    /// A writer who needs the blocks that a commit sets free.
+    Space,
+}
+
+impl Volume {
+    /// Makes all that has completed durable.
+    pub(super) fn commit(&self, why: Why) -> Result<(), IoError> {
+        let until = self.memory.now().plus(COMMIT_TIMEOUT);
+        let want = {
+            let st = self.state();
+            if why == Why::Space && (st.failed || !st.doubtful.is_empty()) {
+                return Err(IoError::new(IoErrorKind::NoSpace, 0));
+            }
+            st.changed
+        };
+        let turn = self.wait(until, |st| {
+            if st.durable >= want {
+                return Some(None);
+            }
+            st.log.take().map(Some)
+        });
+        let mut log = match turn {
+            None => return Err(IoError::new(IoErrorKind::TimedOut, 0)),
+            // Somebody else's commit was ours, too.
+            Some(None) => return Ok(()),
+            Some(Some(log)) => log,
+        };
+        let result = self.commit_in_turn(&mut log, why, until);
+        if result.is_ok() && log.used() > self.geometry.log_blocks / 2 {
+            // The commit stands, whatever becomes of this; it is tried again after the next.
+            let _ = self.checkpoint(&mut log, Superblocks::One, until);
+        }
+        self.end_turn(log);
+        result
+    }
+
+    fn commit_in_turn(&self, log: &mut Log, why: Why, until: Nanos) -> Result<(), IoError> {
+        let (target, changes, rewrite) = {
+            let mut st = self.state();
+            if let Some(page) = st.doubtful.first() {
+                let at = page * u64::from(self.geometry.block_size);
+                return Err(IoError::new(IoErrorKind::Io, at));
+            }
+            if why == Why::Space && st.failed {
+                return Err(IoError::new(IoErrorKind::NoSpace, 0));
+            }
+            st.space.begin_commit();
+            st.settling = std::mem::take(&mut st.unsettled);
+            (st.changed, std::mem::take(&mut st.changes), st.rewrite)
+        };
+        let logged = !rewrite && self.append(log, &changes).is_ok();
+        let result = self.make_durable(log, logged, until);
+        let mut st = self.state();
+        st.space.end_commit(result.is_ok());
+        let settling = std::mem::take(&mut st.settling);
+        match result {
+            Ok(()) => {
+                st.failed = false;
+                st.durable = st.durable.max(target);
+                st.stats.commits += 1;
+            }
+            Err(_) => {
+                st.failed = true;
+                st.unsettled += settling;
+                st.stats.failed_commits += 1;
+                st.give_up_log();
+            }
+        }
+        result
+    }
+
+    /// Makes what has completed before now durable: by a commit block if the log has the rest of it, else by a checkpoint.
+    fn make_durable(&self, log: &mut Log, logged: bool, until: Nanos) -> Result<(), IoError> {
+        self.wait_log(until)?;
+        // A log write may have failed while we waited.
+        if !logged || self.state().rewrite {
+            return self.checkpoint(log, Superblocks::Both, until);
+        }
+        self.device.flush()?;
+        let buffer = log.buffer.take().map_or_else(|| self.log_buffer(), Ok);
+        let (Ok(buffer), Ok(spare)) = (buffer, self.log_buffer()) else {
+            return self.checkpoint(log, Superblocks::Both, until);
+        };
+        log.buffer = Some(buffer);
+        self.write_commit(log, spare);
+        self.wait_log(until)?;
+        self.take_log_error()?;
+        self.device.flush()?;
+        log.sb.transactions += 1;
+        Ok(())
+    }
+
+    /// The error of a write of log or checkpoint that has failed since the last look.
+    pub(super) fn take_log_error(&self) -> Result<(), IoError> {
+        match self.state().log_error.take() {
+            Some(e) => Err(e),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! Free blocks: which data blocks may be given to a page.
+//!
+//! A block is free, used, or *pending*: nothing maps it any more, but the state on the disk still does, so it is reused
+//! only after the commit that unlinks it. Blocks are given out in runs, next-fit: the search goes on where the last run
+//! ended, so that what is written together lies together. The map on the disk says which blocks are used; nothing of this
+//! is written.
+//!
+//! **Invariants.**
+//! - SPACE-1: free + used + pending blocks are all blocks; the counts are those of the bitmaps.
+//! - SPACE-2: a block that the last durable commit maps is not free.
+//!
+//! **Tests.** Below: against a `Vec` of states.
+
+/// How far behind the first run found the search looks for a longer one, in blocks.
+const LOOK: usize = 1 << 16;
+
+pub(super) struct Space {
+    /// The first data block; bit 0 of the bitmaps.
+    first: u32,
+    count: usize,
+    /// Not to be given out: mapped, being written, or waiting for a commit.
+    taken: Vec<u64>,
+    /// Unlinked since the last commit began.
+    pending: Vec<u64>,
+    /// Unlinked by the commit that is under way.
+    committing: Vec<u64>,
+    free: u64,
+    nr_pending: u64,
+    nr_committing: u64,
+    cursor: usize,
+}
+
+fn bit(map: &[u64], i: usize) -> bool {
+    map[i / 64] >> (i % 64) & 1 != 0
+}
+
+impl Space {
+    /// `count` blocks from `first` on, all free.
+    pub(super) fn new(first: u32, count: u64) -> Space {
+        let count = count as usize;
+        let words = count.div_ceil(64);
+        let mut taken = vec![0; words];
+        if !count.is_multiple_of(64) {
+            // Beyond the end there is nothing to give.
+            taken[words - 1] = u64::MAX << (count % 64);
+        }
+        Space {
+            first,
+            count,
+            taken,
+            pending: vec![0; words],
+            committing: vec![0; words],
+            free: count as u64,
+            nr_pending: 0,
+            nr_committing: 0,
+            cursor: 0,
+        }
+    }
+
+    /// Blocks that may be given out.
+    pub(super) fn free(&self) -> u64 {
+        self.free
+    }
+    /// Blocks that the next commits set free.
+    pub(super) fn pending(&self) -> u64 {
+        self.nr_pending + self.nr_committing
+    }
+
+    /// Marks a block that the map names as used. False when it is used already.
+    pub(super) fn take(&mut self, block: u32) -> bool {
+        let i = (block - self.first) as usize;
+        if bit(&self.taken, i) {
+            return false;
+        }
+        self.taken[i / 64] |= 1 << (i % 64);
+        self.free -= 1;
+        true
+    }
+
+    /// A run of at most `want` free blocks, now used: the first that is as long, else the longest near by.
+    pub(super) fn alloc(&mut self, want: u32) -> Option<(u32, u32)> {
+        if self.free == 0 || want == 0 {
+            return None;
+        }
+        let want = want as usize;
+        let (mut at, mut len) = self.search(self.cursor, self.count, want);
+        if len < want {
+            let (at0, len0) = self.search(0, self.cursor, want);
+            if len0 > len {
+                (at, len) = (at0, len0);
+            }
+        }
+        debug_assert!(len > 0, "SPACE-1: a free block is found");
+        let len = len.min(want);
+        for i in at..at + len {
+            self.taken[i / 64] |= 1 << (i % 64);
+        }
+        self.free -= len as u64;
+        self.cursor = at + len;
+        (len > 0).then_some((self.first + at as u32, len as u32))
+    }
+
+    /// The first free run of `want` that begins in `[from, to)`, or the longest before the look-ahead ends.
+    fn search(&self, from: usize, to: usize, want: usize) -> (usize, usize) {
+        let mut best = (0, 0);
+        let mut i = from;
+        let mut stop = to.min(self.count);
+        while i < stop {
+            // Whole words of taken blocks are skipped at once.
+            if i.is_multiple_of(64) && self.taken[i / 64] == u64::MAX {
+                i += 64;
+                continue;
+            }
+            if bit(&self.taken, i) {
+                i += 1;
+                continue;
+            }
+            let start = i;
+            while i < self.count && i - start < want && !bit(&self.taken, i) {
+                i += 1;
+            }
+            if i - start > best.1 {
+                if best.1 == 0 {
+                    stop = stop.min(start.saturating_add(LOOK));
+                }
+                best = (start, i - start);
+            }
+            if best.1 == want {
+                break;
+            }
+        }
+        best
+    }
+
+    /// Gives back a block that no commit has ever named: its write failed.
+    pub(super) fn put(&mut self, block: u32) {
+        let i = (block - self.first) as usize;
+        debug_assert!(bit(&self.taken, i), "SPACE-1: block {block} freed twice");
+        self.taken[i / 64] &= !(1 << (i % 64));
+        self.free += 1;
+    }
+
+    /// Nothing maps this block any more.
+    pub(super) fn unlink(&mut self, block: u32) {
+        let i = (block - self.first) as usize;
+        debug_assert!(
+            bit(&self.taken, i) && !bit(&self.pending, i) && !bit(&self.committing, i),
+            "SPACE-1: block {block} unlinked twice"
+        );
+        self.pending[i / 64] |= 1 << (i % 64);
+        self.nr_pending += 1;
+    }
+
+    /// What was unlinked until now belongs to the commit that begins.
+    pub(super) fn begin_commit(&mut self) {
+        for (c, p) in self.committing.iter_mut().zip(&mut self.pending) {
+            *c |= std::mem::take(p);
+        }
+        self.nr_committing += std::mem::take(&mut self.nr_pending);
+    }
+
+    /// The commit is durable: what it unlinked is free. Or it failed: the next one will say so.
+    pub(super) fn end_commit(&mut self, durable: bool) {
+        for (i, c) in self.committing.iter_mut().enumerate() {
+            let blocks = std::mem::take(c);
+            if durable {
+                self.taken[i] &= !blocks;
+            } else {
+                self.pending[i] |= blocks;
+            }
+        }
+        let n = std::mem::take(&mut self.nr_committing);
+        if durable {
+            self.free += n;
+        } else {
+            self.nr_pending += n;
+        }
+    }
+
+    /// SPACE-1.
+    pub(super) fn check_invariants(&self) {
+        let ones = |map: &[u64]| map.iter().map(|w| u64::from(w.count_ones())).sum::<u64>();
+        let beyond = (self.taken.len() * 64 - self.count) as u64;
+        assert_eq!(
+            self.free,
+            self.count as u64 + beyond - ones(&self.taken),
+            "SPACE-1: free"
+        );
+        assert_eq!(self.nr_pending, ones(&self.pending), "SPACE-1: pending");
+        assert_eq!(
+            self.nr_committing,
+            ones(&self.committing),
+            "SPACE-1: committing"
+        );
+        for (i, taken) in self.taken.iter().enumerate() {
+            let waiting = self.pending[i] | self.committing[i];
+            assert_eq!(waiting & !taken, 0, "SPACE-1: waiting and free");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Is {
+        Free,
+        Used,
+        Pending,
+        Committing,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Alloc(u32),
+        Put(usize),
+        Unlink(usize),
+        Begin,
+        End(bool),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (1..40u32).prop_map(Step::Alloc),
+            1 => any::<usize>().prop_map(Step::Put),
+            6 => any::<usize>().prop_map(Step::Unlink),
+            1 => Just(Step::Begin),
+            1 => any::<bool>().prop_map(Step::End),
+        ]
+    }
+
+    fn longest(model: &[Is]) -> u32 {
+        let runs = model.split(|s| *s != Is::Free);
+        runs.map(<[Is]>::len).max().unwrap_or(0) as u32
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn does_what_a_vec_of_states_does(
+            count in 1..300u64,
+            steps in prop::collection::vec(step(), 1..80),
+        ) {
+            let mut space = Space::new(1000, count);
+            let mut model = vec![Is::Free; count as usize];
+            for s in steps {
+                let used = |model: &[Is], n: usize| {
+                    let all: Vec<usize> =
+                        (0..model.len()).filter(|i| model[*i] == Is::Used).collect();
+                    (!all.is_empty()).then(|| all[n % all.len()])
+                };
+                match s {
+                    Step::Alloc(want) => {
+                        let most = want.min(longest(&model));
+                        let got = space.alloc(want);
+                        prop_assert_eq!(got.map_or(0, |(_, n)| n), most);
+                        if let Some((first, n)) = got {
+                            for b in first..first + n {
+                                let s = &mut model[(b - 1000) as usize];
+                                prop_assert_eq!(*s, Is::Free);
+                                *s = Is::Used;
+                            }
+                        }
+                    }
+                    Step::Put(n) => if let Some(i) = used(&model, n) {
+                        model[i] = Is::Free;
+                        space.put(1000 + i as u32);
+                    }
+                    Step::Unlink(n) => if let Some(i) = used(&model, n) {
+                        model[i] = Is::Pending;
+                        space.unlink(1000 + i as u32);
+                    }
+                    Step::Begin => {
+                        space.begin_commit();
+                        for s in model.iter_mut().filter(|s| **s == Is::Pending) {
+                            *s = Is::Committing;
+                        }
+                    }
+                    Step::End(ok) => {
+                        space.end_commit(ok);
+                        for s in model.iter_mut().filter(|s| **s == Is::Committing) {
+                            *s = if ok { Is::Free } else { Is::Pending };
+                        }
+                    }
+                }
+                space.check_invariants();
+                let n = |is: Is| model.iter().filter(|s| **s == is).count() as u64;
+                prop_assert_eq!(space.free(), n(Is::Free));
+                prop_assert_eq!(space.pending(), n(Is::Pending) + n(Is::Committing));
+            }
+        }
+    }
+
+    #[test]
+    fn runs_follow_each_other_and_wrap_round() {
+        let mut s = Space::new(10, 100);
+        assert_eq!(s.alloc(30), Some((10, 30)));
+        assert_eq!(s.alloc(30), Some((40, 30)));
+        for b in 10..40 {
+            s.put(b);
+        }
+        assert_eq!(s.alloc(30), Some((70, 30)), "goes on, does not go back");
+        assert_eq!(s.alloc(30), Some((10, 30)), "10 are left at the end");
+        assert_eq!(s.alloc(30), Some((100, 10)));
+        assert_eq!(s.alloc(1), None);
+    }
+
+    #[test]
+    fn a_block_of_the_disks_state_is_kept_until_a_commit_unlinks_it() {
+        let mut s = Space::new(0, 4);
+        assert_eq!(s.alloc(4), Some((0, 4)));
+        s.unlink(2);
+        assert_eq!(s.alloc(1), None, "SPACE-2");
+        s.begin_commit();
+        s.unlink(3);
+        s.end_commit(false);
+        assert_eq!(s.alloc(1), None, "SPACE-2: the commit failed");
+        s.begin_commit();
+        s.unlink(1);
+        s.end_commit(true);
+        assert_eq!((s.free(), s.pending()), (2, 1));
+        assert_eq!(s.alloc(4), Some((2, 2)));
+    }
+}
