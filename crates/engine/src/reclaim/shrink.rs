@@ -41,7 +41,15 @@ impl<W: World> Engine<W> {
         let lengths = self.lru.lengths();
         let cluster = self.config().reclaim_cluster;
         let share = |n: usize| (n >> sc.priority).max(cluster).min(n);
-        let (mut scan, mut refill) = (share(lengths.candidates), share(lengths.refill));
+        // Lists of dirty pages only, which nobody can write: what is clean is among the kept pages, however short their
+        // list is (`force_deactivate`).
+        let desperate = sc.priority < DEF_PRIORITY - 2 && sc.met.reclaimed == 0;
+        let wanted = if desperate {
+            lengths.active
+        } else {
+            lengths.refill
+        };
+        let (mut scan, mut refill) = (share(lengths.candidates), share(wanted));
         while scan > 0 || refill > 0 {
             if refill > 0 {
                 let n = refill.min(cluster);
@@ -326,6 +334,11 @@ impl<W: World> Engine<W> {
             self.count(Event::WriteRefused, 1);
             sc.met.dirty += 1;
             return Outcome::Keep(Reason::OutOfTheWay);
+        }
+        if !m.may_retry(self.world.now().0) {
+            // Its writes fail. One that is tried over and over keeps kswapd busy, and memory no less dirty.
+            sc.met.dirty += 1;
+            return Outcome::Keep(Reason::Dirty);
         }
         if self.congested() {
             if sc.context == WriteContext::Direct {

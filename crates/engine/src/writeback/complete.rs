@@ -147,7 +147,7 @@ impl<W: World> Engine<W> {
             self.after_release(frame, released);
         }
         self.end_writeback_turn(m, Cookie(request.cookie).parity());
-        self.after_write(m);
+        self.after_write(m, ok);
     }
 
     /// Pages that reclaim has marked go to the inactive tail, to be met next.
@@ -188,7 +188,7 @@ impl<W: World> Engine<W> {
     }
 
     /// Who may go on now that a write has ended.
-    fn after_write(&self, m: &Mapping) {
+    fn after_write(&self, m: &Mapping, ok: bool) {
         self.waits.wake(&*self.world, Channel::Progress);
         let unclean = self.nr_unclean();
         let limit = self.thresholds.limit;
@@ -196,7 +196,8 @@ impl<W: World> Engine<W> {
             self.waits.wake(&*self.world, Channel::Dirty);
         }
         self.unpark_flusher_if_asleep(&m.dev);
-        if self.zone.below(Mark::Low) {
+        // A write that failed leaves nothing to reclaim: kswapd, which may have made it, would make it again.
+        if ok && self.zone.below(Mark::Low) {
             self.wake_kswapd(0);
         }
     }
