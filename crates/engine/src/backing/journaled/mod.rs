@@ -241,6 +241,11 @@ impl Volume {
         if !loaded.faults.is_empty() {
             return Err(VolumeError::Damaged(loaded.faults.swap_remove(0)));
         }
+        // After a kill, what was read may be in the system's memory only. The blocks that it does not need will be used again,
+        // so it has to be durable first.
+        device
+            .flush()
+            .map_err(VolumeError::io("flush the volume"))?;
         let pool = (0..log::POOL).map(|_| lend()).collect::<Result<_, _>>()?;
         let zeroes = lend()?;
         let geometry = loaded.sb.geometry;

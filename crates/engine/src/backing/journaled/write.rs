@@ -200,7 +200,11 @@ impl Volume {
                 (next, run) = (next + 1, run - 1);
                 left -= 1;
             }
-            st.reserved -= pages as u64;
+            debug_assert!(
+                st.reserved >= pages as u64,
+                "RESERVE-1: written without space"
+            );
+            st.reserved = st.reserved.saturating_sub(pages as u64);
             st.unsettled += pages as u64;
             let parent = st.parents.insert(Parent {
                 request,
