@@ -6,9 +6,15 @@ use crate::plan::Plan;
 use crate::report::{ArmReport, Stall, Written};
 use crate::samples::Reading;
 use crate::target::{Handle, WorldHost};
+use highwater_engine::backing::journaled::{Volume, VolumeInfo};
 use highwater_engine::world::Nanos;
 use highwater_engine::{Error, Event, Stats, World};
 use std::sync::Arc;
+
+/// Requests with data that volumes have made.
+const VOLUME_WRITES: &str = "volume_data_writes";
+/// Their bytes.
+const VOLUME_BYTES: &str = "volume_data_bytes";
 
 /// An engine's error as the command's.
 pub fn failed(plan: &Plan, what: &str, e: &Error) -> CliError {
@@ -20,6 +26,32 @@ pub fn failed(plan: &Plan, what: &str, e: &Error) -> CliError {
         _ => "check the disk under --dir, or run the scenario with --world lab",
     };
     CliError::failed(format!("{}: {what}: {e}", plan.arm.title()), remedy)
+}
+
+/// A volume's error as the command's.
+pub fn volume_failed(plan: &Plan, file: &str, e: &dyn std::fmt::Display) -> CliError {
+    CliError::failed(
+        format!("{}: the volume of files.{file}: {e}", plan.arm.title()),
+        "a larger capacity in the scenario, or a larger --memory",
+    )
+}
+
+/// The engine's counters, and those of the volumes that its files are on.
+pub fn with_volumes(mut stats: Stats, volumes: &[Arc<Volume>]) -> Stats {
+    if volumes.is_empty() {
+        return stats;
+    }
+    let infos: Vec<VolumeInfo> = volumes.iter().map(|v| v.info()).collect();
+    let sum = |f: fn(&VolumeInfo) -> u64| infos.iter().map(f).sum::<u64>();
+    stats.events.extend([
+        (VOLUME_WRITES, sum(|v| v.data_writes)),
+        (VOLUME_BYTES, sum(|v| v.data_bytes)),
+        ("volume_log_writes", sum(|v| v.log_writes)),
+        ("volume_log_writes_ahead", sum(|v| v.log_writes_ahead)),
+        ("volume_commits", sum(|v| v.commits)),
+        ("volume_checkpoints", sum(|v| v.checkpoints)),
+    ]);
+    stats
 }
 
 /// Measures the plan over `files` (in the plan's order), and fills in what the engine's counters say.
@@ -53,8 +85,13 @@ fn fill(report: &mut ArmReport) {
     let seconds = |event: Event| Some(Nanos(get(event)).as_secs_f64());
     let looked_up = get(Event::Hits) + get(Event::Misses);
     let hit_ratio = (looked_up > 0).then(|| get(Event::Hits) as f64 / looked_up as f64);
-    let requests = get(Event::WriteRequests);
-    let mean = (requests > 0).then(|| get(Event::WriteBytes) as f64 / 1024.0 / requests as f64);
+    // Behind a volume, what the disk sees: pages that are neighbours there, wherever they are in the file.
+    let of_volumes = (report.count(VOLUME_WRITES), report.count(VOLUME_BYTES));
+    let (requests, bytes) = match of_volumes {
+        (Some(requests), Some(bytes)) => (requests, bytes),
+        _ => (get(Event::WriteRequests), get(Event::WriteBytes)),
+    };
+    let mean = (requests > 0).then(|| bytes as f64 / 1024.0 / requests as f64);
     let stall = Stall {
         alloc: seconds(Event::AllocStallNs),
         throttle: seconds(Event::ThrottleNs),
@@ -107,5 +144,11 @@ mod tests {
             (Some(7), Some(0))
         );
         assert_eq!(report.refaults, Some(3));
+        // A volume's disk sees other requests than the cache makes.
+        for (name, n) in [(VOLUME_WRITES, 2), (VOLUME_BYTES, 512 << 10)] {
+            report.vmstat.insert(name.to_string(), n);
+        }
+        fill(&mut report);
+        assert_eq!(report.write_kib_mean, Some(256.0));
     }
 }

@@ -200,6 +200,38 @@ fn adjust_lab(
     Ok(())
 }
 
+/// Refuses worlds that have no volumes.
+fn volumes_fit(scenario: &scenario::Scenario, worlds: &[WorldName], own_arms: bool) -> Result<()> {
+    let Some(file) = scenario.journaled() else {
+        return Ok(());
+    };
+    if worlds.contains(&WorldName::Linux) {
+        return Err(CliError::usage(
+            format!(
+                "files.{file} has backing = \"journaled\", which is this library's: Linux's page cache has no such volume"
+            ),
+            "--world os,lab",
+        ));
+    }
+    if scenario.lab.ghost {
+        return Err(CliError::usage(
+            format!(
+                "files.{file} is on a volume, which keeps its maps in pages, and --ghost has pages without bytes"
+            ),
+            "--world lab without --ghost, and a --memory that fits into this machine",
+        ));
+    }
+    if worlds.contains(&WorldName::Os) && own_arms {
+        for arm in scenario.arms.iter().filter(|a| !a.recursion_guard) {
+            eprintln!(
+                "note: the arm {:?} is for the lab alone: recursion_guard = false has no bound, and threads have stacks",
+                arm.name
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Puts `--device` in the scenario's place for it.
 fn set_device(
     scenario: &mut scenario::Scenario,
@@ -312,6 +344,7 @@ fn run_loaded(mut scenario: scenario::Scenario, origin: &str, args: &RunArgs) ->
     }
     let worlds = WorldName::parse_list(&args.world)?;
     adjust_lab(args, &worlds, &mut scenario)?;
+    volumes_fit(&scenario, &worlds, args.preset.is_none())?;
     set_device(&mut scenario, &args.common, &worlds)?;
     let presets = match &args.preset {
         Some(list) => plan::presets(list.split(',').map(str::trim))?,

@@ -36,6 +36,8 @@ fn arms(world: WorldName) -> Vec<Arm> {
                 },
                 order: Default::default(),
                 refuse: false,
+                lend: Default::default(),
+                recursion_guard: true,
                 depth: 0,
             });
         }

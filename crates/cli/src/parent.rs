@@ -170,7 +170,7 @@ fn prepare(scenario: &mut Scenario, dir: Option<&Path>) -> Result<Place> {
     }
     for (name, file) in &scenario.files {
         let path = place.dir.join(format!("{name}.data"));
-        place::lay_out(&path, file.size.bytes(scenario.memory.0), file.sparse)?;
+        place::lay_out(&path, file.disk_bytes(scenario.memory.0), file.sparse)?;
     }
     Ok(place)
 }

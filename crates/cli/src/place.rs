@@ -131,7 +131,7 @@ fn needed(scenario: &Scenario, memory: u64) -> u64 {
             // No blocks but those that the trace writes.
             Some(grown) => grown.blocks,
             None if f.sparse => 0,
-            None => f.size.bytes(memory),
+            None => f.disk_bytes(memory),
         })
         .sum()
 }

@@ -2,7 +2,9 @@
 
 use crate::error::{CliError, Result, did_you_mean};
 use crate::replay::PlanReplay;
-use crate::scenario::{DeviceLimit, Kind, LabSpec, OrderName, PolicyPatch, Scenario};
+use crate::scenario::{
+    ArmSpec, BackingName, DeviceLimit, Kind, LabSpec, LendName, OrderName, PolicyPatch, Scenario,
+};
 use highwater_engine::{Policy, Preset};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -81,6 +83,10 @@ pub struct Arm {
     pub order: OrderName,
     /// The backing refuses writes from reclaim.
     pub refuse: bool,
+    /// Where volumes get memory while they write.
+    pub lend: LendName,
+    /// A reclaimer never reclaims again.
+    pub recursion_guard: bool,
     /// Requests in flight (`raw` only).
     pub depth: u32,
 }
@@ -114,6 +120,8 @@ pub struct PlanFile {
     pub len: u64,
     /// No blocks.
     pub sparse: bool,
+    /// A volume holds it, of so many bytes at `path`.
+    pub volume: Option<u64>,
 }
 
 /// A task, with its file as an index.
@@ -193,6 +201,7 @@ impl Plan {
                 start: 0,
                 len: spec.size.bytes(memory),
                 sparse: spec.sparse,
+                volume: (spec.backing == BackingName::Journaled).then(|| spec.disk_bytes(memory)),
             })
             .collect();
         let tasks = scenario
@@ -279,6 +288,8 @@ pub fn arms(
         patch: scenario.policy,
         order: OrderName::default(),
         refuse: false,
+        lend: LendName::default(),
+        recursion_guard: true,
         depth: 0,
     };
     let mut arms = Vec::new();
@@ -297,9 +308,13 @@ pub fn arms(
                 .map(|p| engine(scenario.order, p.name(), p.name())),
         );
         if extra {
-            arms.extend(scenario.arms.iter().map(|a| Arm {
+            // Without the guard there is no bound to the stack, and threads have no more of it than they have.
+            let runs = |a: &&ArmSpec| a.recursion_guard || world == WorldName::Lab;
+            arms.extend(scenario.arms.iter().filter(runs).map(|a| Arm {
                 patch: scenario.policy.then(a.policy),
                 refuse: a.refuse,
+                lend: a.lend,
+                recursion_guard: a.recursion_guard,
                 ..engine(
                     a.order.unwrap_or(scenario.order),
                     &a.name,

@@ -4,12 +4,13 @@ use crate::child::status_bytes;
 use crate::engine_arm::{self, failed};
 use crate::error::{CliError, Result};
 use crate::ftrace::Trace;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlanFile};
 use crate::report::ArmReport;
 use crate::sampler::Sampler;
 use crate::scenario::Kind;
+use highwater_engine::backing::journaled::{FormatOptions, MountOptions, Volume, VolumeError};
 use highwater_engine::backing::{PlainBacking, RefusingBacking};
-use highwater_engine::{Backing, Config, Engine, Error, File, FileId, FileOptions, Nanos};
+use highwater_engine::{Backing, Config, Engine, FileId, FileOptions, Nanos};
 use highwater_lab::{Cap, LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,7 +44,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
             RamDevice::new(
                 &queue,
                 RamOptions {
-                    len: f.len,
+                    len: f.volume.unwrap_or(f.len),
                     ghost: plan.lab.ghost,
                     sparse: f.sparse && !replayed,
                     ..RamOptions::default()
@@ -85,36 +86,37 @@ fn on_engine(plan: &Plan, world: &Arc<LabWorld>, devices: &[Arc<RamDevice>]) -> 
         frame_size: plan.frame_size,
         policy: plan.arm.policy()?,
         order: plan.arm.order.order(),
+        recursion_guard: plan.arm.recursion_guard,
         ..Config::new(plan.memory)
     };
     let engine =
         Engine::new(world.clone(), config).map_err(|e| failed(plan, "build the cache", &e))?;
-    let open =
-        |(i, device): (usize, &Arc<RamDevice>)| -> std::result::Result<File<LabWorld>, Error> {
-            let plain = PlainBacking::new(device.clone());
-            let backing: Arc<dyn Backing> = if plan.arm.refuse {
-                Arc::new(RefusingBacking::new(plain))
-            } else {
-                Arc::new(plain)
-            };
-            engine.open(
-                FileId {
-                    dev: 1,
-                    ino: i as u64 + 1,
-                },
-                backing,
-                FileOptions { write: true },
-            )
+    let mut volumes = Vec::new();
+    let mut files = Vec::new();
+    for (i, device) in devices.iter().enumerate() {
+        let backing: Arc<dyn Backing> = match plan.files[i].volume {
+            Some(_) => {
+                let volume = volume_on(plan, &engine, &plan.files[i], device)?;
+                volumes.push(volume.clone());
+                volume
+            }
+            None if plan.arm.refuse => {
+                Arc::new(RefusingBacking::new(PlainBacking::new(device.clone())))
+            }
+            None => Arc::new(PlainBacking::new(device.clone())),
         };
-    let files = devices
-        .iter()
-        .enumerate()
-        .map(open)
-        .collect::<std::result::Result<Vec<_>, _>>();
-    let files = files.map_err(|e| failed(plan, "open", &e))?;
+        let id = FileId {
+            dev: 1,
+            ino: i as u64 + 1,
+        };
+        let file = engine.open(id, backing, FileOptions { write: true });
+        files.push(file.map_err(|e| failed(plan, "open", &e))?);
+    }
     let sampler = Sampler::start(world, &engine, plan.seed);
     let sampled = engine.clone();
-    let report = engine_arm::run(plan, world, &files, move || sampled.stats());
+    let report = engine_arm::run(plan, world, &files, move || {
+        engine_arm::with_volumes(sampled.stats(), &volumes)
+    });
     let checks = sampler.stop(world);
     let mut report = report?;
     if let Some(real) = &mut report.real {
@@ -126,6 +128,28 @@ fn on_engine(plan: &Plan, world: &Arc<LabWorld>, devices: &[Arc<RamDevice>]) -> 
         eprintln!("{}", trace.finish(&engine.stats())?);
     }
     Ok(report)
+}
+
+/// A new volume on a disk of the lab.
+fn volume_on(
+    plan: &Plan,
+    engine: &Arc<Engine<LabWorld>>,
+    file: &PlanFile,
+    device: &Arc<RamDevice>,
+) -> Result<Arc<Volume>> {
+    let failed = |e: VolumeError| engine_arm::volume_failed(plan, &file.name, &e);
+    let format = FormatOptions {
+        logical_bytes: file.len,
+        block_size: plan.frame_size as u32,
+        log_bytes: 0,
+        uuid: u128::from(plan.seed).to_le_bytes(),
+    };
+    let mount = MountOptions {
+        lend_context: plan.arm.lend.context(),
+        refuse_reclaim: plan.arm.refuse,
+    };
+    Volume::format(&**device, &format).map_err(failed)?;
+    Volume::mount(device.clone(), engine.page_source(), mount).map_err(failed)
 }
 
 /// The modelled disk, behind the plan's limit: the profile's, or else a quick flash disk.

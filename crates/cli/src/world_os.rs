@@ -4,10 +4,12 @@ use crate::child::status_bytes;
 use crate::engine_arm::{self, failed};
 use crate::error::Result;
 use crate::ftrace::Trace;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlanFile};
 use crate::report::ArmReport;
 use crate::target::{Handle, OpError};
-use highwater::{Cache, Error, File, OpenOptions, PageNo};
+use highwater::volume::{self, MountOptions, Volume, VolumeOptions};
+use highwater::{Cache, File, OpenOptions, PageNo};
+use std::sync::Arc;
 
 /// A file of the library, with the page size that tasks count in.
 #[derive(Clone)]
@@ -46,6 +48,29 @@ impl Handle for OsFile {
     }
 }
 
+/// A new volume, and the file in it.
+fn on_volume(
+    plan: &Plan,
+    cache: &Cache,
+    file: &PlanFile,
+    disk: u64,
+    options: OpenOptions,
+) -> Result<(File, Arc<Volume>)> {
+    let made = VolumeOptions {
+        disk_bytes: Some(disk),
+        block_size: plan.frame_size as u32,
+        overwrite: true,
+        ..VolumeOptions::new(file.len)
+    };
+    let mount = MountOptions {
+        lend_context: plan.arm.lend.context(),
+        refuse_reclaim: plan.arm.refuse,
+    };
+    volume::create(&file.path, &made)
+        .and_then(|_| cache.open_volume(&file.path, options, mount))
+        .map_err(|e| engine_arm::volume_failed(plan, &file.name, &e))
+}
+
 /// Runs the arm in this process.
 ///
 /// # Errors
@@ -69,18 +94,24 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
     if let Some(limit) = plan.limit {
         options = options.limit_rate(limit.bytes_per_s, limit.iops);
     }
-    let open = |path| -> std::result::Result<OsFile, Error> {
-        Ok(OsFile {
-            file: cache.open(path, options)?,
+    let mut volumes = Vec::new();
+    let mut files = Vec::new();
+    for planned in &plan.files {
+        let file = match planned.volume {
+            None => cache
+                .open(&planned.path, options)
+                .map_err(|e| failed(plan, "open", &e))?,
+            Some(disk) => {
+                let (file, volume) = on_volume(plan, &cache, planned, disk, options)?;
+                volumes.push(volume);
+                file
+            }
+        };
+        files.push(OsFile {
+            file,
             page_size: plan.frame_size,
-        })
-    };
-    let files = plan
-        .files
-        .iter()
-        .map(|f| open(&f.path))
-        .collect::<std::result::Result<Vec<_>, _>>();
-    let files = files.map_err(|e| failed(plan, "open", &e))?;
+        });
+    }
     if files.first().is_some_and(|f| !f.file.direct()) {
         eprintln!(
             "{} refuses O_DIRECT: I/O goes through Linux's page cache too",
@@ -89,7 +120,8 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
     }
     let world = cache.engine().world().clone();
     let engine = cache.engine().clone();
-    let mut report = engine_arm::run(plan, &world, &files, move || engine.stats())?;
+    let stats = move || engine_arm::with_volumes(engine.stats(), &volumes);
+    let mut report = engine_arm::run(plan, &world, &files, stats)?;
     drop(files);
     cache.close().map_err(|e| failed(plan, "close", &e))?;
     if let Some(trace) = trace {

@@ -8,6 +8,7 @@ use crate::builder::CacheBuilder;
 use crate::device::IoEngine;
 use crate::file::File;
 use crate::open::{OpenOptions, Opens};
+use crate::volume::{MountOptions, Volume, VolumeFailure};
 use crate::world::OsWorld;
 use highwater_engine::sync::{AtomicBool, Ordering};
 use highwater_engine::{BlockOptions, Config, Engine, Error, FileOptions, Stats};
@@ -119,6 +120,60 @@ impl Cache {
     /// 2 MiB; `Closed`, `Forked`; for order 0 `OutOfMemory` and `AllPinned`. Waits as `options` say.
     pub fn alloc_block(&self, order: u32, options: BlockOptions) -> Result<Block, Error> {
         self.engine.alloc_block(order, options)
+    }
+
+    /// Opens the file in the volume at `path` (see [`crate::volume`]), which a power failure leaves as it was at some moment
+    /// since the last sync. What it needs in memory comes out of the budget. Opens of the same volume share it; `create`,
+    /// `create_new` and `truncate` are for plain files.
+    ///
+    /// ```
+    /// use highwater::volume::{self, MountOptions, VolumeOptions};
+    /// # use highwater::{Cache, OpenOptions};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("disk");
+    ///
+    /// volume::create(&path, &VolumeOptions::new(64 << 20))?;
+    /// let cache = Cache::builder().memory(16 << 20).build()?;
+    /// let options = OpenOptions::new().write(true);
+    /// let (file, volume) = cache.open_volume(&path, options, MountOptions::default())?;
+    /// file.write_at(b"hello", 1_000_000)?;
+    /// file.sync_data()?;
+    /// assert_eq!(volume.info().reserved, 0);
+    /// # drop((file, volume));
+    /// # cache.close()?;
+    /// # Ok::<(), highwater::volume::VolumeFailure>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Cache::open`], and those of the volume: damaged, too new, of another block size than the cache's frames.
+    pub fn open_volume(
+        &self,
+        path: impl AsRef<Path>,
+        options: OpenOptions,
+        mount: MountOptions,
+    ) -> Result<(File, Arc<Volume>), VolumeFailure> {
+        let (world, path) = (self.world(), path.as_ref());
+        if world.forked() {
+            return Err(Error::Forked.into());
+        }
+        // Acquire: pairs with the Release in `close`.
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed.into());
+        }
+        let options = options.of_volume();
+        options.check_volume(path)?;
+        let mount = MountOptions {
+            refuse_reclaim: mount.refuse_reclaim || options.refuses_reclaim_writes(),
+            ..mount
+        };
+        let opened = self.opens.open_volume(world, path, &options, |device| {
+            Volume::mount(device, self.engine.page_source(), mount).map_err(VolumeFailure::Volume)
+        })?;
+        let volume = opened.backing;
+        let file_options = FileOptions { write: true };
+        let inner = (self.engine).open(opened.id, volume.clone(), file_options)?;
+        let file = File::new(inner, world.fork_mark(), opened.direct, options.is_write());
+        Ok((file, volume))
     }
 
     /// Counters and gauges, under the names of `/proc/vmstat`. Waits for nothing.

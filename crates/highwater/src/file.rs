@@ -256,6 +256,32 @@ impl File {
         self.check_write()?.set_len(len)
     }
 
+    /// Punches a hole: the whole pages within a byte range (the last one of the file counts as whole) read as zeroes from
+    /// now on, and their space may be used again. Bytes of pages that lie within the range only in part stay. Durable after
+    /// the next sync. Waits for what is in flight in the file.
+    ///
+    /// ```
+    /// # use highwater::{Cache, OpenOptions};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("data");
+    /// # let cache = Cache::builder().memory(16 << 20).build()?;
+    /// let file = cache.open(&path, OpenOptions::new().write(true).create(true))?;
+    /// file.write_at(&[7; 3 * 4096], 0)?;
+    /// file.discard(4096..8192)?;
+    /// let mut page = [1; 4096];
+    /// file.read_at(&mut page, 4096)?;
+    /// assert_eq!(page, [0; 4096]);
+    /// # drop(file);
+    /// # cache.close()?;
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `ReadOnly`, `Io` (nothing has changed then), `TimedOut`, `Closed`, `Forked`.
+    pub fn discard(&self, range: Range<u64>) -> Result<(), Error> {
+        self.check_write()?.discard(range)
+    }
+
     /// Writes back and drops the pages of a byte range; returns how many were dropped. Held pages stay.
     ///
     /// ```

@@ -30,6 +30,7 @@ mod device;
 mod file;
 mod memory;
 mod open;
+pub mod volume;
 mod world;
 
 pub use builder::CacheBuilder;

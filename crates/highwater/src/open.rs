@@ -2,6 +2,7 @@
 
 use crate::device::{DirectIo, FileDevice, FileLock, RateLimited, Slot, describe};
 use crate::world::OsWorld;
+use highwater_engine::backing::journaled::Volume;
 use highwater_engine::backing::{PlainBacking, RefusingBacking};
 use highwater_engine::world::Device;
 use highwater_engine::{Backing, Error, FileId};
@@ -36,6 +37,8 @@ struct How {
     direct: DirectIo,
     limit: Option<(u64, u64)>,
     refuse_reclaim_writes: bool,
+    /// It holds a volume, whose file is meant.
+    volume: bool,
 }
 
 impl OpenOptions {
@@ -146,6 +149,27 @@ impl OpenOptions {
         self
     }
 
+    /// A volume's file is not made or emptied by an open.
+    pub(crate) fn check_volume(&self, path: &Path) -> Result<(), Error> {
+        if self.create || self.create_new || self.truncate {
+            return Err(Error::Config(format!(
+                "{}: create, create_new and truncate are for plain files; make a volume with volume::create, and shorten its file with set_len",
+                path.display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The same, for the file in a volume.
+    pub(crate) fn of_volume(mut self) -> OpenOptions {
+        self.how.volume = true;
+        self
+    }
+
+    pub(crate) fn refuses_reclaim_writes(&self) -> bool {
+        self.how.refuse_reclaim_writes
+    }
+
     pub(crate) fn is_write(&self) -> bool {
         self.write
     }
@@ -217,9 +241,9 @@ impl OpenOptions {
 }
 
 /// A file that is ready for the engine.
-pub(crate) struct Opened {
+pub(crate) struct Opened<B: ?Sized = dyn Backing> {
     pub(crate) id: FileId,
-    pub(crate) backing: Arc<dyn Backing>,
+    pub(crate) backing: Arc<B>,
     pub(crate) direct: bool,
 }
 
@@ -236,6 +260,8 @@ struct Entry {
     slot: Weak<Slot>,
     write: bool,
     how: How,
+    /// What it holds, mounted: once in a cache.
+    volume: Weak<Volume>,
 }
 
 impl Opens {
@@ -246,6 +272,42 @@ impl Opens {
         path: &Path,
         options: &OpenOptions,
     ) -> Result<Opened, Error> {
+        self.open_as(world, path, options, |device, _| {
+            let plain = PlainBacking::new(device);
+            let backing: Arc<dyn Backing> = if options.how.refuse_reclaim_writes {
+                Arc::new(RefusingBacking::new(plain))
+            } else {
+                Arc::new(plain)
+            };
+            Ok(backing)
+        })
+    }
+
+    /// The same for a volume at `path`, which `mount` mounts if this cache has not yet.
+    pub(crate) fn open_volume<E: From<Error>>(
+        &self,
+        world: &OsWorld,
+        path: &Path,
+        options: &OpenOptions,
+        mount: impl FnOnce(Arc<dyn Device>) -> Result<Arc<Volume>, E>,
+    ) -> Result<Opened<Volume>, E> {
+        self.open_as(world, path, options, |device, entry| {
+            if let Some(volume) = entry.volume.upgrade() {
+                return Ok(volume);
+            }
+            let volume = mount(device)?;
+            entry.volume = Arc::downgrade(&volume);
+            Ok(volume)
+        })
+    }
+
+    fn open_as<B: ?Sized, E: From<Error>>(
+        &self,
+        world: &OsWorld,
+        path: &Path,
+        options: &OpenOptions,
+        backing: impl FnOnce(Arc<dyn Device>, &mut Entry) -> Result<Arc<B>, E>,
+    ) -> Result<Opened<B>, E> {
         options.check(path)?;
         let fd = options.open_fd(path)?;
         let stat = rustix::fs::fstat(&fd)
@@ -280,9 +342,10 @@ impl Opens {
             slot,
             write: options.write,
             how: options.how,
+            volume: Weak::new(),
         };
         // The engine keeps the first device of a file.
-        table.entry((id.dev, id.ino)).or_insert(entry);
+        let entry = table.entry((id.dev, id.ino)).or_insert(entry);
         let direct = device.direct();
         let device: Arc<dyn Device> = match options.how.limit {
             None => Arc::new(device),
@@ -291,12 +354,7 @@ impl Opens {
                 Arc::new(RateLimited::new(device, limiter))
             }
         };
-        let plain = PlainBacking::new(device);
-        let backing: Arc<dyn Backing> = if options.how.refuse_reclaim_writes {
-            Arc::new(RefusingBacking::new(plain))
-        } else {
-            Arc::new(plain)
-        };
+        let backing = backing(device, entry)?;
         Ok(Opened {
             id,
             backing,
@@ -316,7 +374,7 @@ impl Entry {
     ) -> Result<(), Error> {
         if self.how != options.how {
             return Err(Error::Conflict(format!(
-                "{} is open in this cache with other settings of direct, limit_rate or refuse_reclaim_writes; use the same, or close it first",
+                "{} is open in this cache with other settings of direct, limit_rate or refuse_reclaim_writes, or once as a volume and once as a plain file; use the same, or close it first",
                 path.display()
             )));
         }

@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 mod cell;
+pub mod crash;
 pub mod device;
 pub mod rng;
 pub mod shadow;

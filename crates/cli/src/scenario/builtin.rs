@@ -4,7 +4,7 @@ use super::{Scenario, load};
 use crate::error::{CliError, Result, did_you_mean};
 
 /// Name and text of each, in the order of the list.
-pub const BUILTIN: [(&str, &str); 9] = [
+pub const BUILTIN: [(&str, &str); 10] = [
     ("rfc", include_str!("../../scenarios/rfc.toml")),
     (
         "random-write",
@@ -22,6 +22,10 @@ pub const BUILTIN: [(&str, &str); 9] = [
     ("hot-clean", include_str!("../../scenarios/hot-clean.toml")),
     ("slow-disk", include_str!("../../scenarios/slow-disk.toml")),
     ("fits", include_str!("../../scenarios/fits.toml")),
+    (
+        "deep-chain",
+        include_str!("../../scenarios/deep-chain.toml"),
+    ),
     ("machine", include_str!("../../scenarios/machine.toml")),
 ];
 

@@ -1,6 +1,6 @@
 //! From text to a scenario, or to an error that names the line, the column and what was expected.
 
-use super::{Kind, Scenario, TaskSpec};
+use super::{ArmSpec, BackingName, Kind, LendName, Scenario, TaskSpec};
 use crate::error::{Result, did_you_mean};
 use crate::located::Source;
 use crate::units::Size;
@@ -78,10 +78,48 @@ fn check(source: Source<'_>, scenario: &Scenario) -> Result<()> {
             ));
         }
     }
+    if let Some(problem) = volume_problem(scenario) {
+        return whole(&problem);
+    }
     scenario
         .tasks
         .iter()
         .try_for_each(|task| check_task(source, scenario, task))
+}
+
+/// What makes no sense about the scenario's volumes.
+fn volume_problem(scenario: &Scenario) -> Option<String> {
+    for (name, file) in &scenario.files {
+        let journaled = file.backing == BackingName::Journaled;
+        if file.capacity.is_some() && !journaled {
+            return Some(format!(
+                "files.{name}: capacity is a volume's size on the disk; expected backing = \"journaled\" beside it"
+            ));
+        }
+        if journaled && file.sparse {
+            return Some(format!(
+                "files.{name}: a volume is thin by itself; expected no sparse = true beside backing = \"journaled\""
+            ));
+        }
+        if file.capacity == Some(Size::Trace) || (journaled && file.size == Size::Trace) {
+            return Some(format!(
+                "files.{name}: a volume's sizes are known beforehand; expected bytes or a multiple of memory"
+            ));
+        }
+        if journaled && scenario.lab.ghost {
+            return Some(format!(
+                "files.{name}: a volume keeps its maps in pages, and ghosts have no bytes; expected lab.ghost = false"
+            ));
+        }
+    }
+    let special = |a: &&ArmSpec| a.lend != LendName::default() || !a.recursion_guard;
+    let arm = scenario.arms.iter().find(special)?;
+    scenario.journaled().is_none().then(|| {
+        format!(
+            "arm {:?}: lend and recursion_guard are about a volume's memory; expected a file with backing = \"journaled\"",
+            arm.name
+        )
+    })
 }
 
 fn check_task(source: Source<'_>, scenario: &Scenario, task: &TaskSpec) -> Result<()> {
@@ -261,6 +299,54 @@ file = "data"
     fn no_text_makes_it_panic() {
         for cut in 0..GOOD.len() {
             let _ = load("t.toml", &GOOD[..cut]);
+        }
+    }
+
+    #[test]
+    fn a_volume_s_keys_are_checked_together() {
+        let volume = GOOD.replace("size = \"4x\"", "size = \"4x\"\nbacking = \"journaled\"");
+        let s = load("t.toml", &volume).unwrap();
+        assert_eq!(s.journaled(), Some("data"));
+        assert_eq!(s.files["data"].disk_bytes(1 << 20), 6 << 20);
+        let wide = volume.replace("\"journaled\"", "\"journaled\"\ncapacity = \"10x\"");
+        let s = load("t.toml", &wide).unwrap();
+        assert_eq!(s.files["data"].disk_bytes(1 << 20), 10 << 20);
+        let lend =
+            "[[arms]]\nname = 'a'\npreset = '3.2'\nlend = 'reclaim'\nrecursion_guard = false\n";
+        let s = load("t.toml", &format!("{volume}{lend}")).unwrap();
+        assert_eq!(
+            (s.arms[0].lend, s.arms[0].recursion_guard),
+            (LendName::Reclaim, false)
+        );
+        for (text, word) in [
+            (format!("{GOOD}{lend}"), "expected a file with backing"),
+            (
+                GOOD.replace("\"4x\"", "\"4x\"\ncapacity = \"8x\""),
+                "expected backing = \"journaled\"",
+            ),
+            (
+                volume.replace("\"journaled\"", "\"journaled\"\nsparse = true"),
+                "thin by itself",
+            ),
+            (
+                volume.replace("\"journaled\"", "\"journald\""),
+                "did you mean `journaled`?",
+            ),
+            (
+                wide.replace("\"10x\"", "\"trace\""),
+                "expected bytes or a multiple",
+            ),
+            (
+                format!("lab = {{ ghost = true }}\n{volume}"),
+                "have no bytes",
+            ),
+            (
+                format!("{volume}{}", lend.replace("'reclaim'", "'reclaims'")),
+                "did you mean `reclaim`?",
+            ),
+        ] {
+            let e = error(&text);
+            assert!(e.message.contains(word), "{word}: {e}");
         }
     }
 }

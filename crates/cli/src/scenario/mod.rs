@@ -16,6 +16,7 @@ pub use policy::{PolicyPatch, ThrottleName, WritebackFromName};
 use crate::device::Named;
 use crate::replay::{Beyond, Grown, Pace, PlanReplay};
 use crate::units::{Bytes, Size, Span};
+use highwater_engine::LendContext;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use toml::Spanned;
@@ -114,9 +115,69 @@ pub struct FileSpec {
     /// True of a file without blocks: its pages are zeroes and reading them costs next to no device time.
     #[serde(default)]
     pub sparse: bool,
+    /// What stands between the cache and the disk.
+    #[serde(default)]
+    pub backing: BackingName,
+    /// The volume's size on the disk (`journaled` only); by default one and a half times the file's.
+    #[serde(default)]
+    pub capacity: Option<Size>,
     /// What traces need of it (`size = "trace"`), once they have been read.
     #[serde(skip)]
     pub trace: Option<Grown>,
+}
+
+/// What stands between the cache and a file's disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackingName {
+    /// Page n at byte n times the page's size.
+    #[default]
+    Plain,
+    /// A volume with delayed allocation and a log.
+    Journaled,
+}
+
+/// Where a volume gets the memory that it needs while it writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LendName {
+    /// From the reserve, without reclaim.
+    #[default]
+    Reserve,
+    /// As any task that needs a page: it may enter direct reclaim, inside the write.
+    Reclaim,
+}
+
+impl LendName {
+    /// The engine's.
+    pub fn context(self) -> LendContext {
+        match self {
+            LendName::Reserve => LendContext::Reserve,
+            LendName::Reclaim => LendContext::Reclaim,
+        }
+    }
+}
+
+impl FileSpec {
+    /// Bytes on the disk, with a budget of `memory`; for a file of a trace none are known.
+    pub fn disk_bytes(&self, memory: u64) -> u64 {
+        match (self.backing, self.capacity) {
+            (BackingName::Plain, _) => self.size.bytes(memory),
+            (BackingName::Journaled, Some(capacity)) => capacity.bytes(memory),
+            (BackingName::Journaled, None) => {
+                let size = self.size.bytes(memory);
+                (size + size / 2).next_multiple_of(64 << 10)
+            }
+        }
+    }
+}
+
+impl Scenario {
+    /// Has it a file on a volume?
+    pub fn journaled(&self) -> Option<&str> {
+        let mut volumes = (self.files.iter()).filter(|(_, f)| f.backing == BackingName::Journaled);
+        volumes.next().map(|(name, _)| name.as_str())
+    }
 }
 
 /// What a task does, over and over.
@@ -230,6 +291,12 @@ pub struct ArmSpec {
     /// The files' backing refuses writes from reclaim, as XFS and btrfs did.
     #[serde(default)]
     pub refuse: bool,
+    /// Where volumes get memory while they write.
+    #[serde(default)]
+    pub lend: LendName,
+    /// A reclaimer never reclaims again; false in the lab only.
+    #[serde(default = "yes")]
+    pub recursion_guard: bool,
 }
 
 fn bytes_from_text<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
@@ -267,6 +334,9 @@ fn default_presets() -> Vec<Spanned<String>> {
 }
 fn default_cpus() -> usize {
     2
+}
+fn yes() -> bool {
+    true
 }
 fn one() -> u32 {
     1

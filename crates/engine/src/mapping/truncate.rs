@@ -63,9 +63,12 @@ impl<W: World> Engine<W> {
         }
         self.wait_drained(m)?;
         let (from, to) = (first * size, (end * size).min(len));
-        m.backing
-            .discard(from, to - from)
-            .map_err(|e| Error::io("discard", e))?;
+        let failed = |e| Error::io("discard", e);
+        if m.backing.len().map_err(failed)? < to {
+            // The file ends so far out because of pages that nobody will write now.
+            m.backing.truncate(len).map_err(failed)?;
+        }
+        m.backing.discard(from, to - from).map_err(failed)?;
         m.durability.lock(&*self.world).note_changed();
         self.unlink_range(m, first..end);
         Ok(())

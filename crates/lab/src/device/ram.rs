@@ -134,6 +134,11 @@ impl RamDevice {
         });
     }
 
+    /// From now on so much goes wrong.
+    pub fn set_faults(&self, rates: FaultRates) {
+        self.state.with(|s| s.faults.rates = rates);
+    }
+
     /// Ends all faults of this file, permanent ones included.
     pub fn heal(&self) {
         self.state.with(|s| s.faults.heal());
@@ -381,7 +386,11 @@ impl Device for RamDevice {
             ptr: buf.as_ptr().cast_mut(),
             len: buf.len(),
         };
-        self.carry_out(IoOp::Write, offset, &[buf])
+        let result = self.carry_out(IoOp::Write, offset, &[buf]);
+        if result.is_ok() {
+            self.notify(Moment::Written);
+        }
+        result
     }
 
     fn flush(&self) -> Result<(), IoError> {
