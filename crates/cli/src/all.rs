@@ -3,15 +3,28 @@
 use crate::args::RunArgs;
 use crate::columns;
 use crate::error::{CliError, Result};
+use crate::plan::WorldName;
 use crate::predict::{self, Prediction, Published};
 use crate::report::Report;
-use crate::scenario::BUILTIN;
+use crate::scenario::{self, BUILTIN, Kind};
 use crate::sentences;
 use crate::units::show_bytes;
 use crate::{WIDTH, for_json, run_scenario, write_out};
 
 /// What `run` calls all scenarios.
 pub const NAME: &str = "all";
+
+/// Does the run name no world but Linux?
+fn only_linux(args: &RunArgs) -> bool {
+    args.world
+        .split(',')
+        .all(|w| w.trim() == WorldName::Linux.name())
+}
+
+fn asks_for_blocks(name: &str) -> Result<bool> {
+    let scenario = scenario::find(name)?;
+    Ok(scenario.tasks.iter().any(|t| t.kind == Kind::AllocBlock))
+}
 
 /// Runs them; a table for each, and one of all predictions at the end.
 ///
@@ -32,6 +45,10 @@ pub fn run(args: &RunArgs) -> Result<()> {
     }
     let mut reports = Vec::new();
     for (name, _) in BUILTIN {
+        if only_linux(args) && asks_for_blocks(name)? {
+            eprintln!("note: {name} is left out: Linux lends a process no block of page frames");
+            continue;
+        }
         let report = run_scenario(args, name).map_err(|mut e| {
             e.message = format!("{name}: {}", e.message);
             e

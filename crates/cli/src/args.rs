@@ -42,6 +42,7 @@ Examples:
   highwater probe . --out mine.toml           then: highwater run rfc --world os,lab --device mine.toml
   highwater scenario show rfc > mine.toml     then: highwater run mine.toml
   highwater trace info FILE                   what a trace of block requests holds; then: highwater replay FILE
+  highwater run high-order --world lab        blocks of frames: lumpy reclaim, compaction, and what they cost
   highwater run rfc --preset 2.6.35 --ftrace trace.txt
                                               then: trace-vmscan-postprocess.pl < trace.txt
   highwater run rfc --html rfc.html           as a page: memory, writers and stalls over time

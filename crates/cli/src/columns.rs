@@ -1,5 +1,6 @@
 //! From reports to the one table: arms as rows.
 
+use crate::blocks::BlocksReport;
 use crate::report::{ArmReport, Report};
 use crate::table::{Group, Table};
 use crate::units::{show_bytes, show_count, show_us};
@@ -104,6 +105,9 @@ pub fn table(report: &Report) -> Table {
             }
         }
     }
+    if report.arms.iter().any(|a| a.per_block.is_some()) {
+        add_blocks(&mut table, report);
+    }
     if report.arms.iter().any(|a| a.real.is_some()) {
         add_real(&mut table, report);
     }
@@ -117,6 +121,44 @@ pub fn table(report: &Report) -> Table {
         add_task(&mut table, report, name);
     }
     table
+}
+
+/// What a block of frames cost: pages, refaults of the whole arm, and the time of those who asked.
+fn add_blocks(table: &mut Table, report: &Report) {
+    table.groups.push(Group {
+        title: "for each block".into(),
+        columns: [
+            "got",
+            "success %",
+            "reclaimed",
+            "moved",
+            "refaults",
+            "stall",
+        ]
+        .map(String::from)
+        .to_vec(),
+    });
+    for (row, arm) in table.cells.iter_mut().zip(&report.arms) {
+        let of = |f: fn(&BlocksReport) -> u64| -> u64 {
+            arm.tasks
+                .iter()
+                .filter_map(|t| t.blocks.as_ref())
+                .map(f)
+                .sum()
+        };
+        let (asked, got) = (of(|b| b.asked), of(|b| b.got));
+        row.extend(match &arm.per_block {
+            Some(p) if asked > 0 => [
+                show_count(got),
+                format!("{:.1}", got as f64 * 100.0 / asked as f64),
+                format!("{:.1}", p.reclaimed),
+                format!("{:.1}", p.moved),
+                format!("{:.1}", p.refaults),
+                show_us(p.stall_us),
+            ],
+            _ => ["-"; 6].map(String::from),
+        });
+    }
 }
 
 /// The lab's own speed.

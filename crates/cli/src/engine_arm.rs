@@ -1,5 +1,6 @@
 //! What the OS arm and the lab arm have in common: the engine's counters, and the report made from them.
 
+use crate::blocks::PerBlock;
 use crate::error::{CliError, Result};
 use crate::measure::{Counters, measure};
 use crate::plan::Plan;
@@ -76,6 +77,9 @@ pub fn run<W: World, F: Handle>(
     let probe = Arc::new(move || Reading::of_engine(&sampled()));
     let mut report = measure(plan, &host, files, counters, probe)?;
     fill(&mut report);
+    if plan.tasks.iter().any(|t| t.blocks.is_some()) {
+        report.per_block = PerBlock::of(&report);
+    }
     Ok(report)
 }
 

@@ -5,6 +5,7 @@
 
 mod all;
 mod args;
+mod blocks;
 mod cells;
 mod child;
 mod cleanup;
@@ -288,6 +289,38 @@ fn show_one(report: &Report, common: &Common) -> Result<()> {
     publish_as(report, &json, common, &table)
 }
 
+/// The worlds that can run the scenario: Linux lends a process no block of page frames.
+fn worlds_with_blocks(
+    mut worlds: Vec<WorldName>,
+    scenario: &scenario::Scenario,
+) -> Result<Vec<WorldName>> {
+    let Some(task) = scenario
+        .tasks
+        .iter()
+        .find(|t| t.kind == scenario::Kind::AllocBlock)
+    else {
+        return Ok(worlds);
+    };
+    let asked = worlds.len();
+    worlds.retain(|w| *w != WorldName::Linux);
+    if worlds.is_empty() {
+        return Err(CliError::usage(
+            format!(
+                "{}: task {:?} asks for blocks of page frames, which Linux lends to no process",
+                scenario.name, task.name
+            ),
+            format!("highwater run {} --world os,lab", scenario.name),
+        ));
+    }
+    if worlds.len() < asked {
+        eprintln!(
+            "note: no row of Linux: it lends a process no block of page frames, and task {:?} asks for them",
+            task.name
+        );
+    }
+    Ok(worlds)
+}
+
 /// The orders of `--order`, or the scenario's.
 fn orders(
     args: &RunArgs,
@@ -360,6 +393,7 @@ fn run_loaded(mut scenario: scenario::Scenario, origin: &str, args: &RunArgs) ->
         ));
     }
     let orders = orders(args, &worlds, &scenario)?;
+    let worlds = worlds_with_blocks(worlds, &scenario)?;
     let arms = plan::arms_of_orders(
         &scenario,
         &worlds,
@@ -429,7 +463,10 @@ fn publish_as(
         text.push_str(&sentence);
         text.push('\n');
     }
-    for sentence in replay::sentences(report) {
+    for sentence in blocks::sentences(report)
+        .into_iter()
+        .chain(replay::sentences(report))
+    {
         text.push_str(&sentence);
         text.push('\n');
     }

@@ -2,6 +2,7 @@
 //!
 //! **Context.** Runs on a task of the world it measures. `Snapshot` is what differs between worlds: the counters.
 
+use crate::blocks;
 use crate::error::{CliError, Result};
 use crate::plan::{Plan, PlanTask, WorldName};
 use crate::replay::{self, Source};
@@ -186,8 +187,13 @@ pub fn difference(before: &Counters, after: &Counters) -> Counters {
 
 /// Percentiles in microseconds.
 fn latency(tally: &Tally) -> Latency {
-    let at = |q: f64| tally.latency.value_at_quantile(q) as f64 / 1e3;
-    if tally.latency.is_empty() {
+    percentiles_of(&tally.latency)
+}
+
+/// The report's percentiles of a histogram of nanoseconds.
+pub fn percentiles_of(h: &Histogram<u64>) -> Latency {
+    let at = |q: f64| h.value_at_quantile(q) as f64 / 1e3;
+    if h.is_empty() {
         return Latency::default();
     }
     Latency {
@@ -195,7 +201,7 @@ fn latency(tally: &Tally) -> Latency {
         p99: at(0.99),
         p999: at(0.999),
         p9999: at(0.9999),
-        max: tally.latency.max() as f64 / 1e3,
+        max: h.max() as f64 / 1e3,
     }
 }
 
@@ -235,6 +241,7 @@ fn summary(
             latency_us: latency(tally),
             percentiles: Some(percentiles(&tally.latency)),
             replay: (task.replay.as_ref()).map(|r| replay::report(r, tally.replay.as_deref())),
+            blocks: blocks::report(task, tally.ops, tally.blocks.as_deref()),
         })
         .collect();
     let ops: u64 = tallies.iter().map(|t| t.ops).sum();

@@ -1,5 +1,6 @@
 //! A run, resolved: what the parent hands to the child that runs one arm, and how scenarios become arms.
 
+use crate::blocks::PlanBlocks;
 use crate::error::{CliError, Result, did_you_mean};
 use crate::replay::PlanReplay;
 use crate::scenario::{
@@ -147,6 +148,8 @@ pub struct PlanTask {
     pub exponent: f64,
     /// `sync_data` after so many operations.
     pub fsync_every: Option<u64>,
+    /// What it asks for (`alloc-block`).
+    pub blocks: Option<PlanBlocks>,
     /// The trace (`replay`): its path, not its records.
     pub replay: Option<PlanReplay>,
 }
@@ -210,11 +213,11 @@ impl Plan {
             .map(|t| PlanTask {
                 name: t.name.clone(),
                 kind: t.kind,
-                // SCEN-1: the file is declared.
-                file: files
-                    .iter()
-                    .position(|f| f.name == *t.file.get_ref())
-                    .expect("SCEN-1"),
+                // SCEN-1: the file is declared. A task that needs none has the first, for its cache.
+                file: match t.file.get_ref().as_str() {
+                    "" => 0,
+                    name => files.iter().position(|f| f.name == name).expect("SCEN-1"),
+                },
                 threads: t.threads,
                 io: t.io.0,
                 rate: t.rate,
@@ -222,6 +225,7 @@ impl Plan {
                 write_share: t.write_share.unwrap_or(0.3),
                 exponent: t.exponent.unwrap_or(0.99),
                 fsync_every: t.fsync_every,
+                blocks: PlanBlocks::of(t),
                 replay: t.replay.clone(),
             })
             .collect();

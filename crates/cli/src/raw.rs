@@ -276,6 +276,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
             },
             percentiles: Some(percentiles(&done.latency)),
             replay: None,
+            blocks: None,
         }],
         ops_per_s,
         ops_per_s_with_sync: ops as f64 / (done.seconds + done.sync_s),

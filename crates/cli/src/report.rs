@@ -1,5 +1,6 @@
 //! What a run found out, in the shape of `--json`.
 
+use crate::blocks::{BlocksReport, PerBlock};
 use crate::replay::ReplayReport;
 use crate::samples::{Limits, Samples};
 use crate::units::{show_bytes, show_count};
@@ -48,6 +49,9 @@ pub struct ArmReport {
     pub peak_rss_bytes: u64,
     /// The same before the cache was built.
     pub idle_rss_bytes: u64,
+    /// What a block of frames cost; absent where none was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_block: Option<PerBlock>,
     /// The lab's own speed; absent unless asked for, as it differs from run to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub real: Option<Real>,
@@ -107,6 +111,9 @@ pub struct TaskReport {
     /// What a replay did with its trace; absent for other tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<ReplayReport>,
+    /// What became of its requests for blocks; absent for other tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<BlocksReport>,
 }
 
 /// Latency of one operation in microseconds.
@@ -273,6 +280,38 @@ mod tests {
         assert_eq!(
             keys(&arm["written_pages"]),
             sorted(vec!["direct", "kswapd", "flusher", "writer", "sync"])
+        );
+        let with_blocks = ArmReport {
+            tasks: vec![TaskReport {
+                blocks: Some(BlocksReport::default()),
+                ..TaskReport::default()
+            }],
+            per_block: Some(PerBlock::default()),
+            ..ArmReport::default()
+        };
+        let v_blocks = serde_json::to_value(&with_blocks).unwrap();
+        assert_eq!(
+            keys(&v_blocks["tasks"][0]["blocks"]),
+            sorted(vec![
+                "order",
+                "hold",
+                "thp",
+                "asked",
+                "got",
+                "success",
+                "refused_us"
+            ])
+        );
+        assert_eq!(
+            keys(&v_blocks["per_block"]),
+            sorted(vec![
+                "blocks",
+                "reclaimed",
+                "lumpy",
+                "moved",
+                "refaults",
+                "stall_us"
+            ])
         );
         let with_real = ArmReport {
             real: Some(Real::default()),

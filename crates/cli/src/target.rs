@@ -3,9 +3,10 @@
 //! The bodies of `tasks.rs` are generic over [`Handle`] and [`Host`], so the same body runs on the engine (threads or
 //! coroutines) and on Linux's own page cache.
 
+use crate::blocks::HeldBlock;
 use crate::error::{CliError, Result};
 use highwater_engine::world::{Nanos, TaskBody, Work, World};
-use highwater_engine::{Error, File, PageNo};
+use highwater_engine::{BlockOptions, Engine, Error, File, PageNo};
 use std::sync::Arc;
 
 /// Why an operation did not happen.
@@ -20,7 +21,7 @@ pub enum OpError {
 impl From<Error> for OpError {
     fn from(e: Error) -> OpError {
         match e {
-            Error::OutOfMemory(_) | Error::AllPinned { .. } => OpError::Refused,
+            Error::OutOfMemory(_) | Error::AllPinned { .. } | Error::NoBlock(_) => OpError::Refused,
             e => OpError::Failed(e.to_string()),
         }
     }
@@ -42,6 +43,25 @@ pub trait Handle: Clone + Send + Sync + 'static {
     fn touch_mut(&self, page: u64, bytes: &[u8]) -> std::result::Result<(), OpError>;
     /// Makes what was written durable.
     fn sync(&self) -> std::result::Result<(), OpError>;
+    /// Takes a block of 2^order frames out of the memory that caches the file.
+    fn alloc_block(&self, order: u32, thp: bool) -> std::result::Result<HeldBlock, OpError> {
+        let _ = (order, thp);
+        Err(OpError::Failed("there are no blocks in this world".into()))
+    }
+}
+
+/// A block of an engine's memory.
+pub fn block_of<W: World>(
+    engine: &Arc<Engine<W>>,
+    order: u32,
+    thp: bool,
+) -> std::result::Result<HeldBlock, OpError> {
+    let options = if thp {
+        BlockOptions::thp()
+    } else {
+        BlockOptions::patient()
+    };
+    Ok(Box::new(engine.alloc_block(order, options)?))
 }
 
 impl<W: World> Handle for File<W> {
@@ -71,6 +91,9 @@ impl<W: World> Handle for File<W> {
     }
     fn sync(&self) -> std::result::Result<(), OpError> {
         Ok(self.sync_data()?)
+    }
+    fn alloc_block(&self, order: u32, thp: bool) -> std::result::Result<HeldBlock, OpError> {
+        block_of(self.engine(), order, thp)
     }
 }
 

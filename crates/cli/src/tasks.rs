@@ -2,6 +2,7 @@
 //!
 //! **Invariants.** TASK-1: every offset lies within the file, so nothing grows it and no read comes back short.
 
+use crate::blocks::{BlockTally, Holder};
 use crate::plan::PlanTask;
 use crate::replay::ReplayTally;
 use crate::rng::{Rng, Scatter, Zipf};
@@ -60,6 +61,8 @@ pub struct Tally {
     pub failed: Option<String>,
     /// What a replay counts beside.
     pub replay: Option<Box<ReplayTally>>,
+    /// What requests for blocks that were refused took.
+    pub blocks: Option<Box<BlockTally>>,
 }
 
 impl Tally {
@@ -75,7 +78,15 @@ impl Tally {
             longest_ns: 0,
             failed: None,
             replay: None,
+            blocks: None,
         }
+    }
+
+    fn note_refused(&mut self) -> &mut Histogram<u64> {
+        let blocks = self
+            .blocks
+            .get_or_insert_with(|| Box::new(BlockTally::new()));
+        &mut blocks.0
     }
 
     /// Adds another thread's.
@@ -91,6 +102,9 @@ impl Tally {
             self.replay
                 .get_or_insert_with(|| Box::new(ReplayTally::new()))
                 .add(replay);
+        }
+        if let Some(blocks) = &other.blocks {
+            self.note_refused().add(&blocks.0).expect("same bounds");
         }
         if self.failed.is_none() {
             self.failed.clone_from(&other.failed);
@@ -161,6 +175,10 @@ impl<'a, H: Host> Meter<'a, H> {
             }
             Err(OpError::Refused) => {
                 self.tally.refused += u64::from(self.measured);
+                if self.measured && self.task.blocks.is_some() {
+                    let took = end.since(begin).0.max(1);
+                    self.tally.note_refused().saturating_record(took);
+                }
                 // A refused operation waited already; without a pause a refusal that does not wait would spin.
                 self.host.sleep_until(end.plus(REFUSED_PAUSE));
                 Noted::Passed
@@ -197,6 +215,7 @@ struct Body<'a, F> {
     /// The stream's next place.
     cursor: u64,
     turn: u64,
+    holder: Holder,
 }
 
 impl<F: Handle> Body<'_, F> {
@@ -238,6 +257,10 @@ impl<F: Handle> Body<'_, F> {
                 self.cursor += 1;
                 std::hint::black_box(self.file.touch(page)?);
                 Ok(self.file.page_size() as u64)
+            }
+            Kind::AllocBlock => {
+                let blocks = self.task.blocks.expect("a task of blocks has its order");
+                self.holder.step(self.file, blocks, self.turn)
             }
             Kind::Replay => unreachable!("replay::run is the body of a replay"),
             Kind::Zipf => {
@@ -302,6 +325,7 @@ pub fn run<H: Host, F: Handle>(
         // Threads of one stream start at equal distances.
         cursor: share / u64::from(task.threads) * u64::from(thread),
         turn: 0,
+        holder: Holder::default(),
     };
     let interval = task.rate.map(|rate| (1e9 / rate) as u64);
     let mut slot = host.now();

@@ -1,14 +1,16 @@
 //! The OS arm: the library as its users have it, on threads, io_uring and real files.
 
+use crate::blocks::HeldBlock;
 use crate::child::status_bytes;
 use crate::engine_arm::{self, failed};
 use crate::error::Result;
 use crate::ftrace::Trace;
 use crate::plan::{Plan, PlanFile};
 use crate::report::ArmReport;
-use crate::target::{Handle, OpError};
+use crate::target::{Handle, OpError, block_of};
 use highwater::volume::{self, MountOptions, Volume, VolumeOptions};
-use highwater::{Cache, File, OpenOptions, PageNo};
+use highwater::{Cache, File, OpenOptions, OsWorld, PageNo};
+use highwater_engine::Engine;
 use std::sync::Arc;
 
 /// A file of the library, with the page size that tasks count in.
@@ -16,6 +18,7 @@ use std::sync::Arc;
 struct OsFile {
     file: File,
     page_size: usize,
+    engine: Arc<Engine<OsWorld>>,
 }
 
 impl Handle for OsFile {
@@ -45,6 +48,9 @@ impl Handle for OsFile {
     }
     fn sync(&self) -> std::result::Result<(), OpError> {
         Ok(self.file.sync_data()?)
+    }
+    fn alloc_block(&self, order: u32, thp: bool) -> std::result::Result<HeldBlock, OpError> {
+        block_of(&self.engine, order, thp)
     }
 }
 
@@ -110,6 +116,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         files.push(OsFile {
             file,
             page_size: plan.frame_size,
+            engine: cache.engine().clone(),
         });
     }
     if files.first().is_some_and(|f| !f.file.direct()) {

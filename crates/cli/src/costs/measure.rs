@@ -345,6 +345,7 @@ fn task(world: &Arc<OsWorld>) -> Result<f64> {
         write_share: 0.0,
         exponent: 0.99,
         fsync_every: None,
+        blocks: None,
         replay: None,
     };
     let start = world.now();

@@ -4,7 +4,7 @@ use super::{Scenario, load};
 use crate::error::{CliError, Result, did_you_mean};
 
 /// Name and text of each, in the order of the list.
-pub const BUILTIN: [(&str, &str); 10] = [
+pub const BUILTIN: [(&str, &str); 11] = [
     ("rfc", include_str!("../../scenarios/rfc.toml")),
     (
         "random-write",
@@ -27,6 +27,10 @@ pub const BUILTIN: [(&str, &str); 10] = [
         include_str!("../../scenarios/deep-chain.toml"),
     ),
     ("machine", include_str!("../../scenarios/machine.toml")),
+    (
+        "high-order",
+        include_str!("../../scenarios/high-order.toml"),
+    ),
 ];
 
 /// The text of `name`: a built-in scenario, or else a file.

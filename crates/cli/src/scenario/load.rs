@@ -124,66 +124,82 @@ fn volume_problem(scenario: &Scenario) -> Option<String> {
 
 fn check_task(source: Source<'_>, scenario: &Scenario, task: &TaskSpec) -> Result<()> {
     let file = task.file.get_ref().as_str();
+    let name = &task.name;
     let here = |message: String| Err(source.at(task.file.span(), &message, None));
-    let Some(spec) = scenario.files.get(file) else {
+    let problem = number_problem(task)
+        .or_else(|| crate::blocks::problem(scenario, task))
+        .or_else(|| crate::replay::problem(task));
+    let spec = scenario.files.get(file);
+    if spec.is_none() && !file.is_empty() {
         let names: Vec<&str> = scenario.files.keys().map(String::as_str).collect();
         let message = format!(
-            "task {:?} uses the file {file:?}, which is not declared; expected one of: {}",
-            task.name,
+            "task {name:?} uses the file {file:?}, which is not declared; expected one of: {}",
             names.join(", ")
         );
         return Err(source.at(task.file.span(), &message, did_you_mean(file, names)));
+    }
+    let sparse = match spec {
+        Some(spec) => spec.sparse,
+        None if task.kind == Kind::AllocBlock => false,
+        None => {
+            return here(format!(
+                "task {name:?} needs file = \"NAME\", one of those under [files]"
+            ));
+        }
     };
-    let name = &task.name;
-    if task.io.0 == 0 || task.io.0 > 16 << 20 {
-        return here(format!("task {name:?}: io: expected 1 byte to 16MiB"));
+    if let Some(problem) = problem {
+        return here(format!("task {name:?}: {problem}"));
     }
-    if task.threads == 0 || task.threads > 1024 {
-        return here(format!("task {name:?}: threads: expected 1 to 1024"));
-    }
-    if task.rate.is_some_and(|r| !r.is_finite() || r <= 0.0) {
-        return here(format!(
-            "task {name:?}: rate: expected operations a second, more than 0"
-        ));
-    }
-    if task.fsync_every == Some(0) {
-        return here(format!(
-            "task {name:?}: fsync_every: expected a number of operations, at least 1"
-        ));
-    }
-    if task.write_share.is_some_and(|s| !(0.0..=1.0).contains(&s)) {
-        return here(format!(
-            "task {name:?}: write_share: expected a share from 0.0 to 1.0"
-        ));
-    }
-    if task
-        .exponent
-        .is_some_and(|s| !s.is_finite() || s <= 0.0 || s > 10.0)
-    {
-        return here(format!(
-            "task {name:?}: exponent: expected more than 0 and at most 10"
-        ));
-    }
-    if task.kind != Kind::Zipf && (task.write_share.is_some() || task.exponent.is_some()) {
-        return here(format!(
-            "task {name:?}: write_share and exponent belong to kind = \"zipf\""
-        ));
-    }
-    if task.kind == Kind::FreshPage && !spec.sparse {
+    if task.kind == Kind::FreshPage && !sparse {
         return here(format!(
             "task {name:?}: kind = \"fresh-page\" needs a file with sparse = true"
         ));
     }
-    if let Some(problem) = crate::replay::problem(task) {
-        return here(format!("task {name:?}: {problem}"));
-    }
     // What a trace addresses may be far apart: its file needs no blocks until they are written.
-    if task.kind.writes() && task.kind != Kind::Replay && spec.sparse {
+    if task.kind.writes() && task.kind != Kind::Replay && sparse {
         return here(format!(
             "task {name:?} writes to a sparse file; expected a file without sparse = true"
         ));
     }
     Ok(())
+}
+
+/// Numbers out of bounds, of any kind of task.
+fn number_problem(task: &TaskSpec) -> Option<String> {
+    let zipf = task.kind == Kind::Zipf;
+    let wrong = [
+        (
+            task.io.0 == 0 || task.io.0 > 16 << 20,
+            "io: expected 1 byte to 16MiB",
+        ),
+        (
+            task.threads == 0 || task.threads > 1024,
+            "threads: expected 1 to 1024",
+        ),
+        (
+            task.rate.is_some_and(|r| !r.is_finite() || r <= 0.0),
+            "rate: expected operations a second, more than 0",
+        ),
+        (
+            task.fsync_every == Some(0),
+            "fsync_every: expected a number of operations, at least 1",
+        ),
+        (
+            task.write_share.is_some_and(|s| !(0.0..=1.0).contains(&s)),
+            "write_share: expected a share from 0.0 to 1.0",
+        ),
+        (
+            task.exponent
+                .is_some_and(|s| !s.is_finite() || s <= 0.0 || s > 10.0),
+            "exponent: expected more than 0 and at most 10",
+        ),
+        (
+            !zipf && (task.write_share.is_some() || task.exponent.is_some()),
+            "write_share and exponent belong to kind = \"zipf\"",
+        ),
+    ];
+    let first = wrong.iter().find(|(is, _)| *is);
+    first.map(|(_, message)| (*message).to_string())
 }
 
 #[cfg(test)]

@@ -202,6 +202,8 @@ pub enum Kind {
     FreshPage,
     /// The requests of a trace.
     Replay,
+    /// Blocks of frames in a row, held for a while: no file, memory only.
+    AllocBlock,
 }
 
 impl Kind {
@@ -222,7 +224,8 @@ pub struct TaskSpec {
     pub name: String,
     /// What it does.
     pub kind: Kind,
-    /// The file it does it to.
+    /// The file it does it to; empty for `alloc-block`, which needs none.
+    #[serde(default = "no_file")]
     pub file: Spanned<String>,
     /// How many do it.
     #[serde(default = "one")]
@@ -245,6 +248,15 @@ pub struct TaskSpec {
     /// `sync_data` after so many operations.
     #[serde(default)]
     pub fsync_every: Option<u64>,
+    /// Asks for blocks of 2^order frames (`alloc-block` only, as the next two).
+    #[serde(default)]
+    pub order: Option<u32>,
+    /// How many each thread keeps; 1 unless it is said.
+    #[serde(default)]
+    pub hold: Option<u32>,
+    /// Asks as for transparent huge pages.
+    #[serde(default)]
+    pub thp: Option<bool>,
     /// The trace (`replay` only, as all that follow), relative to the scenario's file or the current directory.
     #[serde(default)]
     pub trace: Option<String>,
@@ -310,6 +322,9 @@ fn named_device<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Named>,
 }
 fn bytes_to_text<S: serde::Serializer>(bytes: &u64, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(&format_args!("{bytes}B"))
+}
+fn no_file() -> Spanned<String> {
+    Spanned::new(0..0, String::new())
 }
 fn default_memory() -> Bytes {
     Bytes(64 << 20)

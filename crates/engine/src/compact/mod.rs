@@ -43,6 +43,7 @@ use crate::sync::{Lock, Rank};
 use defer::Deferral;
 
 pub(crate) use fragmentation::{compact_gap, fragmentation_index};
+pub(crate) use run::Compacted;
 
 /// What the engine keeps of compaction between runs.
 pub(crate) struct Compaction {

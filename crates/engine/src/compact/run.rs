@@ -15,6 +15,20 @@ use crate::zone::Mark;
 /// The free scanner takes frames from units of 2^5 frames, or of the block's size if that is more.
 const UNIT_ORDER_MIN: u32 = 5;
 
+/// Frames that the free scanner looks at in the time of one page of reclaim's scan: it reads a cache line of state bytes.
+const FREE_SCAN_SHARE: usize = 64;
+
+/// How an attempt at direct compaction ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Compacted {
+    /// Not tried: it is not the policy, or there is no room for it, or nothing is in pieces.
+    Skipped,
+    /// Tried in vain, or deferred for earlier failures.
+    Failed,
+    /// There is a block now.
+    Success,
+}
+
 /// The scanners of one run, and the frames that it has taken.
 struct Run {
     order: u32,
@@ -25,6 +39,8 @@ struct Run {
     /// The end of that unit.
     free_end: u32,
     unit: u32,
+    /// It has given all that it had.
+    exhausted: bool,
     /// Free frames to move pages to (COMPACT-4).
     targets: Vec<u32>,
     /// Frames of the block at hand that are free by now (COMPACT-4).
@@ -43,6 +59,7 @@ impl Run {
             free: (free_end - 1) & !(unit - 1),
             free_end,
             unit,
+            exhausted: false,
             targets: Vec::with_capacity(CLUSTER),
             held: Vec::new(),
             pages: Vec::new(),
@@ -61,6 +78,7 @@ impl Run {
             return false;
         }
         (self.free_end, self.free) = (self.free, self.free - self.unit);
+        self.exhausted = false;
         true
     }
 }
@@ -72,29 +90,26 @@ impl<W: World> Engine<W> {
         has_room(order, &self.zone.free_areas(&*self.world), low)
     }
 
-    /// Compacts on the calling task, if the policy moves pages and it is worth a try. True when there is a block now.
+    /// Compacts on the calling task, if the policy moves pages and it is worth a try.
     #[doc(alias("try_to_compact_pages", "__alloc_pages_direct_compact"))]
-    pub(crate) fn compact_direct(&self, order: u32) -> bool {
+    pub(crate) fn compact_direct(&self, order: u32) -> Compacted {
         match self.compact_suits(order) {
-            Suitable::Done => return true,
-            Suitable::NoRoom | Suitable::NotFragmented => return false,
+            Suitable::Done => return Compacted::Success,
+            Suitable::NoRoom | Suitable::NotFragmented => return Compacted::Skipped,
             Suitable::Yes => {}
         }
         if self.is_deferred(order) {
             self.count(Event::CompactDeferred, 1);
-            return false;
+            return Compacted::Failed;
         }
         self.count(Event::CompactStall, 1);
-        let made = self.compact_noting(order, Mark::Min);
-        self.count(
-            if made {
-                Event::CompactSuccess
-            } else {
-                Event::CompactFail
-            },
-            1,
-        );
-        made
+        if self.compact_noting(order, Mark::Min) {
+            self.count(Event::CompactSuccess, 1);
+            Compacted::Success
+        } else {
+            self.count(Event::CompactFail, 1);
+            Compacted::Failed
+        }
     }
 
     /// Compacts on kswapd.
@@ -216,16 +231,19 @@ impl<W: World> Engine<W> {
     #[doc(alias = "isolate_freepages")]
     fn find_target(&self, run: &mut Run, block_end: u32) -> bool {
         while run.targets.is_empty() {
+            if run.exhausted && !run.free_scanner_down(block_end) {
+                return false;
+            }
             let unit = run.free..run.free_end;
             let looked =
                 self.zone
                     .take_free_in(&*self.world, unit, run.order, CLUSTER, &mut run.targets);
             self.count(Event::CompactFreeScanned, looked as u64);
-            self.world.charge(Work::Scan, looked as u32);
+            // A byte for each frame: cheap beside a page that reclaim looks at.
+            self.world
+                .charge(Work::Scan, (looked / FREE_SCAN_SHARE) as u32 + 1);
             self.count(Event::CompactIsolated, run.targets.len() as u64);
-            if run.targets.is_empty() && !run.free_scanner_down(block_end) {
-                return false;
-            }
+            run.exhausted = run.targets.len() < CLUSTER;
         }
         true
     }

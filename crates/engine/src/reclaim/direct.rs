@@ -32,6 +32,7 @@ impl<W: World> Engine<W> {
         for priority in (0..=DEF_PRIORITY).rev() {
             sc.priority = priority;
             self.shrink_zone(&mut sc);
+            self.reclaim_for_compaction(&mut sc);
             if sc.met.reclaimed >= sc.target || self.direct_gives_up(&sc) {
                 break;
             }
@@ -43,7 +44,20 @@ impl<W: World> Engine<W> {
         sc.met.reclaimed
     }
 
-    /// A cluster; where pages are to be moved, as many as that needs (`should_continue_reclaim`).
+    /// Where pages are to be moved for a block, goes on at this priority while it frees pages and there is no room for that.
+    #[doc(alias = "should_continue_reclaim")]
+    fn reclaim_for_compaction(&self, sc: &mut ScanControl) {
+        if sc.order == 0 || self.config().policy.high_order.lumpy() {
+            return;
+        }
+        let mut before = 0;
+        while before < sc.met.reclaimed && sc.met.reclaimed < sc.target && !self.stopping() {
+            before = sc.met.reclaimed;
+            self.shrink_zone(sc);
+        }
+    }
+
+    /// A cluster; where pages are to be moved, as many as that needs.
     fn direct_target(&self, order: u32) -> u64 {
         let cluster = self.config().reclaim_cluster as u64;
         let policy = self.config().policy.high_order;
@@ -52,9 +66,9 @@ impl<W: World> Engine<W> {
         }
         let gap = compact_gap(order);
         let low = self.zone.watermarks().at(Mark::Low) as u64;
-        (low + gap)
+        (low + gap + cluster)
             .saturating_sub(self.zone.nr_free())
-            .clamp(cluster.min(gap), gap)
+            .clamp(cluster, gap + cluster)
     }
 
     /// Ends the run early, or naps, as the policy waits.

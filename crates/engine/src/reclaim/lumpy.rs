@@ -2,8 +2,8 @@
 //!
 //! What lies beside the tail is nobody's choice: pages in daily use go too, and come back by refaults. That is its price,
 //! and the reason why compaction took its place. It is on for an order above 3, and for lower ones when easier passes have
-//! failed (priority below 10). A direct reclaimer that could not free the whole block naps, then tries the rest once more
-//! and waits for the pages that are being written.
+//! failed (priority below 10). A direct reclaimer that could not free the whole block naps (as the policy waits), then tries
+//! the rest once more and waits for the pages that are being written.
 //!
 //! **Context.** Direct reclaim and kswapd. Allocates a list of at most 32 + 2^order entries.
 //! **Invariants.** RECLAIM-3 (each wait at most 100 ms; after one that timed out there is no other for that batch).
@@ -18,6 +18,7 @@ use crate::engine::Engine;
 use crate::frame::FrameNo;
 use crate::frame::state::{ACTIVE, WRITEBACK};
 use crate::lru::order::Reason;
+use crate::policy::ReclaimWait;
 use crate::trace::{Event, IsolateMode};
 use crate::wait::Waited;
 use crate::world::{Work, World};
@@ -94,7 +95,12 @@ impl<W: World> Engine<W> {
             }
         }
         if !keep.is_empty() && sc.context == WriteContext::Direct {
-            self.nap(CONGESTION_TIMEOUT);
+            match self.config().policy.wait {
+                ReclaimWait::Congestion => self.nap(CONGESTION_TIMEOUT),
+                ReclaimWait::IfCongested => self.wait_iff_congested(),
+                // Each page is waited for by itself.
+                ReclaimWait::Progress => {}
+            }
             // Each page that was kept is met again.
             (sc.met.dirty, sc.met.writeback) = (before.dirty, before.writeback);
             self.shrink_waiting(sc, &mut keep, &mut freed, &mut last);

@@ -23,6 +23,7 @@
 #![allow(unsafe_code)]
 
 use super::{Mark, note_stall};
+use crate::compact::Compacted;
 use crate::engine::Engine;
 use crate::error::{Error, NoBlockReport};
 use crate::frame::state::BLOCK;
@@ -45,7 +46,7 @@ const TICK: Nanos = Nanos::from_millis(1);
 pub enum BlockWait {
     /// It takes what is free, and never sleeps (`GFP_NOWAIT`).
     Never,
-    /// One compaction and one reclaim, then it gives up (`__GFP_NORETRY`).
+    /// One compaction and one reclaim, in the order in which they make sense, then it gives up (`__GFP_NORETRY`).
     Once,
     /// Again and again: up to order 3 while pages are freed; above that until as many were freed as the block has, and,
     /// where pages are moved, until there is room for that.
@@ -135,6 +136,7 @@ impl<W: World> Engine<W> {
         options: BlockOptions,
     ) -> Result<Block<W>, Error> {
         self.usable()?;
+        self.world.charge(Work::Hit, 1);
         let top = self.zone.top_order(&*self.world);
         if order > top {
             return Err(Error::Config(format!(
@@ -242,8 +244,10 @@ impl<W: World> Engine<W> {
         }
         loop {
             self.world.charge(Work::AllocSlow, 1);
-            let made = self.compact_direct(order);
-            if made && let Some(first) = self.take_block(order, Mark::Min) {
+            let compacted = self.compact_direct(order);
+            if compacted == Compacted::Success
+                && let Some(first) = self.take_block(order, Mark::Min)
+            {
                 return Ok(first);
             }
             let got = self.direct_reclaim(order);
@@ -253,19 +257,16 @@ impl<W: World> Engine<W> {
             if let Some(first) = self.take_block(order, Mark::Min) {
                 return Ok(first);
             }
-            let moved = made || got > 0;
+            let moved = compacted == Compacted::Success || got > 0;
             effort.idle_rounds = if moved { 0 } else { effort.idle_rounds + 1 };
-            if options.wait == BlockWait::Once {
-                return Err(self.no_block(order, &effort));
-            }
-            if self.block_effort_ends(order, &options, &effort) {
-                // Reclaim that made room for compaction is in vain unless compaction comes after it.
-                if self.compact_direct(order)
-                    && let Some(first) = self.take_block(order, Mark::Min)
-                {
-                    return Ok(first);
-                }
-                return Err(self.no_block(order, &effort));
+            // A compaction that had no room has not been the one that a caller without patience has.
+            let last = match options.wait {
+                BlockWait::Retry => self.block_effort_ends(order, &options, &effort),
+                _ => true,
+            };
+            if last {
+                let owed = options.wait == BlockWait::Retry || compacted == Compacted::Skipped;
+                return self.last_compaction(order, owed, &effort);
             }
             if options.wake_kswapd {
                 self.wake_kswapd(order);
@@ -274,6 +275,13 @@ impl<W: World> Engine<W> {
                 self.block_pause(start.plus(options.timeout));
             }
         }
+    }
+
+    /// Reclaim that made room for compaction would be in vain without one after it.
+    fn last_compaction(&self, order: u32, owed: bool, effort: &Effort) -> Result<u32, Error> {
+        let made = owed && self.compact_direct(order) == Compacted::Success;
+        let block = made.then(|| self.take_block(order, Mark::Min)).flatten();
+        block.ok_or_else(|| self.no_block(order, effort))
     }
 
     /// BLOCK-2.
