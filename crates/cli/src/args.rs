@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::claims::{self, ClaimsArgs};
 use crate::replay::{FORMATS, ReplayArgs, TraceCommand};
 use crate::sweep::{self, SweepArgs};
 use crate::units::{parse_bytes, parse_duration};
@@ -84,6 +85,9 @@ pub enum Command {
     /// Run a scenario under rising memory pressure: a line for each preset, and where the lines cross
     #[command(after_help = sweep::EXAMPLES)]
     Sweep(SweepArgs),
+    /// Measure what the mail of 2010 claims, of both sides: figures and a verdict for each claim
+    #[command(after_help = claims::EXAMPLES)]
+    Claims(ClaimsArgs),
     /// Run seeds of the lab: options, faults and crashes drawn for each, every byte compared
     #[command(after_help = SOAK_EXAMPLES)]
     Soak(SoakArgs),

@@ -8,6 +8,7 @@ mod args;
 mod blocks;
 mod cells;
 mod child;
+mod claims;
 mod cleanup;
 mod columns;
 mod costs;
@@ -29,7 +30,6 @@ mod raw;
 mod replay;
 mod report;
 mod rng;
-mod sampler;
 mod samples;
 mod scenario;
 mod sentences;
@@ -66,6 +66,7 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => run(&args),
         Some(Command::Matrix(args)) => matrix::run(&args),
         Some(Command::Sweep(args)) => sweep::run(&args),
+        Some(Command::Claims(args)) => claims::run(&args),
         Some(Command::Soak(args)) => soak::run(&args),
         Some(Command::Costs(args)) => costs::run(&args),
         Some(Command::Scenarios) => list(),

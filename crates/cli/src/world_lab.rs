@@ -6,12 +6,13 @@ use crate::error::{CliError, Result};
 use crate::ftrace::Trace;
 use crate::plan::{Plan, PlanFile};
 use crate::report::ArmReport;
-use crate::sampler::Sampler;
 use crate::scenario::Kind;
 use highwater_engine::backing::journaled::{FormatOptions, MountOptions, Volume, VolumeError};
 use highwater_engine::backing::{PlainBacking, RefusingBacking};
 use highwater_engine::{Backing, Config, Engine, FileId, FileOptions, Nanos};
-use highwater_lab::{Cap, LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
+use highwater_lab::{
+    Cap, LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions, Sampler,
+};
 use std::sync::Arc;
 use std::time::Instant;
 

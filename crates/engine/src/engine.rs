@@ -14,7 +14,7 @@ use crate::lru::Lru;
 use crate::lru::workingset::{NonresidentAge, Shadows};
 use crate::mapping::{Index, Mapping, MappingTable};
 use crate::policy::Config;
-use crate::reclaim::{CLUSTER, Kswapd};
+use crate::reclaim::{CLUSTER, Kswapd, Unreclaimable};
 use crate::sync::{AtomicBool, AtomicU64, Lock, Ordering, Rank};
 use crate::trace::{Event, Stats, VmStat};
 use crate::wait::WaitTable;
@@ -55,6 +55,7 @@ pub struct Engine<W: World> {
     pub(crate) waits: WaitTable,
     pub(crate) stat: VmStat,
     pub(crate) kswapd: Kswapd,
+    pub(crate) unreclaimable: Unreclaimable,
     pub(crate) thresholds: Thresholds,
     pub(crate) dirty_pages: AtomicU64,
     pub(crate) writeback_pages: AtomicU64,
@@ -179,6 +180,7 @@ impl<W: World> Engine<W> {
             waits: WaitTable::new(),
             stat: VmStat::new(),
             kswapd: Kswapd::new(),
+            unreclaimable: Unreclaimable::default(),
             thresholds: Thresholds {
                 background: share(config.policy.background_percent),
                 limit: share(config.policy.limit_percent).max(1),

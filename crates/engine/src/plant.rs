@@ -35,6 +35,18 @@ pub enum Plant {
     LostSpare,
     /// The budget is spent on frames as if their descriptors cost nothing.
     OverBudget,
+    /// The copy of a page under writeback goes through a buffer beside the budget, for a moment.
+    BounceCopy,
+    /// The pause of a throttled writer begins anew whenever it wakes.
+    StuckWriter,
+    /// A writer at the dirty limit looks again and again, and never sleeps.
+    BusyWriter,
+    /// The error of a device that has failed for a while goes to the writers of every device.
+    SharedFailure,
+    /// The pages that a failing device keeps dirty slow the writers of all devices.
+    NoExcuse,
+    /// A frame that is given back is marked dirty.
+    DirtyFree,
 }
 
 impl Plant {
@@ -54,6 +66,12 @@ impl Plant {
         Plant::PinnedHang,
         Plant::LostSpare,
         Plant::OverBudget,
+        Plant::BounceCopy,
+        Plant::StuckWriter,
+        Plant::BusyWriter,
+        Plant::SharedFailure,
+        Plant::NoExcuse,
+        Plant::DirtyFree,
     ];
 
     /// The name as a command line has it: `lost-dirty`.

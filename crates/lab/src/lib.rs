@@ -11,6 +11,7 @@ mod cell;
 pub mod crash;
 pub mod device;
 pub mod rng;
+mod sampler;
 pub mod shadow;
 pub mod soak;
 pub mod stack;
@@ -27,6 +28,7 @@ pub use highwater_engine::{
     Refilled,
 };
 pub use rng::Rng;
+pub use sampler::Sampler;
 pub use shadow::{Mismatch, Shadow};
 pub use trace::TraceHash;
 pub use world::{Costs, LabArena, LabOptions, LabWorld, Run};

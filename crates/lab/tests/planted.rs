@@ -3,10 +3,14 @@
 
 mod seeds;
 
+use highwater_engine::backing::PlainBacking;
 use highwater_engine::plant::Plant;
+use highwater_engine::{Config, Engine, FileId, FileOptions};
 use highwater_lab::soak::{SoakOptions, run_options};
+use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions, Sampler};
 use seeds::text_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 /// Seeds after which a bug counts as not found.
 const SEEDS_MAX: u64 = 200;
@@ -82,7 +86,7 @@ fn reclaim_of_dirty_pages() {
 fn a_frame_given_twice() {
     find(
         Plant::GivenTwice,
-        &["ZONE-1", "BUDDY", "SHADOW-1", "LIST-", "LRU-1"],
+        &["ZONE-1", "BUDDY", "SHADOW-1", "LIST-", "LRU-1", "SOAK-7"],
     );
 }
 
@@ -99,6 +103,76 @@ fn a_frame_forgotten() {
 #[test]
 fn a_budget_passed() {
     find(Plant::OverBudget, &["SOAK-7"]);
+}
+
+#[test]
+fn a_budget_passed_for_a_moment() {
+    find(Plant::BounceCopy, &["SOAK-7"]);
+}
+
+#[test]
+fn a_writer_that_never_wakes() {
+    find(Plant::StuckWriter, &["SOAK-2"]);
+}
+
+#[test]
+fn a_writer_that_never_sleeps() {
+    find(Plant::BusyWriter, &["SCHED-4"]);
+}
+
+#[test]
+fn an_error_told_to_the_writers_of_another_disk() {
+    find(Plant::SharedFailure, &["SOAK-8"]);
+}
+
+#[test]
+fn writers_slowed_by_the_failure_of_another_disk() {
+    find(Plant::NoExcuse, &["SOAK-8"]);
+}
+
+#[test]
+fn a_broken_frame() {
+    find(Plant::DirtyFree, &["FRAME-3"]);
+}
+
+/// The sampler that runs beside the command's lab arm meets it, too, while a task is inside.
+#[test]
+fn a_broken_frame_met_in_passing() {
+    let run = |plant| {
+        let world = LabWorld::new(LabOptions::calm(1));
+        let queue = LabQueue::new(&world, QueueOptions::default());
+        let device = RamDevice::new(
+            &queue,
+            RamOptions {
+                len: 8 << 20,
+                ..RamOptions::default()
+            },
+        );
+        let w = world.clone();
+        let run = world.run(move || {
+            let mut config = Config::new(4 << 20);
+            config.plant = plant;
+            let engine = Engine::new(w.clone(), config).expect("the engine starts");
+            let sampler = Sampler::start(&w, &engine, 1);
+            let id = FileId { dev: 1, ino: 1 };
+            let backing = Arc::new(PlainBacking::new(device));
+            let file = engine
+                .open(id, backing, FileOptions { write: true })
+                .expect("open");
+            for n in 0..16_384 {
+                let offset = n % 2_048 * 4096;
+                file.write_at(&[1; 4096], offset).expect("a write");
+            }
+            let looks = sampler.stop(&w);
+            engine.close().expect("close");
+            looks
+        });
+        run.value
+    };
+    assert!(run(None) > 3, "it looks");
+    let panic = catch_unwind(AssertUnwindSafe(|| run(Some(Plant::DirtyFree))));
+    let text = text_of(&*panic.expect_err("a frame is free and dirty"));
+    assert!(text.contains("FRAME-3"), "{text}");
 }
 
 #[test]

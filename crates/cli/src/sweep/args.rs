@@ -12,7 +12,8 @@ scaled, all by one factor, whatever sizes the scenario gives them; the budget st
 same at each point. A file of fresh pages (the probe's) keeps its length. At 0.8 everything fits; at 8 one page in eight does.
 
 For each arm and pressure: the p99.9 of one task, refaults (pages that were reclaimed too early) for each operation,
-allocations that failed, operations a second; medians over the seeds. Then where two lines cross, which is the answer to
+allocations that failed, where the kernel's rule of those years would have been out of memory (this engine waits), operations
+a second; medians over the seeds. Then where two lines cross, which is the answer to
 \"when memory pressure is low ... when it is high\": differences within a tenth, or within what seeds differ, are no crossing.
 
 Examples:

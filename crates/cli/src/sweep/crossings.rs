@@ -52,7 +52,7 @@ pub struct Line<'a> {
 /// Two lines that cross.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Crossing {
-    /// Which figure: `p999_us`, `refaults_per_op`, `refused`.
+    /// Which figure: `p999_us`, `refaults_per_op`, `refused`, `oom_unreclaimable`.
     pub figure: &'static str,
     /// Who is lower, which is better for each of the figures, up to `from`.
     pub before: String,

@@ -11,7 +11,7 @@
 mod args;
 mod crossings;
 mod plot;
-mod pressure;
+pub mod pressure;
 mod result;
 
 pub use args::{EXAMPLES, SweepArgs};

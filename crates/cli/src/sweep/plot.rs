@@ -1,4 +1,4 @@
-//! The plots of a sweep: three charts over pressure, as a page of their own or as one image.
+//! The plots of a sweep: a chart for each figure over pressure, as a page of their own or as one image.
 //!
 //! **Invariants.** As `html/`: no other resource is named, nothing of a scenario is markup, the same sweep is the same text.
 
@@ -234,13 +234,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_has_three_charts_a_line_for_each_arm_and_names_nothing_outside() {
+    fn a_page_has_a_chart_for_each_figure_a_line_for_each_arm_and_names_nothing_outside() {
         let page = page(&sweep());
-        assert_eq!(page.matches("<svg class=\"chart\"").count(), 3);
+        assert_eq!(page.matches("<svg class=\"chart\"").count(), FIGURES.len());
         assert_eq!(
             page.matches("<path class=\"curve s-c1 d0\" d=\"M").count(),
-            3 + 1,
-            "three charts and the legend"
+            FIGURES.len() + 1,
+            "the charts and the legend"
         );
         assert!(page.contains("rfc &lt;2010&gt;") && !page.contains("rfc <2010>"));
         assert!(page.contains("cross between 0.8 and 8"));

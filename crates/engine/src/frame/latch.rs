@@ -145,6 +145,9 @@ impl<W: World> Engine<W> {
         debug_assert!(state.peek() & (super::state::LRU | HASHED) == 0);
         let sleepers = state.peek() & WAITERS != 0;
         state.reset(super::state::FREE);
+        if planted!(self, DirtyFree) {
+            state.set(super::state::DIRTY);
+        }
         if sleepers {
             self.waits.wake(&*self.world, Channel::Frame(frame));
         }

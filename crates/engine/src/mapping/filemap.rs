@@ -508,6 +508,9 @@ impl<W: World> Engine<W> {
     /// inherits that the page is dirty (`supersede`).
     pub(crate) fn switch_to_copy(&self, m: &Mapping, key: Key, frame: u32, copy: u32) -> bool {
         let old = &self.frames.get(frame).state;
+        #[cfg(feature = "plant")]
+        let _bounce =
+            planted!(self, BounceCopy).then(|| self.world.arena(self.config().frame_size, 0));
         self.memory.copy(frame, copy);
         self.world.charge(Work::Copy, 1);
         let f = self.frames.get(copy);

@@ -41,6 +41,9 @@ impl<W: World> Engine<W> {
             nr_reclaimed: sc.met.reclaimed,
         });
         task.restore_flags(flags);
+        if sc.met.reclaimed == 0 && self.unreclaimable.reached(self.reclaimable()) {
+            self.count(Event::OomUnreclaimable, 1);
+        }
         sc.met.reclaimed
     }
 
@@ -77,13 +80,14 @@ impl<W: World> Engine<W> {
         match self.config().policy.wait {
             ReclaimWait::Congestion => {
                 if late && sc.met.scanned > 0 {
+                    self.count_nap(sc.priority);
                     self.nap(CONGESTION_TIMEOUT);
                 }
                 false
             }
             ReclaimWait::IfCongested => {
-                if late && sc.met.scanned > 0 {
-                    self.wait_iff_congested();
+                if late && sc.met.scanned > 0 && self.wait_iff_congested() {
+                    self.count_nap(sc.priority);
                 }
                 false
             }
@@ -93,5 +97,19 @@ impl<W: World> Engine<W> {
                     || (late && sc.met.dirty + sc.met.writeback >= sc.met.scanned / 2)
             }
         }
+    }
+
+    /// A nap between two priorities, by where it was taken.
+    fn count_nap(&self, priority: u32) {
+        self.count(Event::CongestionWaitDirect, 1);
+        if priority < 2 {
+            self.count(Event::CongestionWaitDirectLast, 1);
+        }
+    }
+
+    /// Pages on the lists (`zone_reclaimable_pages`).
+    fn reclaimable(&self) -> u64 {
+        let lengths = self.lru.lengths();
+        (lengths.candidates + lengths.refill) as u64
     }
 }

@@ -192,7 +192,9 @@ impl<W: World> Engine<W> {
         let late = sc.priority < DEF_PRIORITY - 2;
         match self.config().policy.wait {
             ReclaimWait::Congestion if late => self.nap(CONGESTION_TIMEOUT),
-            ReclaimWait::IfCongested if late => self.wait_iff_congested(),
+            ReclaimWait::IfCongested if late => {
+                let _ = self.wait_iff_congested();
+            }
             ReclaimWait::Progress if late && sc.met.dirty + sc.met.writeback > 0 => {
                 self.kick_flushers();
                 self.nap(CONGESTION_TIMEOUT);

@@ -97,7 +97,9 @@ impl<W: World> Engine<W> {
         if !keep.is_empty() && sc.context == WriteContext::Direct {
             match self.config().policy.wait {
                 ReclaimWait::Congestion => self.nap(CONGESTION_TIMEOUT),
-                ReclaimWait::IfCongested => self.wait_iff_congested(),
+                ReclaimWait::IfCongested => {
+                    self.wait_iff_congested();
+                }
                 // Each page is waited for by itself.
                 ReclaimWait::Progress => {}
             }

@@ -21,8 +21,10 @@ mod kswapd;
 mod lumpy;
 mod oom;
 mod shrink;
+mod unreclaimable;
 
 pub(crate) use kswapd::Kswapd;
+pub(crate) use unreclaimable::Unreclaimable;
 
 use crate::backing::WriteContext;
 use crate::policy::{Policy, WritebackFrom};

@@ -165,6 +165,7 @@ impl<W: World> Engine<W> {
             (Event::PgscanKswapd, Event::PgstealKswapd)
         };
         self.count(scan, n);
+        self.unreclaimable.note(n, self.stat.get(Event::Pgfree));
         self.count(steal, n_freed);
         self.trace(TraceEvent::LruShrinkInactive {
             nr_scanned: n,
@@ -219,7 +220,7 @@ impl<W: World> Engine<W> {
         }
         let many = taken >> (DEF_PRIORITY - sc.priority);
         if policy.wait == ReclaimWait::IfCongested && writeback > 0 && writeback >= many {
-            self.wait_iff_congested();
+            let _ = self.wait_iff_congested();
         }
     }
 
@@ -246,11 +247,13 @@ impl<W: World> Engine<W> {
             });
     }
 
-    /// Naps only if a queue is congested (2.6.37).
-    pub(super) fn wait_iff_congested(&self) {
-        if self.congested() {
+    /// Naps only if a queue is congested (2.6.37); whether it was.
+    pub(super) fn wait_iff_congested(&self) -> bool {
+        let congested = self.congested();
+        if congested {
             self.nap(CONGESTION_TIMEOUT);
         }
+        congested
     }
 
     #[doc(alias("shrink_page_list", "shrink_folio_list"))]
@@ -305,6 +308,9 @@ impl<W: World> Engine<W> {
 
     fn shrink_dirty(&self, sc: &mut ScanControl, frame: u32, last: &mut LastMapping) -> Outcome {
         let policy = &self.config().policy;
+        if sc.context == WriteContext::Direct {
+            self.count(Event::PgscanDirectDirty, 1);
+        }
         let f = self.frames.get(frame);
         match decide_dirty(policy, sc.context, sc.priority) {
             Dirty::Keep => {}

@@ -167,6 +167,15 @@ events! {
     PgmigrateSuccess "pgmigrate_success",
     /// Pages that could not be moved.
     PgmigrateFail "pgmigrate_fail",
+    /// Dirty pages that direct reclaim found at the tail, whatever it then did about them.
+    PgscanDirectDirty "pgscan_direct_dirty",
+    /// Naps of direct reclaimers between two priorities.
+    CongestionWaitDirect "congestion_wait_direct",
+    /// Those of them at priority 1 and 0.
+    CongestionWaitDirectLast "congestion_wait_direct_last",
+    /// Direct reclaims that got nothing after the lists were scanned six times over without a page freed: where the
+    /// kernel (2.6.35 to 4.6) was out of memory, and this engine goes on waiting.
+    OomUnreclaimable "oom_unreclaimable",
 }
 
 const COUNT: usize = Event::ALL.len();

@@ -59,7 +59,9 @@ impl<W: World> Engine<W> {
 
     /// The error of a device that has failed for a while, for its own writers only.
     fn failing_error(&self, m: &Mapping) -> Result<(), Error> {
-        if m.failing_for(self.world.now().0) >= self.config().fail_after.0 {
+        if m.failing_for(self.world.now().0) >= self.config().fail_after.0
+            || planted!(self, SharedFailure) && self.excused(None) > 0
+        {
             let last = m.durability.lock(&*self.world).last_error();
             return Err(Error::io("write", last));
         }
@@ -74,6 +76,9 @@ impl<W: World> Engine<W> {
 
     /// Unclean pages of devices, other than `but`, that have failed for `fail_after`; at most `FAILED_SHARE` of memory.
     pub(super) fn excused(&self, but: Option<&Arc<BackingDev>>) -> u64 {
+        if planted!(self, NoExcuse) {
+            return 0;
+        }
         let (now, span) = (self.world.now(), self.config().fail_after);
         let devices = self.devices.lock(&*self.world).clone();
         let failed: u64 = devices
@@ -130,8 +135,9 @@ impl<W: World> Engine<W> {
         if pause.0 > 0 && unclean > self.thresholds.freerun() {
             self.count(Event::Throttled, 1);
             let until = start.plus(pause);
-            while self.world.now() < until {
-                self.world.park(until);
+            while self.world.now() < until || planted!(self, StuckWriter) {
+                let stuck = planted!(self, StuckWriter).then(|| self.world.now().plus(pause));
+                self.world.park(stuck.unwrap_or(until));
             }
         }
         self.wait_below_limit(m)
@@ -152,6 +158,9 @@ impl<W: World> Engine<W> {
                 progress_at = now;
             }
             self.may_wait_on(now.since(progress_at))?;
+            if planted!(self, BusyWriter) {
+                continue;
+            }
             let until = now.plus(Nanos::from_millis(100));
             // Never more than at the start of this turn: a condition that time makes true has no waker. Less, when a
             // device works again: who completes its writes wakes nobody above the limit of then.

@@ -86,7 +86,7 @@ impl<W: World> Engine<W> {
     /// A free frame becomes an owned one.
     pub(crate) fn claim_free(&self, frame: u32) -> u32 {
         let state: &State = &self.frames.get(frame).state;
-        debug_assert!(
+        assert!(
             state.peek() & FREE != 0,
             "ZONE-1: frame {frame} given twice"
         );

@@ -6,7 +6,7 @@
 //!
 //! **Invariants.**
 //! - SOAK-1: without trouble no operation fails.
-//! - SOAK-2: every task goes on: none is in one operation for longer than `STUCK`.
+//! - SOAK-2: every task goes on: none is in one operation for longer than `STUCK`, or `STUCK_STEPS` of the scheduler.
 //! - SOAK-3: once trouble has ended, a sync succeeds within `HEAL` (unless the engine says `DurabilityLost`), and the
 //!   files on the devices are the shadow.
 //! - SOAK-4: no task is left after `close`.
@@ -15,7 +15,11 @@
 //!   found, too.
 //! - SOAK-7: the budget is never passed: what the engine takes of the world is within it, and at any moment the frames
 //!   on lists, free and isolated are at most those that there are.
-//! - SOAK-8: a file on a disk that never fails gets no error of another's.
+//! - SOAK-8: who writes to a disk that never fails gets no error of another's, and is not kept waiting by it: no write
+//!   takes longer than `LONGEST_SPARED`.
+//!
+//! Whatever happens, a run ends with a verdict: within `TIME_MAX` of virtual time and `STEPS_MAX` steps of the scheduler,
+//! and no task goes round without time passing (SCHED-4 of the world).
 
 mod disks;
 mod options;
@@ -47,6 +51,13 @@ const PATIENCE: u64 = 4;
 /// The longest operation where nothing may fail. Policies that nap 100 ms at each of ten priorities need seconds.
 const LONGEST: Nanos = Nanos::from_secs(8);
 
+/// The longest write to a disk that never fails while another does.
+const LONGEST_SPARED: Nanos = Nanos::from_secs(8);
+/// Ten times what the longest runs take, after which they are stopped.
+const TIME_MAX: Nanos = Nanos::from_secs(1_800);
+/// The same in steps: some seconds of real time.
+const STEPS_MAX: u64 = 5_000_000;
+
 /// What a seed's run leaves.
 #[derive(Debug)]
 pub struct SoakReport {
@@ -62,6 +73,8 @@ pub struct SoakReport {
     pub faults: Faults,
     /// The longest operation.
     pub longest: (Nanos, &'static str),
+    /// The longest write to a disk that never fails, where another does.
+    pub longest_spared: (Nanos, &'static str),
     /// Pages compared with the shadow.
     pub pages_checked: u64,
     /// Virtual time.
@@ -107,6 +120,10 @@ struct Soak {
     failed: Cell<u64>,
     crashes: Cell<u64>,
     longest: Cell<(Nanos, &'static str)>,
+    /// The same of writes to disks that never fail.
+    longest_spared: Cell<(Nanos, &'static str)>,
+    /// Nothing can be written any more (`Trouble::Outage`).
+    outage: Cell<bool>,
     /// Memory was turned over often enough.
     turned_over: Cell<bool>,
     /// Trouble has ended.
@@ -120,6 +137,7 @@ struct Soak {
 #[derive(Clone, Copy)]
 struct UserState {
     since: Nanos,
+    since_step: u64,
     doing: &'static str,
     outside: bool,
     ended: bool,
@@ -145,7 +163,9 @@ impl Soak {
             Error::Io { .. } => trouble.may_fail() && !spared,
             // Memory is shared: what a failing disk keeps dirty, others cannot have.
             Error::OutOfMemory(_) => trouble.may_fail(),
-            Error::TimedOut { .. } | Error::Busy { .. } => trouble.may_fail_writes(),
+            // Only its own disk lets a write wait for so long.
+            Error::TimedOut { .. } => trouble.may_fail_writes() && !spared,
+            Error::Busy { .. } => trouble.may_fail_writes(),
             Error::DurabilityLost { .. } => trouble.has(Trouble::Flushes) && !spared,
             _ => false,
         };
@@ -239,6 +259,8 @@ pub fn run_options(options: SoakOptions) -> SoakReport {
 fn run(options: SoakOptions) -> SoakReport {
     let world = LabWorld::new(LabOptions {
         cpus: options.cpus,
+        time_max: TIME_MAX,
+        steps_max: STEPS_MAX,
         ..LabOptions::new(options.seed)
     });
     let w = world.clone();
@@ -256,6 +278,7 @@ fn run(options: SoakOptions) -> SoakReport {
             soak.crashes.get(),
             pages.sum::<u64>(),
             soak.longest.get(),
+            soak.longest_spared.get(),
             soak.faults(),
         );
         (numbers, soak.engine.stats())
@@ -265,7 +288,13 @@ fn run(options: SoakOptions) -> SoakReport {
         "SOAK-4: tasks left after close: {:?}",
         run.leaked
     );
-    let ((ops, failed, crashes, pages_checked, longest, faults), stats) = run.value;
+    let ((ops, failed, crashes, pages_checked, longest, longest_spared, faults), stats) = run.value;
+    assert!(
+        longest_spared.0 < LONGEST_SPARED,
+        "SOAK-8: {} to a disk that never fails took {:?}",
+        longest_spared.1,
+        longest_spared.0
+    );
     assert!(
         may_fail || longest.0 < LONGEST,
         "SOAK-6: {} took {:?}",
@@ -279,6 +308,7 @@ fn run(options: SoakOptions) -> SoakReport {
         crashes,
         faults,
         longest,
+        longest_spared,
         pages_checked,
         took: run.now,
         steps: run.steps,
@@ -292,6 +322,7 @@ fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
     config.policy = options.policy;
     config.order = options.order.clone();
     config.populate = options.populate;
+    config.fail_after = options.fail_after;
     #[cfg(feature = "plant")]
     {
         config.plant = options.plant;
@@ -311,6 +342,7 @@ fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
         .collect();
     let idle = UserState {
         since: Nanos::ZERO,
+        since_step: 0,
         doing: "start",
         outside: true,
         ended: false,
@@ -332,6 +364,8 @@ fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
         crashes: Cell::new(0),
         healed: Cell::new(false),
         longest: Cell::new((Nanos::ZERO, "nothing")),
+        longest_spared: Cell::new((Nanos::ZERO, "nothing")),
+        outage: Cell::new(false),
         turned_over: Cell::new(false),
         pause: Cell::new(false),
     }

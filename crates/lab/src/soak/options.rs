@@ -47,6 +47,8 @@ pub struct SoakOptions {
     pub preset: Option<Preset>,
     /// Is memory populated in the background?
     pub populate: bool,
+    /// How long a device's writes fail before its writers are told.
+    pub fail_after: Nanos,
     /// How long guards are held now and then.
     pub hold: Nanos,
     /// The disks.
@@ -152,6 +154,17 @@ impl SoakOptions {
             Vec::new()
         };
         let order = more.pick(&[0, 0, 1]);
+        // And one for what was added later still.
+        let late = &mut Rng::new(seed, 13);
+        let trouble = if spared.is_some() && late.chance(400_000) {
+            // What the dead disk keeps dirty nobody else has: with nearly all of memory every operation takes seconds.
+            policy.background_percent = policy.background_percent.min(30);
+            policy.limit_percent = policy.limit_percent.min(50);
+            Troubles(trouble.0, Trouble::Outage)
+        } else {
+            trouble
+        };
+        let fail_after = Nanos::from_millis(late.pick(&[50, 200, 1_000]));
         SoakOptions {
             seed,
             order: Order::BUILTIN[order].clone(),
@@ -161,6 +174,7 @@ impl SoakOptions {
             policy,
             preset,
             populate: r.chance(700_000),
+            fail_after,
             hold: Nanos::from_micros(r.pick(&[100, 2_000, 50_000])),
             disks,
             files,

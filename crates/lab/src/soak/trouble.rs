@@ -22,6 +22,8 @@ pub enum Trouble {
     Worn,
     /// No space for a time.
     NoSpace,
+    /// From some moment on nothing can be written, until trouble ends.
+    Outage,
     /// Flushes fail, with crash images.
     Flushes,
     /// Requests hang for up to two seconds.
@@ -40,6 +42,7 @@ impl Trouble {
         Trouble::BadRange,
         Trouble::Worn,
         Trouble::NoSpace,
+        Trouble::Outage,
         Trouble::Flushes,
         Trouble::Hangs,
         Trouble::Spikes,

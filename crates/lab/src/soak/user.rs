@@ -13,6 +13,8 @@ pub(super) struct User<'a> {
     soak: &'a Soak,
     number: usize,
     rng: Rng,
+    /// The file at hand.
+    file: usize,
     buf: Vec<u8>,
     /// Where a sequential reader is, per file.
     at: Vec<u64>,
@@ -24,6 +26,7 @@ impl<'a> User<'a> {
             soak,
             number,
             rng: Rng::new(soak.options.seed, 1_000 + number as u64),
+            file: 0,
             buf: Vec::new(),
             at: vec![0; soak.subjects.len()],
         }
@@ -62,13 +65,20 @@ impl<'a> User<'a> {
             if took > longest {
                 self.soak.longest.set((took, state.doing));
             }
+            let writes = state.doing.starts_with("write") || state.doing == "page_mut";
+            let (longest, _) = self.soak.longest_spared.get();
+            if writes && took > longest && self.soak.options.is_spared(self.file) {
+                self.soak.longest_spared.set((took, state.doing));
+            }
         }
         state.since = now;
+        state.since_step = self.soak.world.steps();
         state.doing = doing;
         state.outside = outside;
     }
 
     fn operate(&mut self, op: usize, n: usize) {
+        self.file = n;
         match op {
             0 => self.write(n, "write_at"),
             1 => self.write(n, "write_at of pages"),

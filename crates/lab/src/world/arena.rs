@@ -16,10 +16,36 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const ALIGN: usize = 2 << 20;
 /// The kernel gives a process 65,530 mappings (`vm.max_map_count`); an arena takes at most so many of them.
 const WINDOWS_MAX: usize = 8 << 10;
+
+/// Bytes of the arenas of a world: now, and the most at any one time.
+#[derive(Debug, Default)]
+pub(super) struct ArenaBytes {
+    now: AtomicU64,
+    max: AtomicU64,
+}
+
+impl ArenaBytes {
+    /// The high-water mark.
+    pub fn max(&self) -> u64 {
+        // Relaxed, as all of them: one thread.
+        self.max.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, len: usize) {
+        let before = self.now.fetch_add(len as u64, Ordering::Relaxed);
+        self.max.fetch_max(before + len as u64, Ordering::Relaxed);
+    }
+
+    fn sub(&self, len: usize) {
+        self.now.fetch_sub(len as u64, Ordering::Relaxed);
+    }
+}
 
 /// One address range, given back on drop.
 #[derive(Debug)]
@@ -27,6 +53,8 @@ pub struct LabArena {
     base: *mut u8,
     len: usize,
     origin: Origin,
+    /// Where its bytes are counted.
+    counted: Option<Arc<ArenaBytes>>,
 }
 
 /// Where an arena's addresses come from.
@@ -59,7 +87,15 @@ impl LabArena {
             base,
             len,
             origin: Origin::Heap(layout),
+            counted: None,
         })
+    }
+
+    /// Counts it in `bytes` while it lives.
+    pub(super) fn counted_in(mut self, bytes: &Arc<ArenaBytes>) -> LabArena {
+        bytes.add(self.len);
+        self.counted = Some(bytes.clone());
+        self
     }
 
     /// `data` ghost bytes (GHOST-1), whole frames, and `tables` real, zero ones behind them (GHOST-2).
@@ -80,6 +116,7 @@ impl LabArena {
             base,
             len,
             origin: Origin::Ghost(start, total),
+            counted: None,
         };
         // SAFETY: inside the mapping made above. Advice only: small pages work as well.
         let _ = unsafe { madvise(base.cast(), len, Advice::LinuxHugepage) };
@@ -99,6 +136,9 @@ impl LabArena {
 
 impl Drop for LabArena {
     fn drop(&mut self) {
+        if let Some(bytes) = &self.counted {
+            bytes.sub(self.len);
+        }
         match self.origin {
             // SAFETY: ARENA-1: made by `alloc_zeroed` with this layout, freed once.
             Origin::Heap(layout) => unsafe { dealloc(self.base, layout) },
@@ -162,6 +202,19 @@ mod tests {
             unsafe { arena.base().add(frame).write(0xEE) };
         }
         assert!((0..tables.len()).all(|i| tables[i] == (i / 4096) as u8));
+    }
+
+    #[test]
+    fn the_most_bytes_at_one_time_are_remembered() {
+        let bytes = Arc::new(ArenaBytes::default());
+        let arena = |len| LabArena::new(len).unwrap().counted_in(&bytes);
+        let first = arena(5_000);
+        drop(arena(300));
+        drop(arena(200));
+        assert_eq!(bytes.max(), 5_300);
+        drop(first);
+        let _next = arena(5_200);
+        assert_eq!(bytes.max(), 5_300);
     }
 
     #[test]

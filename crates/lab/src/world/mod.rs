@@ -24,6 +24,7 @@ mod sched;
 #[cfg(test)]
 mod tests;
 
+use arena::ArenaBytes;
 pub use arena::LabArena;
 pub(crate) use coroutine::{Ended, Outcome};
 pub use options::{Costs, LabOptions};
@@ -37,7 +38,7 @@ use sched::{Next, ROOT, SOFTIRQ, Sched, Then};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Who gets a device's events.
@@ -55,8 +56,7 @@ pub struct LabWorld {
     sinks: LabCell<Vec<Weak<dyn EventSink>>>,
     stacks: LabCell<Stacks>,
     current: AtomicPtr<Task>,
-    /// Bytes of all arenas made, those freed since included.
-    arena_bytes: AtomicU64,
+    arena_bytes: Arc<ArenaBytes>,
     cpus: usize,
     seed: u64,
     costs: Costs,
@@ -109,7 +109,7 @@ impl LabWorld {
             records: LabCell::new(Vec::new()),
             sinks: LabCell::new(Vec::new()),
             current: AtomicPtr::new(std::ptr::null_mut()),
-            arena_bytes: AtomicU64::new(0),
+            arena_bytes: Arc::default(),
         };
         for slot in [ROOT, SOFTIRQ] {
             world.add_record(slot);
@@ -175,10 +175,14 @@ impl LabWorld {
         self.sched.with(|s| s.trace.value())
     }
 
-    /// Bytes of memory that engines have asked for.
-    pub fn arena_bytes(&self) -> u64 {
-        // Relaxed: one thread.
-        self.arena_bytes.load(Ordering::Relaxed)
+    /// The most bytes of memory that engines have had at one time.
+    pub fn arena_bytes_max(&self) -> u64 {
+        self.arena_bytes.max()
+    }
+
+    /// Steps of the scheduler so far.
+    pub fn steps(&self) -> u64 {
+        self.sched.with(|s| s.steps)
     }
 
     /// Is memory without bytes (`LabOptions::ghost`)?
@@ -266,14 +270,15 @@ impl LabWorld {
     fn wait(&self, then: Then) -> bool {
         // LAB-3, and WORLD-1 of the engine.
         self.task().assert_no_locks();
-        let Some(yielder) = self.sched.with(|s| {
+        let settled = self.sched.with(|s| {
             assert_ne!(
                 s.current(),
                 SOFTIRQ,
                 "completion context must not wait ({then:?})"
             );
-            s.settle(then)
-        }) else {
+            s.look().map(|_| s.settle(then))
+        });
+        let Some(yielder) = settled.unwrap_or_else(|report| panic!("{report}")) else {
             return false;
         };
         if yielder.is_null() {
@@ -385,7 +390,8 @@ impl World for LabWorld {
     type Arena = LabArena;
 
     fn now(&self) -> Nanos {
-        Nanos(self.sched.with(|s| s.now()))
+        let looked = self.sched.with(Sched::look);
+        Nanos(looked.unwrap_or_else(|report| panic!("{report}")))
     }
 
     fn spawn(&self, name: &str, body: TaskBody) -> Result<TaskId, Error> {
@@ -447,14 +453,13 @@ impl World for LabWorld {
 
     fn arena(&self, data: usize, tables: usize) -> Result<LabArena, Error> {
         let len = data.saturating_add(tables);
-        // Relaxed: one thread.
-        self.arena_bytes.fetch_add(len as u64, Ordering::Relaxed);
         let arena = if self.ghost {
             LabArena::ghost(data, tables)
         } else {
             LabArena::new(len)
         };
-        arena.map_err(|e| Error::os(format!("arena of {len} bytes"), &e))
+        let arena = arena.map_err(|e| Error::os(format!("arena of {len} bytes"), &e))?;
+        Ok(arena.counted_in(&self.arena_bytes))
     }
 
     fn random(&self) -> u64 {

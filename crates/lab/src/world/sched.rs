@@ -10,6 +10,8 @@
 //! - SCHED-1: a task is on the ready list, on a CPU, waiting or ended, and in only one of these.
 //! - SCHED-2: a waiting task with a deadline has a timer event at or before it.
 //! - SCHED-3: the clock never goes back.
+//! - SCHED-4: no task goes round without time passing: at one instant there are at most `LOOKS_MAX` looks at the clock
+//!   and attempts to wait. With the limits of time and steps this ends every run that makes any.
 
 use super::coroutine::{Co, YielderCell};
 use super::options::LabOptions;
@@ -27,6 +29,8 @@ pub(crate) const ROOT: usize = 0;
 pub(crate) const SOFTIRQ: usize = 1;
 /// The longest a task keeps its CPU while others are ready.
 const SLICE_NS: u64 = 1_000_000;
+/// No run that goes on comes near it: what a task does costs time.
+const LOOKS_MAX: u32 = 10_000_000;
 
 /// What a task does once the work that it owes is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,6 +120,9 @@ pub(crate) struct Sched {
     current: usize,
     owed: u64,
     softirq_free_at: u64,
+    /// The last instant at which anybody looked, and how often (SCHED-4).
+    looked_at: u64,
+    looks: u32,
 }
 
 impl Sched {
@@ -137,6 +144,8 @@ impl Sched {
             current: ROOT,
             owed: 0,
             softirq_free_at: 0,
+            looked_at: 0,
+            looks: 0,
             options,
         };
         for name in ["main", "softirq"] {
@@ -178,6 +187,29 @@ impl Sched {
 
     pub fn now(&self) -> u64 {
         self.clock + self.owed
+    }
+
+    /// The time, for the running task; a report once it has looked too often (SCHED-4).
+    pub fn look(&mut self) -> Result<u64, String> {
+        let now = self.now();
+        if now != self.looked_at {
+            self.looked_at = now;
+            self.looks = 0;
+        }
+        self.looks += 1;
+        if self.looks > LOOKS_MAX {
+            return Err(self.round_and_round());
+        }
+        Ok(now)
+    }
+
+    #[cold]
+    fn round_and_round(&self) -> String {
+        format!(
+            "SCHED-4: {} goes round without time passing; {}",
+            self.name(self.current),
+            self.report()
+        )
     }
 
     pub fn current(&self) -> usize {
@@ -270,7 +302,9 @@ impl Sched {
         if then == Then::Continue {
             let end = self.clock + self.owed;
             let starved = !self.ready.is_empty();
-            let next = self.events.peek().map_or(u64::MAX, |e| e.0.at);
+            // No further than the run's limit, which `next` watches.
+            let limit = self.options.time_max.0.saturating_add(1);
+            let next = self.events.peek().map_or(limit, |e| e.0.at.min(limit));
             if starved && self.slots[me].slice_ns >= SLICE_NS {
                 then = Then::Yield;
             } else if next > end && !(starved && self.free_cpus > 0) {

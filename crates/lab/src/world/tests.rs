@@ -330,6 +330,43 @@ fn the_time_limit_names_who_waits() {
 }
 
 #[test]
+#[should_panic(expected = "SCHED-4: scenario goes round")]
+fn sched_4_a_task_that_polls_without_working_is_named() {
+    let world = LabWorld::new(LabOptions::calm(1));
+    let w = world.clone();
+    world.run(move || while w.now() < ms(1) {});
+}
+
+#[test]
+#[should_panic(expected = "SCHED-4: scenario goes round")]
+fn sched_4_so_is_one_whose_waits_have_ended_already() {
+    let world = LabWorld::new(LabOptions::calm(1));
+    let w = world.clone();
+    world.run(move || {
+        let forever = Cell::new(true);
+        while forever.get() {
+            w.park(ms(1));
+        }
+    });
+}
+
+#[test]
+#[should_panic(expected = "no end in sight")]
+fn work_without_end_meets_the_time_limit() {
+    let world = LabWorld::new(LabOptions {
+        time_max: ms(10),
+        ..LabOptions::calm(1)
+    });
+    let w = world.clone();
+    world.run(move || {
+        let forever = Cell::new(true);
+        while forever.get() {
+            w.charge(Work::Hit, 1);
+        }
+    });
+}
+
+#[test]
 #[should_panic(expected = "WORLD-1")]
 #[cfg(debug_assertions)]
 fn a_park_under_a_lock_is_refused() {

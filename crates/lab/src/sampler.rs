@@ -1,9 +1,11 @@
-//! Checks the engine's invariants while a scenario runs in the lab.
+//! Checks the engine's invariants while something else runs in the lab.
 //!
-//! **Context.** A task of the lab, beside the scenario's: it looks between their steps, with them inside the engine.
+//! **Context.** A task of the lab, beside the user's: it looks between their steps, with them inside the engine.
+//! **Tests.** `tests/planted.rs`: it finds a frame that is wrong.
 
+use crate::rng::Rng;
+use crate::world::LabWorld;
 use highwater_engine::{Engine, Nanos, TaskId, World};
-use highwater_lab::{LabWorld, Rng};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
