@@ -38,6 +38,7 @@ mod extent_map;
 mod format;
 mod fsck;
 mod log;
+mod queue;
 mod read;
 mod record;
 mod recover;
@@ -157,6 +158,7 @@ impl VolumeInfo {
 pub struct Volume {
     me: Weak<Volume>,
     device: Arc<dyn Device>,
+    queue: Arc<dyn Queue>,
     memory: Arc<dyn PageSource>,
     options: MountOptions,
     geometry: Geometry,
@@ -253,6 +255,7 @@ impl Volume {
         let state = Lock::new(Rank::Volume, mounted(loaded, pool));
         Ok(Arc::new_cyclic(|me| Volume {
             me: me.clone(),
+            queue: Arc::new(queue::Packed::new(device.queue())),
             device,
             memory,
             options,
@@ -345,7 +348,7 @@ impl IoSink for Volume {
 
 impl Backing for Volume {
     fn queue(&self) -> Arc<dyn Queue> {
-        self.device.queue()
+        self.queue.clone()
     }
     fn read_pages(&self, lane: Lane, batch: &mut Vec<Request>) {
         self.read_batch(lane, batch);

@@ -1,18 +1,21 @@
 //! Space set aside for dirty pages: delayed allocation's promise.
 //!
 //! A writer gets a block's worth of space before its page is dirty, or an error; where the block is, is decided when the
-//! page is written. Kept back are: what is reserved, what a failed flush would ask for a second time (every block given out
-//! since the last commit), and a small slack. Blocks that wait for a commit are had by committing.
+//! page is written. Kept back are: what is reserved, what a failed flush would ask for a second time, and a small slack.
+//! Blocks that wait for a commit are had by committing: by one writer when space begins to be scarce, while the others go on;
+//! by whoever finds none.
 
 use super::Volume;
 use super::commit::Why;
 use super::log::Full;
-use super::state::State;
 use crate::error::{IoError, IoErrorKind};
 use crate::zone::{LendContext, LentFrame};
 
 /// How often a writer commits for space before it gives up: once for what waits, and once more for what others took.
 const COMMITS: u32 = 3;
+/// Space is scarce when less than this part of the data blocks is available. A guess: enough for the writers who go on while
+/// one commits.
+const SCARCE: u64 = 16;
 
 impl Volume {
     pub(super) fn reserve_page(&self, page: u64) -> Result<(), IoError> {
@@ -29,11 +32,21 @@ impl Volume {
                 .map_err(|Full| IoError::from_errno(12, no_space.offset))?;
             let (unused, worth) = {
                 let mut st = self.state();
-                if st.available(self.geometry.slack()) > 0 {
+                let available = st.available(self.geometry.slack(), self.memory.frames());
+                if available > 0 {
                     st.reserved += 1;
+                    let scarce = self.geometry.data_blocks() / SCARCE;
+                    if available > scarce || st.space.pending() < scarce || st.log.is_none() {
+                        return Ok(());
+                    }
+                    drop(st);
+                    // Early: the page has its space, whatever becomes of this.
+                    let _ = self.commit(Why::Space);
                     return Ok(());
                 }
-                (st.map.unpin(page), self.worth_committing(&st))
+                // Would a commit give a writer more?
+                let worth = st.space.pending() + st.unsettled + st.settling > 0;
+                (st.map.unpin(page), worth)
             };
             drop(unused);
             if !worth || turn == COMMITS {
@@ -42,11 +55,6 @@ impl Volume {
             self.commit(Why::Space)?;
         }
         Err(no_space)
-    }
-
-    /// Would a commit give a writer more to reserve?
-    fn worth_committing(&self, st: &State) -> bool {
-        st.space.pending() + st.unsettled + st.settling > 0
     }
 
     /// Pins the leaf of `page`, with a frame of the cache if it is not there. The writer's own allocation, made with nothing

@@ -137,10 +137,11 @@ impl State {
         }
     }
 
-    /// Blocks that a writer could still reserve, when `slack` are kept back. A block given out since the last commit may be
-    /// needed once more, if the flush fails and the page is dirty again.
-    pub(super) fn available(&self, slack: u64) -> u64 {
-        let spoken_for = self.reserved + self.unsettled + self.settling + slack;
+    /// Blocks that a writer could still reserve. Kept back: `slack`, what is reserved, and what a failed flush would ask for
+    /// a second time: the blocks given out since the last commit, of pages that are still among the cache's `frames`.
+    pub(super) fn available(&self, slack: u64, frames: u64) -> u64 {
+        let again = (self.unsettled + self.settling).min(frames);
+        let spoken_for = self.reserved + again + slack;
         self.space.free().saturating_sub(spoken_for)
     }
 
