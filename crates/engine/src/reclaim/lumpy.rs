@@ -98,7 +98,7 @@ impl<W: World> Engine<W> {
             match self.config().policy.wait {
                 ReclaimWait::Congestion => self.nap(CONGESTION_TIMEOUT),
                 ReclaimWait::IfCongested => {
-                    self.wait_iff_congested();
+                    let _ = self.wait_iff_congested();
                 }
                 // Each page is waited for by itself.
                 ReclaimWait::Progress => {}
