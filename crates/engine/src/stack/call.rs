@@ -5,14 +5,17 @@
 #![allow(unsafe_code)]
 
 use super::{MEASURED, WORD, deepest, paint_below, stack_pointer};
+use std::cell::Cell;
 
 /// The part of the running stack that is painted and read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Window {
+#[derive(Clone, Copy, Debug)]
+pub struct Window<'a> {
     /// Its lowest address, a multiple of 8.
     pub low: usize,
     /// The stack's top.
     pub top: usize,
+    /// The deepest use of the whole stack so far, in bytes, for measuring paints over its traces.
+    pub seen: &'a Cell<u64>,
 }
 
 /// What one call used.
@@ -26,7 +29,7 @@ pub struct CallDepth {
     pub whole: bool,
 }
 
-impl Window {
+impl Window<'_> {
     /// Runs `f` and measures how far below this frame it went. `None` where stacks are not measured.
     ///
     /// The call of `f` is never inlined here, so its frame and return address are counted whole.
@@ -41,16 +44,24 @@ impl Window {
             return (f(), None);
         }
         // SAFETY: the caller's promise.
-        unsafe { paint_below(self.low) };
+        unsafe {
+            self.note(deepest(self.low, high));
+            paint_below(self.low);
+        }
         let value = call(f);
         // SAFETY: the window was painted above, and lies below this frame.
         let at = unsafe { deepest(self.low, high) };
+        self.note(at);
         let depth = CallDepth {
             call: (before - at) as u64,
             stack: (self.top - at) as u64,
             whole: at == self.low,
         };
         (value, Some(depth))
+    }
+
+    fn note(&self, at: usize) {
+        self.seen.set(self.seen.get().max((self.top - at) as u64));
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use std::cell::Cell;
 
 /// Uses `frames` frames, each with at least `N` bytes written.
 #[inline(never)]
@@ -11,18 +12,23 @@ fn dig<const N: usize>(frames: u32) -> u64 {
     dig::<N>(frames - 1) + u64::from(bytes[N / 2])
 }
 
-fn here(bytes: usize) -> Window {
+/// Measures `f` in a window of `bytes` below this frame.
+fn measure<R>(bytes: usize, f: impl FnOnce() -> R) -> CallDepth {
     let sp = stack_pointer() & !(WORD - 1);
-    Window {
+    let seen = Cell::new(0);
+    let window = Window {
         low: sp - bytes,
         top: sp,
-    }
+        seen: &seen,
+    };
+    // SAFETY: PAINT-3: a test's thread has 2 MiB of stack.
+    let depth = unsafe { window.measure(f) }.1.unwrap();
+    assert!(seen.get() >= depth.stack);
+    depth
 }
 
 fn depth(frames: u32) -> u64 {
-    // SAFETY: PAINT-3: a test's thread has 2 MiB of stack.
-    let (_, depth) = unsafe { here(256 << 10).measure(|| dig::<200>(frames)) };
-    let depth = depth.unwrap();
+    let depth = measure(256 << 10, || dig::<200>(frames));
     assert!(!depth.whole);
     depth.call
 }
@@ -45,9 +51,7 @@ fn a_window_that_was_too_small_says_so() {
     if !MEASURED {
         return;
     }
-    // SAFETY: as above.
-    let (_, depth) = unsafe { here(4096).measure(|| dig::<200>(100)) };
-    assert!(depth.unwrap().whole);
+    assert!(measure(4096, || dig::<200>(100)).whole);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! try, while it submits; never waits for a latch. Allocates only request records.
 
 use super::Cookie;
-use super::cluster::{RunLimits, gather, run_len};
+use super::cluster::{RunLimits, gather, run_len, sort_batch};
 use super::dirty::NotStarted;
 use crate::backing::WriteContext;
 use crate::engine::Engine;
@@ -77,7 +77,7 @@ impl<W: World> Engine<W> {
             );
         }
         // A page in the middle of a frame switch may be listed by both frames for a moment: keep one (CLUSTER-1).
-        out.sort_unstable();
+        sort_batch(out);
         out.dedup_by_key(|(page, _)| *page);
     }
 

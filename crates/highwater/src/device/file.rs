@@ -140,11 +140,12 @@ impl FileDevice {
     /// Zeroes by writing, within the file's length, for where the file system has no call for it.
     fn write_zeroes_slowly(&self, offset: u64, len: u64) -> Result<(), IoError> {
         let end = offset.saturating_add(len).min(self.len()?);
-        let zeroes = [0u8; 64 << 10];
+        // Not of the caller's stack.
+        static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
         let mut at = offset;
         while at < end {
-            let n = (end - at).min(zeroes.len() as u64);
-            self.write_now(at, &zeroes[..n as usize])?;
+            let n = (end - at).min(ZEROES.len() as u64);
+            self.write_now(at, &ZEROES[..n as usize])?;
             at += n;
         }
         Ok(())
