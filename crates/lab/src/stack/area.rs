@@ -38,6 +38,8 @@ pub(crate) struct Area {
     pub low: usize,
     /// One past the highest.
     pub top: usize,
+    /// The deepest use before its paint was renewed.
+    pub seen: Cell<u64>,
     /// Who runs on it.
     pub name: Cell<Option<Box<str>>>,
     pub line: Option<Line>,
@@ -86,6 +88,7 @@ impl LabStack {
             low,
             // STACK-1.
             top: low + size,
+            seen: Cell::new(0),
             name: Cell::new(None),
             line: None,
             handler: Cell::new(None),
@@ -154,6 +157,7 @@ impl Area {
 
     /// Paints it, but for the page below a line, which nobody can write: the handler paints that one.
     pub fn paint(&self) {
+        self.seen.set(0);
         let line = self.line.as_ref().map_or(self.top, |l| l.page);
         // SAFETY: PAINT-1: nobody runs on it yet; STACK-2, LINE-1.
         unsafe {
@@ -168,7 +172,7 @@ impl Area {
         let from = line.map_or(self.low, |l| l.page + PAGE);
         // SAFETY: STACK-2; painted before its coroutine began; LINE-1: what cannot be read was not used.
         let at = unsafe { deepest(from, self.top) };
-        (self.top - at) as u64
+        self.seen.get().max((self.top - at) as u64)
     }
 
     /// What the handler kept, if it kept anything since the last call.

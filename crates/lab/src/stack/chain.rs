@@ -90,6 +90,20 @@ fn frame(top: u64, low: u64, high: u64, place: Place) -> ChainFrame {
     }
 }
 
+impl ChainFrame {
+    /// `symbol+0xoff/0xsize [module]`; an address where no symbol is known.
+    pub fn location(&self) -> String {
+        let mut text = self.symbol.clone();
+        if self.symbol_size > 0 {
+            text += &format!("+{:#x}/{:#x}", self.offset, self.symbol_size);
+        }
+        if let Some(module) = &self.module {
+            text += &format!(" [{module}]");
+        }
+        text
+    }
+}
+
 /// As `stack_trace` of Linux's tracefs prints it.
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,12 +112,7 @@ impl fmt::Display for Chain {
         writeln!(f, "        -----    ----   --------")?;
         for (n, frame) in self.frames.iter().enumerate() {
             let (depth, size) = (frame.depth, frame.size);
-            write!(f, "{n:3}) {depth:8} {size:5}   {}", frame.symbol)?;
-            write!(f, "+{:#x}/{:#x}", frame.offset, frame.symbol_size)?;
-            match &frame.module {
-                Some(module) => writeln!(f, " [{module}]")?,
-                None => writeln!(f)?,
-            }
+            writeln!(f, "{n:3}) {depth:8} {size:5}   {}", frame.location())?;
         }
         Ok(())
     }

@@ -22,6 +22,8 @@
 //! [`LabOptions::stack_records`]: crate::LabOptions::stack_records
 
 mod area;
+mod callers;
+mod calls;
 mod chain;
 mod module;
 mod panics;
@@ -32,6 +34,8 @@ mod unwind;
 
 pub use area::{ALIGN, SIZE_MIN};
 pub(crate) use area::{Area, LabStack};
+pub use callers::{TABLE_SEEDS, callers, deepest_chain};
+pub use calls::{CallUse, Calls, Entry};
 pub use chain::{Chain, ChainFrame, Overflow};
 pub use highwater_engine::stack::{CallDepth, MEASURED, Window};
 pub(crate) use panics::watch_panics;
@@ -59,11 +63,12 @@ pub struct StackUse {
 
 /// The window of the stack that the caller runs on, if it is a task of a lab and stacks can be measured: for
 /// [`Window::measure`].
-pub fn window() -> Option<Window> {
+pub fn window() -> Option<Window<'static>> {
     let area = running().filter(|a| MEASURED && a.line.is_none())?;
     Some(Window {
         low: area.low,
         top: area.top,
+        seen: &area.seen,
     })
 }
 
@@ -96,17 +101,23 @@ impl Stacks {
         }
     }
 
-    /// A stack for the task `name`, which will have the number `slot`.
-    pub fn take(&mut self, slot: usize, name: &str) -> std::io::Result<LabStack> {
-        let record = self.records.get(&(slot as u32)).copied();
-        let record = record.filter(|depth| MEASURED && *depth as usize > ALIGN);
-        let stack = match (record, self.free.pop()) {
-            (None, Some(stack)) => stack,
-            (Some(depth), _) => LabStack::new(
-                self.size.max(depth as usize).next_multiple_of(ALIGN),
-                Some(depth as usize),
-            )?,
-            (None, None) => LabStack::new(self.size, None)?,
+    /// A stack for the task `name`, which will have the number `slot`; of another size than the others', if one is given.
+    pub fn take(
+        &mut self,
+        slot: usize,
+        name: &str,
+        size: Option<usize>,
+    ) -> std::io::Result<LabStack> {
+        let record = self.records.get(&(slot as u32)).map(|d| *d as usize);
+        let record = record.filter(|depth| MEASURED && *depth > ALIGN);
+        let own = size.unwrap_or(self.size);
+        let stack = match record {
+            Some(depth) => LabStack::new(own.max(depth).next_multiple_of(ALIGN), record)?,
+            None if own != self.size => LabStack::new(own, None)?,
+            None => match self.free.pop() {
+                Some(stack) => stack,
+                None => LabStack::new(own, None)?,
+            },
         };
         if self.trace {
             stack.area().paint();
@@ -115,7 +126,7 @@ impl Stacks {
         let report = StackUse {
             task: TaskId(slot as u32),
             name: name.to_owned(),
-            size: self.size as u64,
+            size: own as u64,
             deepest: None,
             chain: None,
         };
@@ -130,7 +141,8 @@ impl Stacks {
             usage.look(stack.area(), self.trace);
             usage.alive = std::ptr::null();
         }
-        if stack.area().line.is_none() {
+        let area = stack.area();
+        if area.line.is_none() && area.top - area.low == self.size {
             self.free.push(stack);
         }
     }

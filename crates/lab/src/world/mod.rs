@@ -38,7 +38,7 @@ use sched::{Next, ROOT, SOFTIRQ, Sched, Then};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Who gets a device's events.
@@ -59,6 +59,9 @@ pub struct LabWorld {
     arena_bytes: Arc<ArenaBytes>,
     cpus: usize,
     seed: u64,
+    main_stack_size: Option<usize>,
+    /// The caller wants an overflow as a value: it is not printed.
+    awaits_overflow: AtomicBool,
     costs: Costs,
     ghost: bool,
 }
@@ -102,6 +105,8 @@ impl LabWorld {
         let world = LabWorld {
             cpus: options.cpus,
             seed: options.seed,
+            main_stack_size: options.main_stack_size,
+            awaits_overflow: AtomicBool::new(false),
             stacks: LabCell::new(stacks),
             costs: options.costs,
             ghost: options.ghost,
@@ -128,7 +133,8 @@ impl LabWorld {
     pub fn run<R: 'static>(&self, body: impl FnOnce() -> R + 'static) -> Run<R> {
         let value = Rc::new(RefCell::new(None));
         let result = value.clone();
-        let id = self.spawn_local("scenario", move || *result.borrow_mut() = Some(body()));
+        let main = move || *result.borrow_mut() = Some(body());
+        let id = self.spawn_sized("scenario", self.main_stack_size, main);
         while !self.join(id, Nanos(u64::MAX)) {}
         let value = value.borrow_mut().take();
         self.sched.with(|s| Run {
@@ -152,7 +158,11 @@ impl LabWorld {
         &self,
         body: impl FnOnce() -> R + 'static,
     ) -> Result<Run<R>, Box<Overflow>> {
-        catch_unwind(AssertUnwindSafe(|| self.run(body))).or_else(|panic| {
+        // Relaxed: one thread.
+        self.awaits_overflow.store(true, Ordering::Relaxed);
+        let run = catch_unwind(AssertUnwindSafe(|| self.run(body)));
+        self.awaits_overflow.store(false, Ordering::Relaxed);
+        run.or_else(|panic| {
             let overflow = panic.downcast::<Overflow>();
             overflow.map_or_else(|other| resume_unwind(other), Err)
         })
@@ -160,9 +170,18 @@ impl LabWorld {
 
     /// As `World::spawn`, of a body that need not be `Send`: all tasks share one OS thread.
     pub fn spawn_local(&self, name: &str, body: impl FnOnce() + 'static) -> TaskId {
+        self.spawn_sized(name, None, body)
+    }
+
+    fn spawn_sized(
+        &self,
+        name: &str,
+        stack_size: Option<usize>,
+        body: impl FnOnce() + 'static,
+    ) -> TaskId {
         let yielder = YielderCell::default();
         let slot = self.sched.with(|s| s.len());
-        let stack = self.stacks.with(|s| s.take(slot, name));
+        let stack = self.stacks.with(|s| s.take(slot, name, stack_size));
         let stack = stack.unwrap_or_else(|e| panic!("lab: no stack for task {name}: {e}"));
         let co = Co::new(stack, yielder.clone(), body);
         let slot = self.sched.with(|s| s.add(name, Some(co), yielder));
@@ -381,7 +400,10 @@ impl LabWorld {
         };
         // The engine may have lent pointers into this stack to requests that are still in flight.
         std::mem::forget(stack);
-        eprint!("lab: {overflow}");
+        // Relaxed: one thread.
+        if !self.awaits_overflow.load(Ordering::Relaxed) {
+            eprint!("lab: {overflow}");
+        }
         resume_unwind(Box::new(overflow));
     }
 }

@@ -106,6 +106,10 @@ pub struct LabOptions {
     ///
     /// [`Overflow`]: crate::stack::Overflow
     pub stack_size: usize,
+    /// Bytes of stack for the body of [`LabWorld::run`], which sets up and reports; of the others when `None`.
+    ///
+    /// [`LabWorld::run`]: crate::LabWorld::run
+    pub main_stack_size: Option<usize>,
     /// Paint each stack, so that [`LabWorld::stacks`] knows how deep it was used.
     ///
     /// [`LabWorld::stacks`]: crate::LabWorld::stacks
@@ -132,6 +136,7 @@ impl LabOptions {
             spurious_ppm: 5_000,
             ghost: false,
             stack_size: 256 << 10,
+            main_stack_size: None,
             stack_trace: false,
             stack_records: BTreeMap::new(),
             time_max: Nanos::from_secs(3_600),
