@@ -2,6 +2,7 @@
 
 use crate::claims::{self, ClaimsArgs};
 use crate::replay::{FORMATS, ReplayArgs, TraceCommand};
+use crate::stack::StackArgs;
 use crate::sweep::{self, SweepArgs};
 use crate::units::{parse_bytes, parse_duration};
 use clap::{Args, Parser, Subcommand};
@@ -93,6 +94,9 @@ pub enum Command {
     Soak(SoakArgs),
     /// Measure on the real engine what its work costs, as a table for the lab (`run --costs FILE`)
     Costs(CostsArgs),
+    /// Measure how deep the stacks of a scenario's tasks are used, and by which chain of calls
+    #[command(after_help = crate::stack::EXAMPLES)]
+    Stack(StackArgs),
     /// List the built-in scenarios
     Scenarios,
     /// Look at a scenario
@@ -212,6 +216,13 @@ pub struct RunArgs {
     /// The lab only: virtual CPUs [default: the scenario's own, or 2]
     #[arg(long, value_name = "N")]
     pub cpus: Option<usize>,
+    /// The lab only: bytes of stack for each task, such as 8KiB (the kernel's THREAD_SIZE when the mail was written); a
+    /// task that needs more ends the run, with the chain that did [default: 256KiB]
+    #[arg(long, value_name = "SIZE", value_parser = crate::stack::parse_stack)]
+    pub stack: Option<u64>,
+    /// Measure the tasks' stacks: what `highwater stack` does.
+    #[arg(skip)]
+    pub stack_trace: bool,
     /// The lab only: add its real time, its operations per second of real time and its memory to table and JSON, which
     /// are else the same to the byte for the same --seed
     #[arg(long)]
@@ -339,6 +350,8 @@ impl Default for RunArgs {
             warm_up: None,
             ghost: false,
             cpus: None,
+            stack: None,
+            stack_trace: false,
             real_time: false,
             ftrace: None,
             raw: false,

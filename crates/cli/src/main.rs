@@ -34,6 +34,7 @@ mod samples;
 mod scenario;
 mod sentences;
 mod soak;
+mod stack;
 mod sweep;
 mod table;
 mod target;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         Some(Command::Claims(args)) => claims::run(&args),
         Some(Command::Soak(args)) => soak::run(&args),
         Some(Command::Costs(args)) => costs::run(&args),
+        Some(Command::Stack(args)) => stack::run(&args),
         Some(Command::Scenarios) => list(),
         Some(Command::Scenario {
             what: ScenarioCommand::Show { name },
@@ -178,13 +180,14 @@ fn adjust_lab(
     let lab_only = [
         (args.ghost, "--ghost"),
         (args.cpus.is_some(), "--cpus"),
+        (args.stack.is_some(), "--stack"),
         (args.real_time, "--real-time"),
     ];
     let other = worlds.iter().any(|w| *w != WorldName::Lab);
     if let Some((_, name)) = lab_only.iter().find(|(given, _)| *given && other) {
         return Err(CliError::usage(
             format!(
-                "{name} is for the lab: other worlds have the memory, the CPUs and the clock of this machine"
+                "{name} is for the lab: other worlds have the memory, the CPUs, the stacks and the clock of this machine"
             ),
             format!("--world lab {name}"),
         ));
@@ -372,7 +375,22 @@ fn probe_time(args: &RunArgs, worlds: &[WorldName]) -> Result<Option<std::time::
 }
 
 /// Runs the arms of a scenario that came from `origin`, once its traces have been read.
-fn run_loaded(mut scenario: scenario::Scenario, origin: &str, args: &RunArgs) -> Result<Report> {
+fn run_loaded(scenario: scenario::Scenario, origin: &str, args: &RunArgs) -> Result<Report> {
+    let (scenario, arms, options) = prepared(scenario, origin, args)?;
+    let worlds = WorldName::parse_list(&args.world)?;
+    let names: Vec<&str> = worlds.iter().map(|w| w.name()).collect();
+    let page = html::Page::new(&args.common, &scenario, &names)?;
+    let report = parent::run(scenario, &arms, &options)?;
+    page.write(&report)?;
+    Ok(report)
+}
+
+/// The scenario as the command line changes it, its arms, and how they are run.
+fn prepared(
+    mut scenario: scenario::Scenario,
+    origin: &str,
+    args: &RunArgs,
+) -> Result<(scenario::Scenario, Vec<plan::Arm>, parent::Options)> {
     for note in replay::resolve(&mut scenario, origin, args.strict)? {
         eprintln!("note: {note}");
     }
@@ -423,12 +441,13 @@ fn run_loaded(mut scenario: scenario::Scenario, origin: &str, args: &RunArgs) ->
                 false => path.clone(),
             }),
         quiet: false,
+        stack: plan::PlanStack {
+            size: args.stack,
+            trace: args.stack_trace,
+            ..plan::PlanStack::default()
+        },
     };
-    let names: Vec<&str> = worlds.iter().map(|w| w.name()).collect();
-    let page = html::Page::new(&args.common, &scenario, &names)?;
-    let report = parent::run(scenario, &arms, &options)?;
-    page.write(&report)?;
-    Ok(report)
+    Ok((scenario, arms, options))
 }
 
 /// The table, the sentences, the next command; JSON where asked for.

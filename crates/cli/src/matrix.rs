@@ -74,6 +74,7 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
         probe: None,
         ftrace: None,
         quiet: false,
+        ..Options::default()
     };
     let page = html::Page::new(&args.common, &scenario, &[world.name()])?;
     let report = parent::run(scenario, &arms(world), &options)?;

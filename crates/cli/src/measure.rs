@@ -45,7 +45,12 @@ pub fn measure<H: Host, F: Handle>(
             "check the disk under --dir, or run the scenario with --world lab",
         ),
     };
-    warm_up(&warm_files(plan, files), plan.warm_up_bytes).map_err(|e| failed("warm-up", e))?;
+    let warm: Vec<F> = warm_files(plan, files).into_iter().cloned().collect();
+    let bytes = plan.warm_up_bytes;
+    let warmed = on_task(plan, host, "warm-up", move || {
+        warm_up(&warm.iter().collect::<Vec<_>>(), bytes)
+    })?;
+    warmed.map_err(|e| failed("warm-up", e))?;
 
     let begin = host.now();
     let start = begin.plus(Nanos(plan.settle_ns));
@@ -86,7 +91,9 @@ pub fn measure<H: Host, F: Handle>(
             .iter()
             .any(|t| t.file == index && t.kind.writes())
         {
-            file.sync().map_err(|e| failed("final sync", e))?;
+            let file = file.clone();
+            let synced = on_task(plan, host, "final sync", move || file.sync())?;
+            synced.map_err(|e| failed("final sync", e))?;
         }
     }
     let sync_s = host.now().since(ended).as_secs_f64();
@@ -109,6 +116,30 @@ pub fn measure<H: Host, F: Handle>(
         });
     }
     Ok(report)
+}
+
+/// Runs `f`, on a task of its own where the plan gives tasks stacks of a size: the caller's has room for reports.
+fn on_task<H: Host, R: Send + 'static>(
+    plan: &Plan,
+    host: &Arc<H>,
+    name: &str,
+    f: impl FnOnce() -> R + Send + 'static,
+) -> Result<R> {
+    if plan.stack.size.is_none() {
+        return Ok(f());
+    }
+    let value = Arc::new(Mutex::new(None));
+    let sink = value.clone();
+    let body = move || *sink.lock().unwrap_or_else(|e| e.into_inner()) = Some(f());
+    let id = host.spawn(name, Box::new(body))?;
+    let ended = host.join(id, Nanos(u64::MAX));
+    let value = value.lock().unwrap_or_else(|e| e.into_inner()).take();
+    value.filter(|_| ended).ok_or_else(|| {
+        CliError::failed(
+            format!("{}: {name} did not end", plan.arm.title()),
+            "report this as a bug, with the scenario",
+        )
+    })
 }
 
 /// Starts every thread of every task; their tallies arrive in the shared list, one place per task.

@@ -10,6 +10,7 @@ use crate::plan::{Arm, Plan, WorldName};
 use crate::probe::Meter;
 use crate::report::{ArmReport, Report};
 use crate::scenario::Scenario;
+use crate::stack;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
@@ -40,6 +41,8 @@ pub struct Options {
     pub probe: Option<Duration>,
     /// Where the traces of reclaim go.
     pub ftrace: Option<std::path::PathBuf>,
+    /// The tasks' stacks.
+    pub stack: crate::plan::PlanStack,
     /// Say nothing of an arm: whoever runs many (`cells.rs`) shows how far it is.
     pub quiet: bool,
 }
@@ -125,11 +128,12 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
         plan.ftrace.clone_from(&traces[turn]);
         plan.costs = options.costs.unwrap_or(plan.costs);
         disk.before(&mut plan)?;
+        plan.stack.clone_from(&options.stack);
         let progress = match options.quiet {
             true => Progress::silent(arm, &plan),
             false => Progress::new(turn, turns.len(), arm, &plan),
         };
-        let result = run_arm(plan, &progress);
+        let result = stack::with_chains(plan, |plan| run_arm(plan, &progress));
         crate::cleanup::wait_if_ending();
         match result {
             Ok(mut done) => {
@@ -234,7 +238,11 @@ fn run_child(order: &Order, limit: Duration, progress: &Progress) -> Result<ArmR
     let title = order.plan.arm.title();
     let fail = |e: &dyn std::fmt::Display| CliError::failed(format!("{title}: {e}"), remedy);
     let exe = std::env::current_exe().map_err(|e| fail(&e))?;
-    let mut child = Command::new(exe)
+    let mut command = Command::new(exe);
+    if order.plan.stack.trace {
+        stack::fix_addresses(&mut command);
+    }
+    let mut child = command
         .arg("run-arm")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

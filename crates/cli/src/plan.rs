@@ -189,6 +189,19 @@ pub struct Plan {
     pub cgroup: Option<PathBuf>,
     /// Where the trace of reclaim goes.
     pub ftrace: Option<PathBuf>,
+    /// The tasks' stacks.
+    pub stack: PlanStack,
+}
+
+/// What the tasks' stacks are, and what is measured of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PlanStack {
+    /// Bytes of each (the lab only).
+    pub size: Option<u64>,
+    /// Measure how deep they are used.
+    pub trace: bool,
+    /// Tasks by number, and the depth whose chain is wanted (the lab only): what a first run measured.
+    pub records: std::collections::BTreeMap<u32, u64>,
 }
 
 impl Plan {
@@ -249,6 +262,7 @@ impl Plan {
             seed: 1,
             cgroup: None,
             ftrace: None,
+            stack: PlanStack::default(),
         }
     }
 }

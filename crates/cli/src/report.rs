@@ -3,6 +3,7 @@
 use crate::blocks::{BlocksReport, PerBlock};
 use crate::replay::ReplayReport;
 use crate::samples::{Limits, Samples};
+use crate::stack::StackReport;
 use crate::units::{show_bytes, show_count};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -61,6 +62,9 @@ pub struct ArmReport {
     /// The lines that its memory is held against; absent unless samples are asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+    /// How deep the tasks' stacks were used; absent unless `highwater stack` asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stacks: Option<StackReport>,
 }
 
 /// How fast the lab itself was, in real time.

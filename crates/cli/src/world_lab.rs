@@ -7,14 +7,21 @@ use crate::ftrace::Trace;
 use crate::plan::{Plan, PlanFile};
 use crate::report::ArmReport;
 use crate::scenario::Kind;
+use crate::stack::{self, Probed, StackReport, Used};
 use highwater_engine::backing::journaled::{FormatOptions, MountOptions, Volume, VolumeError};
 use highwater_engine::backing::{PlainBacking, RefusingBacking};
-use highwater_engine::{Backing, Config, Engine, FileId, FileOptions, Nanos};
+use highwater_engine::{Backing, Config, Engine, FileId, FileOptions, Nanos, World};
+use highwater_lab::stack::{Calls, Entry};
 use highwater_lab::{
     Cap, LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions, Sampler,
 };
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Bytes of stack of each task where stacks are traced and no size is asked for.
+const TRACED_STACK: usize = 64 << 10;
 
 /// Runs the arm in this process.
 ///
@@ -29,6 +36,19 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         ghost: plan.lab.ghost,
         costs: plan.costs.for_lab(),
         ..LabOptions::calm(plan.seed)
+    };
+    let options = LabOptions {
+        stack_size: match plan.stack.size {
+            Some(bytes) => bytes as usize,
+            // Painted and read at each call: no larger than it need be.
+            None if plan.stack.trace => TRACED_STACK,
+            None => options.stack_size,
+        },
+        // It makes reports. What it does with the engine, it does on stacks of the others' size.
+        main_stack_size: Some(options.stack_size),
+        stack_trace: plan.stack.trace,
+        stack_records: plan.stack.records.clone(),
+        ..options
     };
     let world = LabWorld::new(options);
     let queue = LabQueue::new(&world, disk(plan)?);
@@ -54,8 +74,21 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         })
         .collect();
     let (inner, plan2) = (world.clone(), plan.clone());
-    let run = world.run(move || on_engine(&plan2, &inner, &devices));
+    let calls = Arc::new(Calls::new(match plan.stack.trace {
+        true => highwater_lab::stack::window,
+        false => || None,
+    }));
+    let calls2 = calls.clone();
+    let run = world.try_run(move || on_engine(&plan2, &inner, &devices, &calls2));
+    let run = run.map_err(|overflow| stack::overflowed(plan, &overflow))?;
     let mut report = run.value?;
+    if plan.stack.trace {
+        let used = world.stacks().into_iter().map(|stack| Used {
+            stack,
+            at_least: false,
+        });
+        report.stacks = Some(StackReport::new(used.collect(), &calls.report()));
+    }
     if let Some(real) = &mut report.real {
         real.total_s = begin.elapsed().as_secs_f64();
         real.peak_rss_bytes = status_bytes("VmHWM");
@@ -77,7 +110,12 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
 }
 
 /// The plan on an engine of the lab; called from a task of it.
-fn on_engine(plan: &Plan, world: &Arc<LabWorld>, devices: &[Arc<RamDevice>]) -> Result<ArmReport> {
+fn on_engine(
+    plan: &Plan,
+    world: &Arc<LabWorld>,
+    devices: &[Arc<RamDevice>],
+    calls: &Arc<Calls>,
+) -> Result<ArmReport> {
     let trace = match &plan.ftrace {
         Some(path) => Some(Trace::lab(path, world)?),
         None => None,
@@ -90,14 +128,17 @@ fn on_engine(plan: &Plan, world: &Arc<LabWorld>, devices: &[Arc<RamDevice>]) -> 
         recursion_guard: plan.arm.recursion_guard,
         ..Config::new(plan.memory)
     };
-    let engine =
-        Engine::new(world.clone(), config).map_err(|e| failed(plan, "build the cache", &e))?;
+    let (w, c) = (world.clone(), calls.clone());
+    let engine = on_task(plan, world, "build", move || {
+        c.measure(Entry::New, || Engine::new(w, config))
+    });
+    let engine = engine.map_err(|e| failed(plan, "build the cache", &e))?;
     let mut volumes = Vec::new();
     let mut files = Vec::new();
     for (i, device) in devices.iter().enumerate() {
         let backing: Arc<dyn Backing> = match plan.files[i].volume {
             Some(_) => {
-                let volume = volume_on(plan, &engine, &plan.files[i], device)?;
+                let volume = volume_on(plan, world, &engine, &plan.files[i], device)?;
                 volumes.push(volume.clone());
                 volume
             }
@@ -110,21 +151,36 @@ fn on_engine(plan: &Plan, world: &Arc<LabWorld>, devices: &[Arc<RamDevice>]) -> 
             dev: 1,
             ino: i as u64 + 1,
         };
-        let file = engine.open(id, backing, FileOptions { write: true });
+        let (opening, c) = (engine.clone(), calls.clone());
+        let file = on_task(plan, world, "open", move || {
+            let options = FileOptions { write: true };
+            c.measure(Entry::Open, || opening.open(id, backing, options))
+        });
         files.push(file.map_err(|e| failed(plan, "open", &e))?);
     }
     let sampler = Sampler::start(world, &engine, plan.seed);
     let sampled = engine.clone();
-    let report = engine_arm::run(plan, world, &files, move || {
-        engine_arm::with_volumes(sampled.stats(), &volumes)
-    });
+    let stats = move || engine_arm::with_volumes(sampled.stats(), &volumes);
+    let report = if plan.stack.trace {
+        let files: Vec<_> = files
+            .iter()
+            .map(|f| Probed::new(f.clone(), calls))
+            .collect();
+        engine_arm::run(plan, world, &files, stats)
+    } else {
+        engine_arm::run(plan, world, &files, stats)
+    };
     let checks = sampler.stop(world);
     let mut report = report?;
     if let Some(real) = &mut report.real {
         real.checks = checks;
     }
     drop(files);
-    engine.close().map_err(|e| failed(plan, "close", &e))?;
+    let (closing, c) = (engine.clone(), calls.clone());
+    let closed = on_task(plan, world, "close", move || {
+        c.measure(Entry::Close, || closing.close())
+    });
+    closed.map_err(|e| failed(plan, "close", &e))?;
     if let Some(trace) = trace {
         eprintln!("{}", trace.finish(&engine.stats())?);
     }
@@ -134,6 +190,7 @@ fn on_engine(plan: &Plan, world: &Arc<LabWorld>, devices: &[Arc<RamDevice>]) -> 
 /// A new volume on a disk of the lab.
 fn volume_on(
     plan: &Plan,
+    world: &Arc<LabWorld>,
     engine: &Arc<Engine<LabWorld>>,
     file: &PlanFile,
     device: &Arc<RamDevice>,
@@ -149,8 +206,30 @@ fn volume_on(
         lend_context: plan.arm.lend.context(),
         refuse_reclaim: plan.arm.refuse,
     };
-    Volume::format(&**device, &format).map_err(failed)?;
-    Volume::mount(device.clone(), engine.page_source(), mount).map_err(failed)
+    let (device, engine) = (device.clone(), engine.clone());
+    let mounted = on_task(plan, world, "mount", move || {
+        Volume::format(&*device, &format)?;
+        Volume::mount(device, engine.page_source(), mount)
+    });
+    mounted.map_err(failed)
+}
+
+/// Runs `f`, on a task of its own where the plan gives tasks stacks of a size.
+fn on_task<R: 'static>(
+    plan: &Plan,
+    world: &Arc<LabWorld>,
+    name: &str,
+    f: impl FnOnce() -> R + 'static,
+) -> R {
+    if plan.stack.size.is_none() {
+        return f();
+    }
+    let value = Rc::new(RefCell::new(None));
+    let sink = value.clone();
+    let task = world.spawn_local(name, move || *sink.borrow_mut() = Some(f()));
+    while !world.join(task, Nanos(u64::MAX)) {}
+    let value = value.borrow_mut().take();
+    value.unwrap_or_else(|| unreachable!("a task that ended has a value"))
 }
 
 /// The modelled disk, behind the plan's limit: the profile's, or else a quick flash disk.

@@ -35,7 +35,8 @@ fn no_entry_point_is_deeper_than_the_table_says() {
         let column = &tables[profile][preset.name()];
         for used in callers(preset.policy(), TABLE_SEEDS) {
             let expected = column[used.entry.name()];
-            if used.deepest.abs_diff(expected) > tolerance(expected) {
+            // Less is welcome, but not so little that nothing was measured.
+            if used.deepest > expected + tolerance(expected) || used.deepest < expected / 2 {
                 let (name, entry, deepest) = (preset.name(), used.entry.name(), used.deepest);
                 wrong.push(format!(
                     "{name}: {entry}: {deepest} bytes, {expected} in the table"

@@ -1,0 +1,182 @@
+//! `highwater stack` and `--stack`: depths, chains that add up, and overflows as findings.
+
+mod common;
+
+use common::{err, highwater, json, ok, out, refuses};
+use serde_json::Value;
+
+/// The smallest work that reclaims: some thousand operations on 4 MiB.
+const SMALL: [&str; 5] = ["rfc", "--memory", "4MiB", "--ops", "3000"];
+
+/// A build with debug assertions keeps more on its stacks.
+const STACK: &str = if cfg!(debug_assertions) {
+    "16KiB"
+} else {
+    "8KiB"
+};
+
+fn measured() -> bool {
+    cfg!(all(target_arch = "x86_64", target_os = "linux"))
+}
+
+fn stack(args: &[&str]) -> Value {
+    json(&highwater(
+        &[&["stack"], &SMALL[..], args, &["--json", "-"]].concat(),
+    ))
+}
+
+/// The bytes of `chain`'s frames add up to its depth, frame by frame (STACKS-1).
+fn assert_adds_up(chain: &[Value]) {
+    let n = |v: &Value| v.as_u64().unwrap();
+    let mut left = n(&chain[0]["depth"]);
+    for frame in chain {
+        assert_eq!(n(&frame["depth"]), left, "{chain:?}");
+        left -= n(&frame["size"]);
+    }
+    assert_eq!(left, 0, "{chain:?}");
+}
+
+#[test]
+fn each_kind_has_its_depth_and_a_chain_that_adds_up_to_it() {
+    if !measured() {
+        return;
+    }
+    let report = stack(&["--preset", "2.6.35,highwater", "--stack", STACK]);
+    for arm in report["arms"].as_array().unwrap() {
+        let tasks = arm["stacks"]["tasks"].as_array().unwrap();
+        let names: Vec<_> = tasks.iter().map(|t| t["task"].as_str().unwrap()).collect();
+        for kind in [
+            "write_at",
+            "page_mut",
+            "stream",
+            "probe",
+            "kswapd",
+            "flush-lab",
+            "warm-up",
+        ] {
+            assert!(names.contains(&kind), "{kind}: {names:?}");
+        }
+        for task in tasks {
+            let deepest = task["deepest"].as_u64().unwrap();
+            assert!(
+                deepest > 0 && deepest <= task["size"].as_u64().unwrap(),
+                "{task}"
+            );
+            let chain = task["chain"].as_array().unwrap();
+            if !chain.is_empty() {
+                assert_eq!(chain[0]["depth"].as_u64(), Some(deepest), "{task}");
+                assert_adds_up(chain);
+            }
+        }
+        let with_chain = tasks.iter().filter(|t| t["chain"] != Value::Array(vec![]));
+        assert!(with_chain.count() * 2 > tasks.len(), "{tasks:?}");
+        let calls = arm["stacks"]["calls"].as_array().unwrap();
+        let write = calls
+            .iter()
+            .find(|c| c["entry"] == "File::write_at")
+            .unwrap();
+        let writer = tasks.iter().find(|t| t["task"] == "write_at").unwrap();
+        assert!(write["deepest"].as_u64() < writer["deepest"].as_u64());
+        assert!(write["calls"].as_u64() > Some(100));
+    }
+}
+
+#[test]
+fn a_plain_run_says_nothing_of_stacks() {
+    let report = json(&ok(&[
+        "run", "rfc", "--world", "lab", "--memory", "4MiB", "--ops", "500", "--preset", "6.16",
+        "--json", "-",
+    ]));
+    assert!(report["arms"][0].get("stacks").is_none());
+}
+
+#[test]
+fn a_stack_that_is_too_small_is_a_finding_with_its_chain() {
+    if !measured() {
+        return;
+    }
+    let args = ["--world", "lab", "--stack", "4KiB", "--preset", "2.6.35"];
+    let o = highwater(&[&["run"], &SMALL[..], &args[..]].concat());
+    assert_eq!(o.status.code(), Some(1), "{}", err(&o));
+    let said = err(&o);
+    assert!(
+        said.contains("overflowed its stack of 4096 bytes"),
+        "{said}"
+    );
+    assert!(
+        said.contains("        Depth    Size   Location    ("),
+        "{said}"
+    );
+    assert!(said.contains("  0) "), "{said}");
+    assert!(
+        said.trim_end()
+            .lines()
+            .last()
+            .unwrap()
+            .contains("--stack 8KiB"),
+        "{said}"
+    );
+    let o = highwater(&[&["stack"], &SMALL[..], &args[2..], &["--seeds", "2"]].concat());
+    assert_eq!(o.status.code(), Some(1));
+    assert!(
+        err(&o).contains("seed 1: lab 2.6.35: ") && err(&o).contains("--seed 1"),
+        "{}",
+        err(&o)
+    );
+}
+
+#[test]
+fn seeds_on_small_stacks_print_the_deepest_of_all() {
+    if !measured() {
+        return;
+    }
+    let args = [
+        "--stack",
+        STACK,
+        "--preset",
+        "highwater",
+        "--seeds",
+        "3",
+        "--jobs",
+        "2",
+    ];
+    let o = ok(&[&["stack"], &SMALL[..], &args[..]].concat());
+    let text = out(&o);
+    assert!(text.contains("3 seeds on stacks of"), "{text}");
+    assert!(
+        text.contains("write_at") && text.contains("(seed "),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_cannot_be_a_stack_is_refused() {
+    refuses(
+        &["run", "rfc", "--world", "lab", "--stack", "8200"],
+        2,
+        &["multiple of 16", "8208"],
+    );
+    refuses(&["stack", "rfc", "--stack", "1KiB"], 2, &["4KiB to 64MiB"]);
+    refuses(
+        &["run", "rfc", "--stack", "8KiB"],
+        2,
+        &["--stack is for the lab"],
+    );
+    if measured() {
+        refuses(
+            &["stack", "--seeds", "2", "--world", "os"],
+            2,
+            &["threads do not repeat"],
+        );
+        refuses(
+            &["stack", "--world", "linux"],
+            2,
+            &["os or lab", "--world lab"],
+        );
+        refuses(
+            &["stack", "--table", "--write", "/nowhere/table.toml"],
+            1,
+            &["/nowhere/table.toml"],
+        );
+    }
+}
