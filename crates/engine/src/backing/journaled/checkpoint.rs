@@ -79,7 +79,7 @@ impl Volume {
             ..log.sb
         };
         sb.leaves = self.write_leaves(&sb, until)?;
-        self.device.flush()?;
+        self.flush_device()?;
         sb.len = self.state().len;
         if superblocks == Superblocks::Both {
             sb.transactions += 1;
@@ -121,7 +121,7 @@ impl Volume {
         let at = self.geometry.byte(slot);
         let bytes: [u8; SB_BYTES] = sb.encode();
         self.device.write_now(at, &bytes)?;
-        self.device.flush()
+        self.flush_device()
     }
 
     /// Writes each leaf that has pages; how many there were.

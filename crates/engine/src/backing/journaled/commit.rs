@@ -13,7 +13,9 @@
 //! the log could not take everything, the next one writes the whole map as a checkpoint, under both superblocks.
 //!
 //! After a failure nothing is claimed, and nothing may be committed until the cache has marked the pages that it writes
-//! again: their blocks may be lost, and the blocks that the disk's state has for them must not be (JRN-6).
+//! again: their blocks may be lost, and the blocks that the disk's state has for them must not be (JRN-6). A flush that fails
+//! where the cache does not see it (a writer's commit for space, a checkpoint after a commit) is kept as *untold*: the
+//! cache's next flush fails for it, so that the pages it may have lost are known.
 
 use super::checkpoint::Superblocks;
 use super::log::Log;
@@ -35,9 +37,12 @@ impl Volume {
     pub(super) fn commit(&self, why: Why) -> Result<(), IoError> {
         let until = self.memory.now().plus(COMMIT_TIMEOUT);
         let want = {
-            let st = self.state();
+            let mut st = self.state();
             if why == Why::Space && (st.failed || !st.doubtful.is_empty()) {
                 return Err(IoError::new(IoErrorKind::NoSpace, 0));
+            }
+            if let Some(e) = st.untold.take() {
+                return Err(e);
             }
             st.changed
         };
@@ -58,7 +63,22 @@ impl Volume {
             // The commit stands, whatever becomes of this; it is tried again after the next.
             let _ = self.checkpoint(&mut log, Superblocks::One, until);
         }
+        if result.is_err() && why == Why::Flush {
+            // The cache hears of it now.
+            self.state().untold = None;
+        }
         self.end_turn(log);
+        result
+    }
+
+    /// Flushes the device. When that fails, whatever completed since the last good flush may be lost: the cache must hear.
+    pub(super) fn flush_device(&self) -> Result<(), IoError> {
+        let result = self.device.flush();
+        if let Err(e) = result {
+            let mut st = self.state();
+            st.untold = Some(e);
+            st.failed = true;
+        }
         result
     }
 
@@ -104,7 +124,7 @@ impl Volume {
         if !logged || self.state().rewrite {
             return self.checkpoint(log, Superblocks::Both, until);
         }
-        self.device.flush()?;
+        self.flush_device()?;
         let buffer = log.buffer.take().map_or_else(|| self.log_buffer(), Ok);
         let (Ok(buffer), Ok(spare)) = (buffer, self.log_buffer()) else {
             return self.checkpoint(log, Superblocks::Both, until);
@@ -113,7 +133,7 @@ impl Volume {
         self.write_commit(log, spare);
         self.wait_log(until)?;
         self.take_log_error()?;
-        self.device.flush()?;
+        self.flush_device()?;
         log.sb.transactions += 1;
         Ok(())
     }

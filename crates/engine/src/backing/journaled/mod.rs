@@ -299,6 +299,7 @@ fn mounted(loaded: Loaded<LentFrame>, pool: Vec<LentFrame>) -> State {
         changes: Vec::new(),
         rewrite: false,
         failed: false,
+        untold: None,
         doubtful: std::collections::BTreeSet::new(),
         changed: 0,
         durable: 0,

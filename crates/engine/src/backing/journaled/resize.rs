@@ -112,7 +112,8 @@ impl Volume {
             return Err(IoError::new(IoErrorKind::NoSpace, offset));
         };
         let at = self.geometry.byte(u64::from(block));
-        let result = self.device.write_now(at, bytes);
+        // Flushed at once: the cache does not know of this write, so nobody would repeat it after a flush that failed.
+        let result = (self.device.write_now(at, bytes)).and_then(|()| self.flush_device());
         let mut st = self.state();
         if let Err(e) = result {
             st.space.put(block);

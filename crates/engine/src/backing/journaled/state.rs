@@ -103,6 +103,8 @@ pub(super) struct State {
     pub rewrite: bool,
     /// The last commit failed: until the cache has said which pages it writes again, only its own flush may commit.
     pub failed: bool,
+    /// A flush has failed, and the cache has not heard of it.
+    pub untold: Option<IoError>,
     /// Pages whose last write a failed flush may have lost, and whose next one has not ended.
     pub doubtful: BTreeSet<u64>,
     /// The number of the last change, and of the last one that is durable.
