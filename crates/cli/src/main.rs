@@ -40,6 +40,7 @@ mod table;
 mod target;
 mod tasks;
 mod units;
+mod volume;
 mod world_lab;
 mod world_linux;
 mod world_os;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         }) => device::find(&name).map(|named| print(&named.text)),
         Some(Command::Replay(args)) => replay::replay(&args),
         Some(Command::Trace { what }) => replay::trace(&what),
+        Some(Command::Volume { what }) => volume::run(&what),
         Some(Command::RunArm) => child::main(),
     };
     cleanup::wait_if_ending();

@@ -180,7 +180,7 @@ fn line<K: std::fmt::Display>(title: &str, counts: &BTreeMap<K, u64>) -> String 
 }
 
 /// The text of a panic.
-fn text_of(panic: &(dyn Any + Send)) -> String {
+pub fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
         .unwrap_or_else(|| "a panic without text".to_owned())

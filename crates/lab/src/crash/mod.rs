@@ -152,6 +152,8 @@ pub struct CrashReport {
     pub mounts: u64,
     /// Requests and flushes that the disk failed.
     pub faults: u64,
+    /// Mounts that ended with a sync that found no space, after commits had failed one after the other.
+    pub stuck: u64,
 }
 
 impl std::ops::AddAssign for CrashReport {
@@ -165,6 +167,7 @@ impl std::ops::AddAssign for CrashReport {
         self.replayed += o.replayed;
         self.mounts += o.mounts;
         self.faults += o.faults;
+        self.stuck += o.stuck;
     }
 }
 
@@ -432,11 +435,12 @@ fn settle(
             ranges.iter().for_each(|r| versions.lose(r));
             return;
         }
-        // Flush after flush has failed on a volume that is nearly full: the blocks that may be lost and those that took
+        // Commit after commit has failed on a volume that is nearly full: the blocks that may be lost and those that took
         // their place are more than there are, and a commit must not come before the pages. Nothing promised is lost.
         Err(Error::Io { source, .. })
-            if shared.drawn.faults.flush_error_ppm > 0 && source.kind == IoErrorKind::NoSpace =>
+            if shared.drawn.faulty && source.kind == IoErrorKind::NoSpace =>
         {
+            shared.count(|c| c.stuck += 1);
             return;
         }
         Err(e) => panic!("the disk is well, and a sync fails: {e}"),

@@ -249,9 +249,7 @@ impl User {
             if len < old {
                 for page in &cut {
                     let within = len.saturating_sub(page * size).min(size) as usize;
-                    let mut bytes = v.now(*page).expect("looked at").to_vec();
-                    bytes[within..].fill(0);
-                    v.begin(*page, bytes.into());
+                    v.begin_cut(*page, within);
                 }
             }
         });

@@ -122,6 +122,23 @@ impl Versions {
         self.begin(page, self.zero.clone());
     }
 
+    /// A truncation begins that leaves `within` bytes of the page. It may reach the disk before a version that is older than
+    /// it: then it has cut the one that was there.
+    pub(super) fn begin_cut(&mut self, page: u64, within: usize) {
+        let versions = &self.pages[page as usize].history.versions;
+        let cut: Vec<Bytes> = versions
+            .iter()
+            .map(|v| {
+                let mut bytes = v.value.to_vec();
+                bytes[within..].fill(0);
+                bytes.into()
+            })
+            .collect();
+        for bytes in cut {
+            self.begin(page, bytes);
+        }
+    }
+
     /// An operation begins that makes the file `len` bytes long.
     pub(super) fn begin_len(&mut self, len: u64) {
         let id = self.id();
@@ -315,6 +332,31 @@ mod tests {
             v.check_crash(0, &mixed[..40]).is_ok(),
             "the file ends before"
         );
+    }
+
+    #[test]
+    fn a_truncation_may_be_there_before_an_older_write() {
+        let mut v = Versions::new(64, 1, 64);
+        v.begin(0, page(1));
+        v.end(0, true);
+        let cut = v.cut();
+        v.promise(&cut);
+        v.begin(0, page(2));
+        v.end(0, true);
+        v.begin_cut(0, 10);
+        v.end(0, false);
+        let cut_of = |byte| {
+            let mut bytes = [byte; 64];
+            bytes[10..].fill(0);
+            bytes
+        };
+        assert!(v.check_now(0, &cut_of(2)).is_ok());
+        assert!(v.check_now(0, &cut_of(1)).is_err(), "not while it lives");
+        assert!(v.check_crash(0, &cut_of(1)).is_ok());
+        let cut = v.cut();
+        v.promise(&cut);
+        assert!(v.check_crash(0, &cut_of(1)).is_err(), "promised");
+        assert!(v.check_crash(0, &cut_of(2)).is_ok());
     }
 
     #[test]

@@ -1,0 +1,181 @@
+//! `highwater volume`: make a volume, look at one, check every block of one, and cut the power to many.
+
+mod crash;
+mod show;
+
+use crate::args::{VolumeCommand, VolumeCreate, VolumePath};
+use crate::cleanup;
+use crate::error::{CliError, Exit, Result};
+use crate::units::show_bytes;
+use highwater::volume::{self, Damage, FsckReport, VolumeError, VolumeFailure, VolumeOptions};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::path::Path;
+
+/// Faults that are printed; all are counted, and all are in the JSON.
+const FAULTS_SHOWN: usize = 20;
+
+/// Runs a sub-command.
+///
+/// # Errors
+/// What it says, with the remedy; exit code 1 for damage and failures, 2 for what is no volume that can be read.
+pub fn run(what: &VolumeCommand) -> Result<()> {
+    match what {
+        VolumeCommand::Create(args) => create(args),
+        VolumeCommand::Info(args) => info(args),
+        VolumeCommand::Fsck(args) => fsck(args),
+        VolumeCommand::CrashTest(args) => crash::run(args),
+    }
+}
+
+/// A volume's error as the command's.
+fn failed(path: &Path, e: &VolumeFailure) -> CliError {
+    let (exit, remedy) = match e {
+        VolumeFailure::Volume(VolumeError::NotAVolume) => (
+            Exit::Usage,
+            format!("highwater volume create {} --size 1GiB", path.display()),
+        ),
+        VolumeFailure::Volume(VolumeError::NewerVersion { .. }) => (
+            Exit::Usage,
+            "a newer highwater: `highwater --version` is this one's".into(),
+        ),
+        VolumeFailure::Volume(VolumeError::Config(_)) => (
+            Exit::Usage,
+            "other sizes: `highwater volume create --help` explains them".into(),
+        ),
+        VolumeFailure::Volume(VolumeError::Shortened { .. }) => (
+            Exit::Failed,
+            "restore the end of the file or device, or a backup".into(),
+        ),
+        VolumeFailure::Volume(VolumeError::Damaged(_)) => (
+            Exit::Failed,
+            format!(
+                "highwater volume fsck {}, and a backup for what it lists",
+                path.display()
+            ),
+        ),
+        VolumeFailure::File(highwater::Error::Conflict(_)) => (
+            Exit::Failed,
+            "close the cache that has it open; `lslocks` names the process".into(),
+        ),
+        VolumeFailure::File(highwater::Error::Config(_)) => (
+            Exit::Usage,
+            "another PATH; --force with one whose contents may go".into(),
+        ),
+        _ => (
+            Exit::Failed,
+            "a PATH that you may read (and write, to create it), on a disk that works".into(),
+        ),
+    };
+    let message = match e.to_string() {
+        text if text.contains(&*path.to_string_lossy()) => text,
+        text => format!("{}: {text}", path.display()),
+    };
+    CliError {
+        exit,
+        message,
+        remedy,
+    }
+}
+
+fn create(args: &VolumeCreate) -> Result<()> {
+    let block = u32::try_from(args.block).unwrap_or(u32::MAX);
+    let options = VolumeOptions {
+        disk_bytes: args.disk,
+        block_size: block,
+        log_bytes: args.log,
+        overwrite: args.force,
+        ..VolumeOptions::new(args.size)
+    };
+    let info = volume::create(&args.path, &options).map_err(|e| failed(&args.path, &e))?;
+    if let Some(path) = &args.json {
+        return show::json(path, &show::Info::new(&info));
+    }
+    crate::print(&show::info(&args.path, &info));
+    Ok(())
+}
+
+fn info(args: &VolumePath) -> Result<()> {
+    let info = volume::info(&args.path).map_err(|e| failed(&args.path, &e))?;
+    if let Some(path) = &args.json {
+        return show::json(path, &show::Info::new(&info));
+    }
+    crate::print(&show::info(&args.path, &info));
+    Ok(())
+}
+
+fn fsck(args: &VolumePath) -> Result<()> {
+    cleanup::watch_signals();
+    let bar = bar();
+    let moved = bar.clone();
+    let report = volume::fsck(&args.path, move |read, all| {
+        if let Some(bar) = &moved {
+            bar.set_length(all);
+            bar.set_position(read.min(all));
+        }
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    let report = report.map_err(|e| failed(&args.path, &e))?;
+    match &args.json {
+        Some(path) => show::json(path, &show::Fsck::new(&report))?,
+        None => crate::print(&fsck_text(&args.path, &report)),
+    }
+    verdict(&args.path, &report)
+}
+
+fn fsck_text(path: &Path, report: &FsckReport) -> String {
+    let mut text = show::info(path, &report.info);
+    text.push_str(&format!(
+        "checked          {} blocks of data, {}, against their checksums\n",
+        report.blocks_checked,
+        show_bytes(report.blocks_checked * u64::from(report.info.block_size))
+    ));
+    for note in &report.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    for fault in report.faults.iter().take(FAULTS_SHOWN) {
+        text.push_str(&format!("FAULT: {fault}\n"));
+    }
+    if report.faults.len() > FAULTS_SHOWN {
+        text.push_str(&format!(
+            "… and {} faults more: --json - lists all\n",
+            report.faults.len() - FAULTS_SHOWN
+        ));
+    }
+    if report.is_clean() {
+        text.push_str("clean\n");
+    }
+    text
+}
+
+fn verdict(path: &Path, report: &FsckReport) -> Result<()> {
+    if report.is_clean() {
+        return Ok(());
+    }
+    let data = (report.faults.iter())
+        .filter(|f| matches!(f, Damage::Data { .. } | Damage::Unreadable { .. }))
+        .count();
+    let remedy = if data == report.faults.len() {
+        "the pages named above from a backup: write each whole through a cache, and the volume is clean again"
+    } else {
+        "a backup of the volume: with its map or log damaged it is not mounted"
+    };
+    Err(CliError::failed(
+        format!("{}: {} faults", path.display(), report.faults.len()),
+        remedy,
+    ))
+}
+
+fn bar() -> Option<ProgressBar> {
+    std::io::stderr().is_terminal().then(|| {
+        let bar = ProgressBar::new(0);
+        if let Ok(style) = ProgressStyle::with_template(
+            "{bytes}/{total_bytes} {bar:30} {bytes_per_sec}, {eta} left",
+        ) {
+            bar.set_style(style);
+        }
+        bar
+    })
+}
