@@ -145,6 +145,11 @@ pub trait Backing: Send + Sync + 'static {
     fn redirtied(&self, page: u64) {
         let _ = page;
     }
+    /// A flush has failed while a page was dirty or under writeback, with space of its own: its last completed write may be
+    /// lost. The backing must not make that write the durable state before the page's next one. As `redirtied` otherwise.
+    fn doubted(&self, page: u64) {
+        let _ = page;
+    }
     /// How many reservations there are now, where the backing counts them (RESERVE-1).
     fn reserved(&self) -> Option<u64> {
         None

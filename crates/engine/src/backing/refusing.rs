@@ -67,6 +67,9 @@ impl<B: Backing> Backing for RefusingBacking<B> {
     fn redirtied(&self, page: u64) {
         self.inner.redirtied(page);
     }
+    fn doubted(&self, page: u64) {
+        self.inner.doubted(page);
+    }
     fn reserved(&self) -> Option<u64> {
         self.inner.reserved()
     }

@@ -314,7 +314,8 @@ impl<W: World> Engine<W> {
     /// not. Frame after frame upwards: a page that moves meanwhile moves to a higher one (COMPACT-2). The region lock keeps the page in its frame; a reclaimer that has claimed it looks again under that lock.
     fn redirty_unflushed(&self, m: &Mapping, flushed: u64) {
         for (frame, f) in self.frames.iter() {
-            if f.mapping() != m.id || f.generation() <= flushed {
+            let clean = f.state.load() & (DIRTY | WRITEBACK) == 0;
+            if f.mapping() != m.id || (clean && f.generation() <= flushed) {
                 continue;
             }
             let page = f.page();
@@ -327,12 +328,16 @@ impl<W: World> Engine<W> {
             let here = region.find(hash, |found| found == frame).is_some()
                 && f.mapping() == m.id
                 && f.page() == page;
-            if here && f.state.load() & (DIRTY | WRITEBACK) == 0 && f.generation() > flushed {
+            let clean = f.state.load() & (DIRTY | WRITEBACK) == 0;
+            if here && clean && f.generation() > flushed {
                 self.enter_dirty(m, &mut dirty, frame, DIRTY);
                 f.set_generation(m.dirty_generation());
                 if m.reserves {
                     m.backing.redirtied(page);
                 }
+            } else if here && !clean && m.reserves {
+                // The write before the one that it waits for, or is in, may be lost.
+                m.backing.doubted(page);
             }
         }
     }

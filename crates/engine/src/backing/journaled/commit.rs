@@ -85,6 +85,12 @@ impl Volume {
     fn commit_in_turn(&self, log: &mut Log, why: Why, until: Nanos) -> Result<(), IoError> {
         let (target, changes, rewrite) = {
             let mut st = self.state();
+            // Once more: somebody else's may have failed while we waited for the turn.
+            if why == Why::Flush
+                && let Some(e) = st.untold.take()
+            {
+                return Err(e);
+            }
             if let Some(page) = st.doubtful.first() {
                 let at = page * u64::from(self.geometry.block_size);
                 return Err(IoError::new(IoErrorKind::Io, at));

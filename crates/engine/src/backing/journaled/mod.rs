@@ -301,6 +301,7 @@ fn mounted(loaded: Loaded<LentFrame>, pool: Vec<LentFrame>) -> State {
         failed: false,
         untold: None,
         doubtful: std::collections::BTreeSet::new(),
+        leafless: std::collections::BTreeSet::new(),
         changed: 0,
         durable: 0,
         reserved: 0,
@@ -389,6 +390,9 @@ impl Backing for Volume {
     }
     fn redirtied(&self, page: u64) {
         self.reserve_again(page);
+    }
+    fn doubted(&self, page: u64) {
+        self.doubt_page(page);
     }
     fn reserved(&self) -> Option<u64> {
         Some(self.state().reserved)

@@ -81,7 +81,10 @@ impl Volume {
         let unused = {
             let mut st = self.state();
             st.reserved -= 1;
-            st.map.unpin(page)
+            match st.leafless.remove(&page) {
+                true => None,
+                false => st.map.unpin(page),
+            }
         };
         drop(unused);
     }
@@ -92,7 +95,17 @@ impl Volume {
         let mut st = self.state();
         st.reserved += 1;
         st.unsettled = st.unsettled.saturating_sub(1);
-        st.map.pin(page);
-        st.doubtful.insert(page);
+        if st.map.has_leaf(page) {
+            st.map.pin(page);
+        } else {
+            // A truncation or a hole has been here, and drops the page next: it is never written.
+            st.leafless.insert(page);
+        }
+        st.doubt(page);
+    }
+
+    /// A page that is dirty already is in doubt.
+    pub(super) fn doubt_page(&self, page: u64) {
+        self.state().doubt(page);
     }
 }

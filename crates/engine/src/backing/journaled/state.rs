@@ -107,6 +107,8 @@ pub(super) struct State {
     pub untold: Option<IoError>,
     /// Pages whose last write a failed flush may have lost, and whose next one has not ended.
     pub doubtful: BTreeSet<u64>,
+    /// Pages with space and no leaf to pin: dirty again behind a truncation or a hole, and about to be dropped.
+    pub leafless: BTreeSet<u64>,
     /// The number of the last change, and of the last one that is durable.
     pub changed: u64,
     pub durable: u64,
@@ -129,6 +131,13 @@ impl State {
     pub(super) fn give_up_log(&mut self) {
         self.rewrite = true;
         self.changes = Vec::new();
+    }
+
+    /// The last completed write of a page may be lost (JRN-6). A page that has no block has none to lose.
+    pub(super) fn doubt(&mut self, page: u64) {
+        if self.map.get(page).is_some() {
+            self.doubtful.insert(page);
+        }
     }
 
     /// Notes that something has changed that the disk does not know yet.

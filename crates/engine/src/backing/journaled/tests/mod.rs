@@ -1,5 +1,6 @@
 //! A disk of bytes that can fail and lose power, a source of heap frames, and a cache of no pages at all, to drive a volume by.
 
+mod attack;
 mod crash;
 mod damage;
 mod faults;
@@ -26,6 +27,8 @@ pub(super) struct Heap {
     pub left: AtomicU64,
     /// Requests that it runs when somebody sleeps.
     disk: Mutex<Option<Arc<Disk>>>,
+    /// What another task does when somebody sleeps, once.
+    pub meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Heap {
@@ -35,6 +38,7 @@ impl Heap {
             clock: AtomicU64::new(1),
             left: AtomicU64::new(1 << 20),
             disk: Mutex::new(None),
+            meanwhile: Mutex::new(None),
         })
     }
 }
@@ -62,6 +66,10 @@ impl PageSource for Heap {
     }
     fn park(&self, until: Nanos) {
         self.task.assert_no_locks();
+        let meanwhile = self.meanwhile.lock().take();
+        if let Some(act) = meanwhile {
+            return act();
+        }
         let disk = self.disk.lock().clone();
         if disk.is_none_or(|d| d.run() == 0) {
             self.clock.store(until.0, Ordering::Relaxed);
@@ -102,6 +110,8 @@ struct Bytes {
     failing: Vec<u64>,
     /// Where writes fail.
     bad: Vec<std::ops::Range<u64>>,
+    /// Requests from this byte on wait for so many runs more.
+    held: (u64, u64),
 }
 
 /// A disk.
@@ -153,9 +163,24 @@ impl Disk {
         b.bad.clear();
     }
 
+    /// What is waiting at byte `from` or beyond waits for `runs` runs more.
+    pub(super) fn hold(&self, from: u64, runs: u64) {
+        self.bytes.lock().held = (from, runs);
+    }
+
     /// Runs what waits; how many requests.
     pub(super) fn run(&self) -> usize {
-        let waiting = std::mem::take(&mut self.bytes.lock().waiting);
+        let waiting = {
+            let mut b = self.bytes.lock();
+            let (from, runs) = b.held;
+            b.held.1 = runs.saturating_sub(1);
+            let (held, waiting) = std::mem::take(&mut b.waiting)
+                .into_iter()
+                .partition(|r| runs > 0 && r.offset >= from);
+            b.waiting = held;
+            waiting
+        };
+        let waiting: Vec<Request> = waiting;
         let n = waiting.len();
         for request in waiting {
             self.perform(request);

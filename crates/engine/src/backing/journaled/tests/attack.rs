@@ -1,0 +1,176 @@
+//! What an adversary tries: failures that nobody asked about, noise that repeats, space that is taken twice.
+
+use super::*;
+
+/// Fills a volume with pages of version 1, as many as it takes, and flushes; how many there are.
+fn fill(rig: &mut Rig) -> u64 {
+    let mut pages = 0;
+    while rig.reserve(&[(pages, 1)]).is_ok() {
+        rig.submit(&[(pages, 1)], 1);
+        pages += 1;
+    }
+    rig.volume.flush().unwrap();
+    pages
+}
+
+fn crashed(rig: &Rig, keep: bool) -> Rig {
+    let disk = Disk::new(rig.disk.crash(|| keep), false);
+    clean(&disk);
+    Rig::new(&disk)
+}
+
+/// A writer's commit for space whose flush fails loses what had completed; the cache has not asked, so its next flush tells.
+#[test]
+fn a_flush_that_failed_for_a_writer_fails_for_the_cache_too() {
+    let mut rig = Rig::new(&Disk::formatted(120, 8, 200));
+    let pages = fill(&mut rig);
+    rig.volume.discard(0, 4 * BLOCK as u64).unwrap();
+    rig.volume.flush().unwrap();
+    let mut written = Vec::new();
+    for page in 0..pages {
+        rig.disk.fail_op(rig.disk.ops() + 1);
+        let reserved = rig.reserve(&[(page, 1)]);
+        rig.disk.heal();
+        if reserved.is_err() {
+            break;
+        }
+        rig.submit(&[(page, 1)], 2);
+        written.push(page);
+    }
+    assert!(!written.is_empty() && (written.len() as u64) < pages);
+    assert_eq!(rig.volume.info().failed_commits, 1);
+    rig.volume.flush().unwrap_err();
+    for page in &written {
+        rig.volume.redirtied(*page);
+    }
+    for page in &written {
+        rig.submit(&[(*page, 1)], 2);
+    }
+    rig.volume.flush().unwrap();
+    let after = crashed(&rig, false);
+    for page in 0..pages {
+        let old = u64::from(page >= 4);
+        after.expect(page, if written.contains(&page) { 2 } else { old });
+    }
+    rig.check();
+}
+
+/// The checkpoint behind a commit has flushes of its own. Pages that complete between the commit's flush and one that fails
+/// are not covered by the commit, and may be lost.
+#[test]
+fn a_checkpoint_that_fails_behind_a_commit_hides_no_loss() {
+    let mut untold = 0;
+    for k in 1..12 {
+        let formatted = Disk::formatted(300, 8, 200).image();
+        let disk = Disk::new(formatted, true);
+        let mut rig = Rig::new(&disk);
+        for version in 1..=2 {
+            rig.write(&[(0, 3)], version).unwrap();
+            rig.volume.flush().unwrap();
+        }
+        assert_eq!(rig.volume.info().checkpoints, 0);
+        rig.write(&[(0, 3)], 3).unwrap();
+        rig.reserve(&[(10, 4)]).unwrap();
+        let late = rig.submit(&[(10, 4)], 3);
+        let g = rig.volume.geometry;
+        // It ends when the leaves are written.
+        disk.hold(g.byte(g.data_first()), 1);
+        disk.fail_op(disk.ops() + k);
+        let first = rig.volume.flush();
+        disk.heal();
+        disk.hold(0, 0);
+        disk.run();
+        if first.is_err() || rig.result(&late[0]) != Some(Ok(())) {
+            continue;
+        }
+        untold += u64::from(rig.volume.info().checkpoints == 0);
+        if rig.volume.flush().is_err() {
+            rig.volume.redirtied(0);
+            (10..14).for_each(|page| rig.volume.redirtied(page));
+            let again = rig.submit(&[(0, 1), (10, 4)], 3);
+            disk.run();
+            assert!(again.iter().all(|w| rig.result(w) == Some(Ok(()))));
+            rig.volume.flush().unwrap();
+        }
+        let after = crashed(&rig, false);
+        (10..14).for_each(|page| after.expect(page, 3));
+        (0..3).for_each(|page| after.expect(page, 3));
+        rig.check();
+    }
+    assert!(untold > 0, "a checkpoint has failed behind a commit");
+}
+
+/// The cache's flush waits while a writer's commit for space fails: it has not asked for that one, and hears of it all the same.
+#[test]
+fn a_flush_hears_of_what_failed_while_it_waited() {
+    let mut rig = Rig::new(&Disk::formatted(300, 16, 200));
+    rig.write(&[(3, 1)], 1).unwrap();
+    let (volume, disk) = (rig.volume.clone(), rig.disk.clone());
+    let log = volume.try_turn().unwrap();
+    *rig.heap.meanwhile.lock() = Some(Box::new(move || {
+        disk.fail_op(disk.ops() + 1);
+        volume.flush_device().unwrap_err();
+        disk.heal();
+        volume.end_turn(log);
+    }));
+    rig.volume.flush().unwrap_err();
+    rig.volume.redirtied(3);
+    rig.submit(&[(3, 1)], 1);
+    rig.volume.flush().unwrap();
+    crashed(&rig, false).expect(3, 1);
+    rig.check();
+}
+
+/// A program that was killed by a power failure starts over and does the same again: its log blocks are equal to the byte,
+/// A page that is dirty again when a flush fails: its last completed write may be lost, and the one before it is what the
+/// disk's state has. Nothing is committed before the page is written.
+#[test]
+fn a_page_that_was_dirty_when_a_flush_failed_keeps_its_durable_block() {
+    let mut rig = Rig::new(&Disk::formatted(300, 16, 1000));
+    rig.write(&[(1, 1)], 1).unwrap();
+    rig.volume.flush().unwrap();
+    rig.write(&[(1, 1)], 2).unwrap();
+    rig.reserve(&[(1, 1)]).unwrap();
+    rig.disk.fail_op(rig.disk.ops() + 1);
+    rig.volume.flush().unwrap_err();
+    rig.volume.doubted(1);
+    // Another part of the file is synced.
+    rig.write(&[(7, 1)], 3).unwrap();
+    rig.volume.flush().unwrap_err();
+    for keep in [false, true] {
+        crashed(&rig, keep).expect(1, 1);
+    }
+    rig.submit(&[(1, 1)], 4);
+    rig.volume.flush().unwrap();
+    let after = crashed(&rig, false);
+    after.expect(1, 4);
+    after.expect(7, 3);
+    rig.check();
+}
+
+/// A flush fails while pages are being given up: the cache marks one dirty again whose data is gone from the map already,
+/// and lets it go a moment later.
+#[test]
+fn a_page_is_marked_dirty_again_behind_its_discard() {
+    let mut rig = Rig::new(&Disk::formatted(300, 16, 2000));
+    rig.write(&[(1500, 2)], 1).unwrap();
+    rig.disk.fail_op(rig.disk.ops() + 1);
+    rig.volume.flush().unwrap_err();
+    rig.volume
+        .discard(1500 * BLOCK as u64, 2 * BLOCK as u64)
+        .unwrap();
+    rig.volume.redirtied(1500);
+    // In the meantime the leaf is there again.
+    rig.reserve(&[(1501, 1)]).unwrap();
+    rig.volume.doubted(1501);
+    assert_eq!(rig.volume.reserved(), Some(2));
+    rig.volume.release(1500);
+    rig.volume.flush().unwrap();
+    rig.submit(&[(1501, 1)], 2);
+    assert_eq!(rig.volume.reserved(), Some(0));
+    rig.volume.flush().unwrap();
+    let after = crashed(&rig, false);
+    after.expect(1500, 0);
+    after.expect(1501, 2);
+    rig.check();
+}
