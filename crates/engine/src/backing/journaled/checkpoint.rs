@@ -130,6 +130,10 @@ impl Volume {
         let (mut index, mut written) = (0, 0);
         loop {
             let mut frames: Vec<LentFrame> = Vec::new();
+            if self.state().pool.is_empty() {
+                // A checkpoint without its leaves would be a volume without its data.
+                return Err(IoError::from_errno(12, self.geometry.byte(first)));
+            }
             while let Some(mut frame) = self.pooled_frame() {
                 let found = {
                     let st = self.state();

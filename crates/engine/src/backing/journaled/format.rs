@@ -35,6 +35,10 @@ pub(super) const LOG_FIRST: u64 = 2;
 const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 4096..=1 << 20;
 /// Fewer log blocks than this cannot hold a transaction of any use.
 pub(super) const LOG_MIN: u64 = 8;
+/// A mount reads the whole log, and remembers something of each block.
+pub(super) const LOG_MAX: u64 = 1 << 16;
+/// Sequence numbers, generations and counts of a volume that was written by this code stay far below.
+const COUNT_MAX: u64 = 1 << 56;
 
 pub(super) fn u16_at(b: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(b[at..at + 2].try_into().expect("two bytes"))
@@ -100,15 +104,15 @@ impl Geometry {
         if self.capacity / bs >= u64::from(u32::MAX) || self.blocks >= u64::from(u32::MAX) {
             return Err("more than 2^32 - 2 blocks; use larger blocks".into());
         }
-        if self.log_blocks < LOG_MIN {
+        if !(LOG_MIN..=LOG_MAX).contains(&self.log_blocks) {
             return Err(format!(
-                "a log of {} blocks; the least is {LOG_MIN}",
+                "a log of {} blocks; the least is {LOG_MIN}, and the most {LOG_MAX}",
                 self.log_blocks
             ));
         }
         let need = self.data_first() + 2 * slack_of(u64::MAX);
         let least = self.data_first() + 8;
-        if self.log_blocks > self.blocks || self.blocks < least {
+        if self.blocks < least {
             return Err(format!(
                 "{} blocks of {bs} bytes; log and map take {}, so {} bytes is the least and {} leave room to work in",
                 self.blocks,
@@ -252,6 +256,10 @@ impl Superblock {
         };
         if sb.area > 1 || u64::from(sb.leaves) > geometry.leaves() || sb.len > geometry.capacity {
             return Err(damaged("it points outside of the volume".into()));
+        }
+        let counts = [sb.generation, sb.checkpoint, sb.log_start, sb.transactions];
+        if counts.iter().any(|n| *n > COUNT_MAX) {
+            return Err(damaged("it counts further than a volume can".into()));
         }
         if geometry.byte(geometry.blocks) > device {
             return Err(VolumeError::Shortened {

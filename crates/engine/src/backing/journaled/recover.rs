@@ -194,19 +194,18 @@ impl<F: DerefMut<Target = [u8]>> Loaded<F> {
         let (mut chained, mut applied) = (Vec::new(), 0);
         while next < end {
             let seen = at(next).filter(|p| p.header.prev == chain);
-            let stands_in = |p: &Place| p.header.flags & COPY != 0 && p.header.before == chain;
-            let place = match seen {
-                Some(place) => place,
-                // The block of a commit is damaged, and its copy is not.
-                None => match at(next + 1).filter(stands_in) {
-                    Some(copy) => {
-                        next += 1;
-                        copy
-                    }
-                    None => break,
-                },
+            let repeats = |p: &Place| p.header.flags & COPY != 0 && p.header.before == chain;
+            let (place, apply) = match (seen, at(next + 1).filter(repeats)) {
+                // A commit's block is damaged and its copy is not. Or it was never written, and what is there is noise of an
+                // earlier time, which may well follow: a program that starts over does the same again.
+                (seen, Some(copy)) if seen.is_none_or(|p| p.crc != copy.header.prev) => {
+                    next += 1;
+                    (copy, true)
+                }
+                (Some(place), _) => (place, place.header.flags & COPY == 0),
+                (None, _) => break,
             };
-            if place.header.flags & COPY == 0 || seen.is_none() {
+            if apply {
                 chained.push(next);
             }
             (next, chain) = (next + 1, place.crc);

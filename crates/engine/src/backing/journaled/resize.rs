@@ -19,7 +19,7 @@ impl Volume {
         }
         let block = u64::from(self.geometry.block_size);
         let cut = (!len.is_multiple_of(block)).then_some(len / block);
-        if cut.is_some() && self.state().space.free() == 0 {
+        if cut.is_some() && self.state().available(0, self.memory.frames()) == 0 {
             // For the tail's new block; without one there is an error below.
             let _ = self.commit(Why::Space);
         }
@@ -108,7 +108,14 @@ impl Volume {
 
     fn write_anew(&self, page: u64, bytes: &[u8]) -> Result<(), IoError> {
         let offset = page * u64::from(self.geometry.block_size);
-        let Some((block, _)) = self.state().space.alloc(1) else {
+        let block = {
+            let mut st = self.state();
+            // The slack may be used, and nothing that a dirty page was promised.
+            let free = (st.available(0, self.memory.frames()) > 0).then(|| st.space.alloc(1));
+            st.unsettled += u64::from(free.is_some());
+            free.flatten()
+        };
+        let Some((block, _)) = block else {
             return Err(IoError::new(IoErrorKind::NoSpace, offset));
         };
         let at = self.geometry.byte(u64::from(block));
@@ -117,6 +124,7 @@ impl Volume {
         let mut st = self.state();
         if let Err(e) = result {
             st.space.put(block);
+            st.unsettled = st.unsettled.saturating_sub(1);
             return Err(IoError::new(e.kind, offset));
         }
         let crc = crc32c::crc32c(bytes);
@@ -124,7 +132,6 @@ impl Volume {
         if let Some(old) = st.map.set(page, to) {
             st.space.unlink(old);
         }
-        st.unsettled += 1;
         st.note(Change::Map {
             page: page as u32,
             to,

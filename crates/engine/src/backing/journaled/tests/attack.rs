@@ -1,6 +1,7 @@
 //! What an adversary tries: failures that nobody asked about, noise that repeats, space that is taken twice.
 
 use super::*;
+use crate::backing::journaled::format::{Geometry, LOG_FIRST};
 
 /// Fills a volume with pages of version 1, as many as it takes, and flushes; how many there are.
 fn fill(rig: &mut Rig) -> u64 {
@@ -122,6 +123,65 @@ fn a_flush_hears_of_what_failed_while_it_waited() {
 }
 
 /// A program that was killed by a power failure starts over and does the same again: its log blocks are equal to the byte,
+/// and what follows them on the disk is of before. The last commit's first copy is lost; the second one is not.
+#[test]
+fn noise_that_repeats_itself_does_not_hide_a_commit() {
+    let disk = Disk::formatted(3000, 16, 2000);
+    let work = |rig: &mut Rig, writes: u64| {
+        for i in 0..writes {
+            rig.write(&[(100 + i * 7 % 1800, 1)], 2).unwrap();
+        }
+    };
+    let mut rig = Rig::new(&disk);
+    work(&mut rig, 900);
+    assert!(rig.volume.info().log_writes_ahead > 2);
+    let before = disk.crash(|| true);
+    let again = Disk::new(before.clone(), false);
+    let mut rig = Rig::new(&again);
+    work(&mut rig, 300);
+    let ahead = rig.volume.info().log_writes_ahead as usize;
+    rig.volume.flush().unwrap();
+    let mut image = again.image();
+    let log = LOG_FIRST as usize * BLOCK;
+    assert_eq!(image[log..log + BLOCK], before[log..log + BLOCK], "repeats");
+    // The commit's block was not written, its copy was.
+    let commit = log + ahead * BLOCK..log + (ahead + 1) * BLOCK;
+    image[commit.clone()].copy_from_slice(&before[commit]);
+    let disk = Disk::new(image, false);
+    clean(&disk);
+    let rig = Rig::new(&disk);
+    for i in 0..300 {
+        rig.expect(100 + i * 7 % 1800, 2);
+    }
+}
+
+/// A truncation into the middle of a page needs a block; it takes none that a dirty page was promised.
+#[test]
+fn truncations_take_no_space_that_was_promised() {
+    let mut rig = Rig::new(&Disk::formatted(120, 8, 400));
+    rig.write(&[(300, 1)], 1).unwrap();
+    rig.volume.flush().unwrap();
+    let mut pages = 0;
+    while rig.reserve(&[(pages, 1)]).is_ok() {
+        pages += 1;
+    }
+    let b = BLOCK as u64;
+    for cut in 1..200 {
+        match rig.volume.truncate(301 * b - cut) {
+            Ok(()) => {}
+            Err(e) => assert_eq!(e.kind, IoErrorKind::NoSpace),
+        }
+    }
+    for page in 0..pages {
+        let w = rig.submit(&[(page, 1)], 2);
+        assert_eq!(rig.result(&w[0]), Some(Ok(())), "RESERVE-1: page {page}");
+    }
+    rig.volume.flush().unwrap();
+    let after = crashed(&rig, false);
+    (0..pages).for_each(|page| after.expect(page, 2));
+    rig.check();
+}
+
 /// A page that is dirty again when a flush fails: its last completed write may be lost, and the one before it is what the
 /// disk's state has. Nothing is committed before the page is written.
 #[test]
@@ -173,4 +233,25 @@ fn a_page_is_marked_dirty_again_behind_its_discard() {
     after.expect(1500, 0);
     after.expect(1501, 2);
     rig.check();
+}
+
+/// Checksums do not protect from somebody who computes them.
+#[test]
+fn numbers_that_make_no_sense_are_refused_before_they_are_used() {
+    let good = Geometry {
+        block_size: 4096,
+        blocks: 4000,
+        log_blocks: 16,
+        capacity: 1 << 20,
+    };
+    good.check().unwrap();
+    for log_blocks in [u64::MAX, u64::MAX - 2, 1 << 63, (1 << 32) - 100] {
+        let bad = Geometry { log_blocks, ..good };
+        assert!(bad.check().is_err(), "{log_blocks}");
+        let bad = Geometry {
+            blocks: (1 << 32) - 2,
+            ..bad
+        };
+        assert!(bad.check().is_err(), "{log_blocks} of many");
+    }
 }
