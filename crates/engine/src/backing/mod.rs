@@ -134,6 +134,11 @@ pub trait Backing: Send + Sync + 'static {
         let _ = page;
         Ok(())
     }
+    /// After `NoSpace`: may there be space when the dirty pages have been written? True where they replace others, whose blocks
+    /// they do not overwrite.
+    fn writing_makes_space(&self) -> bool {
+        false
+    }
     /// A reservation is not needed: the page was dropped without being written, or was dirty already. Any context; must not
     /// sleep.
     #[doc(alias = "ext4_da_release_space")]

@@ -61,6 +61,9 @@ impl<B: Backing> Backing for RefusingBacking<B> {
     fn reserve(&self, page: u64) -> Result<(), IoError> {
         self.inner.reserve(page)
     }
+    fn writing_makes_space(&self) -> bool {
+        self.inner.writing_makes_space()
+    }
     fn release(&self, page: u64) {
         self.inner.release(page);
     }

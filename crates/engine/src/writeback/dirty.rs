@@ -3,7 +3,6 @@
 //! **Kernel.** folio_account_dirtied, folio_clear_dirty_for_io, folio_cancel_dirty.
 
 use crate::engine::Engine;
-use crate::error::Error;
 use crate::frame::state::{
     DIRTY, ERROR, EXCL, HASHED, Latch, READAHEAD, REF1, REF2, SUPERSEDED, UPTODATE, WRITEBACK,
 };
@@ -54,14 +53,6 @@ impl<W: World> Engine<W> {
         self.enter_dirty(m, &mut dirty, frame, DIRTY);
         f.set_generation(m.dirty_generation());
         true
-    }
-
-    /// Sets space aside for a page that is going to be dirty. The caller holds neither its latch nor the invalidate lock.
-    pub(crate) fn reserve_space(&self, m: &Mapping, page: u64) -> Result<(), Error> {
-        self.world.task().assert_no_locks();
-        m.backing
-            .reserve(page)
-            .map_err(|e| Error::io("reserve space for a write", e))
     }
 
     /// Sets `flags` (with DIRTY) and lists the page. Under the dirty lock.

@@ -30,6 +30,7 @@ mod device;
 mod dirty;
 mod flusher;
 pub(crate) mod ratelimit;
+mod space;
 mod sync;
 mod throttle;
 mod writepages;

@@ -161,6 +161,10 @@ impl Geometry {
     pub(super) fn slack(&self) -> u64 {
         slack_of(self.data_blocks())
     }
+    /// Blocks, beside the slack, that only pages may reserve that replace others.
+    pub(super) fn headroom(&self) -> u64 {
+        slack_of(self.data_blocks())
+    }
 }
 
 fn slack_of(data_blocks: u64) -> u64 {

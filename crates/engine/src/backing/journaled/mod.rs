@@ -385,6 +385,10 @@ impl Backing for Volume {
     fn reserve(&self, page: u64) -> Result<(), IoError> {
         self.reserve_page(page)
     }
+    fn writing_makes_space(&self) -> bool {
+        let st = self.state();
+        st.reserved > 0 || st.parents.len() > 0
+    }
     fn release(&self, page: u64) {
         self.release_page(page);
     }

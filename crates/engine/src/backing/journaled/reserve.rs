@@ -1,7 +1,8 @@
 //! Space set aside for dirty pages: delayed allocation's promise.
 //!
 //! A writer gets a block's worth of space before its page is dirty, or an error; where the block is, is decided when the
-//! page is written. Kept back are: what is reserved, what a failed flush would ask for a second time, and a small slack.
+//! page is written. Kept back are: what is reserved, what a failed flush would ask for a second time, a small slack, and for
+//! pages that replace others some headroom, so that a full volume can be written over.
 //! Blocks that wait for a commit are had by committing: by one writer when space begins to be scarce, while the others go on;
 //! by whoever finds none.
 
@@ -33,7 +34,12 @@ impl Volume {
             let (unused, worth) = {
                 let mut st = self.state();
                 let available = st.available(self.geometry.slack(), self.memory.frames());
-                if available > 0 {
+                // A page that replaces another gives a block back.
+                let kept = match st.map.get(page) {
+                    Some(_) => 0,
+                    None => self.geometry.headroom(),
+                };
+                if available > kept {
                     st.reserved += 1;
                     let scarce = self.geometry.data_blocks() / SCARCE;
                     if available > scarce || st.space.pending() < scarce || st.log.is_none() {
