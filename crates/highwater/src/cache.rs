@@ -176,6 +176,20 @@ impl Cache {
         Ok((file, volume))
     }
 
+    /// Moves pages until as many blocks of 2^order frames are free as can be without giving up a page; how many pages it
+    /// moved. Pages in use stay where they are. For a moment when nobody is in a hurry: it takes time in proportion to
+    /// memory, and waits for nobody.
+    ///
+    /// ```
+    /// # let cache = highwater::Cache::builder().memory(16 << 20).build()?;
+    /// assert_eq!(cache.compact_memory(4), 0, "an empty cache is in one piece");
+    /// # cache.close()?;
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    pub fn compact_memory(&self, order: u32) -> u64 {
+        self.engine.compact_memory(order)
+    }
+
     /// Counters and gauges, under the names of `/proc/vmstat`. Waits for nothing.
     ///
     /// ```

@@ -1,11 +1,12 @@
 //! Blocks of frames in a row: they are what they say, they cost what the policy says, and making them loses no byte.
 
+mod blocks;
 mod common;
 
 use common::{PAGE, Rig, lab, ms, page_pattern};
 use highwater_engine::policy::HighOrder;
 use highwater_engine::{
-    Block, BlockOptions, BlockWait, Config, Error, Nanos, NoBlockReport, PageNo,
+    Block, BlockOptions, BlockWait, Config, Error, Event, Nanos, NoBlockReport, PageNo,
 };
 use highwater_lab::{LabWorld, Rng};
 
@@ -181,6 +182,42 @@ fn dirty_pages_that_move_are_written() {
     });
 }
 
+/// On request pages move together, none is given up, and what was in pieces is in blocks.
+#[test]
+fn compact_memory_gives_up_no_page() {
+    lab(10, 2048, with(HighOrder::Lumpy), |rig| {
+        let (file, _device) = rig.file(1, 1500);
+        fill(&file, 1500, &mut Rng::new(10, 1));
+        verify(&file, 1500);
+        for n in 0..1500 {
+            if n % 3 > 0 {
+                file.evict(n * PAGE..(n + 1) * PAGE).unwrap();
+            }
+        }
+        rig.nap(ms(100));
+        let resident = rig.stat("nr_active_file") + rig.stat("nr_inactive_file");
+        let misses = rig.stat("misses");
+        let moved = rig.engine.compact_memory(6);
+        assert!(moved > 50, "{moved}");
+        assert_eq!(rig.stat("pgmigrate_success"), moved);
+        assert_eq!(
+            rig.stat("nr_active_file") + rig.stat("nr_inactive_file"),
+            resident
+        );
+        assert_eq!(rig.engine.compact_memory(6), 0, "all is done");
+        let mut buf = vec![0; PAGE as usize];
+        for n in (0..1500).step_by(3) {
+            file.read_at(&mut buf, n * PAGE).unwrap();
+            assert!(buf == page_pattern(n), "page {n}");
+        }
+        assert_eq!(rig.stat("misses"), misses, "a page was given up");
+        rig.at_rest();
+        drop(file);
+        rig.engine.close().unwrap();
+        assert_eq!(rig.engine.compact_memory(6), 0, "closed");
+    });
+}
+
 /// A page that is held keeps its frame, and so its block: neither policy takes it, and the allocation ends.
 #[test]
 fn held_pages_stay_and_the_allocation_gives_up() {
@@ -262,7 +299,7 @@ fn thp_leaves_kswapd_alone() {
         let mut blocks = Vec::new();
         let mut failed = 0;
         for _ in 0..8 {
-            match rig.engine.alloc_block(9, BlockOptions::thp()) {
+            match rig.engine.alloc_block(7, BlockOptions::thp()) {
                 Ok(block) => blocks.push(block),
                 Err(_) => failed += 1,
             }
@@ -279,7 +316,7 @@ fn thp_leaves_kswapd_alone() {
             wait: BlockWait::Never,
             timeout: Nanos(0),
         };
-        while let Ok(block) = rig.engine.alloc_block(9, options) {
+        while let Ok(block) = rig.engine.alloc_block(7, options) {
             blocks.push(block);
         }
         rig.nap(ms(500));
@@ -399,4 +436,49 @@ fn blocks_leave_the_reserve_and_are_in_the_report() {
         drop(blocks);
         rig.works(&file, &device);
     });
+}
+
+/// Counters that the seeds below must raise, so that each path of blocks has been taken beside everything else.
+const REACHED: [Event; 18] = [
+    Event::BlockAlloc,
+    Event::BlockAllocFailed,
+    Event::BlockStallNs,
+    Event::BlockReclaimed,
+    Event::LumpyTaken,
+    Event::LumpyFailed,
+    Event::PgreclaimLumpy,
+    Event::KswapdOrderDropped,
+    Event::CompactStall,
+    Event::CompactFail,
+    Event::CompactSuccess,
+    Event::CompactDaemonWake,
+    Event::CompactDeferred,
+    Event::CompactMigrateScanned,
+    Event::CompactFreeScanned,
+    Event::CompactIsolated,
+    Event::PgmigrateSuccess,
+    Event::PgmigrateFail,
+];
+
+#[test]
+fn seeds_lose_no_byte_whatever_moves() {
+    let mut sums = [0; REACHED.len()];
+    let (mut blocks, mut failed) = (0, 0);
+    for seed in 0..24 {
+        let left = blocks::run(seed, |_| {});
+        for (sum, event) in sums.iter_mut().zip(REACHED) {
+            *sum += left.stats.event(event);
+        }
+        blocks += left.blocks;
+        failed += left.failed;
+    }
+    let reached: Vec<_> = REACHED.iter().map(|e| e.name()).zip(sums).collect();
+    println!("{blocks} blocks, {failed} operations that failed; {reached:?}");
+    assert!(reached.iter().all(|(_, n)| *n > 0), "{reached:?}");
+    assert!(failed > 0, "no fault was met");
+}
+
+#[test]
+fn a_seed_repeats() {
+    assert_eq!(blocks::run(5, |_| {}), blocks::run(5, |_| {}));
 }

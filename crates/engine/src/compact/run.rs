@@ -47,6 +47,15 @@ struct Run {
     held: Vec<u32>,
     /// Pages of that block.
     pages: Vec<u32>,
+    /// Pages moved so far.
+    moved: u64,
+}
+
+/// What a run did.
+struct Done {
+    /// There is a block.
+    made: bool,
+    moved: u64,
 }
 
 impl Run {
@@ -63,6 +72,7 @@ impl Run {
             targets: Vec::with_capacity(CLUSTER),
             held: Vec::new(),
             pages: Vec::new(),
+            moved: 0,
         }
     }
 
@@ -121,6 +131,19 @@ impl<W: World> Engine<W> {
         }
     }
 
+    /// Moves pages upwards until as many blocks of 2^order frames are free as can be without giving up a page, whatever the
+    /// policy; how many pages it moved. Waits for nobody; takes time in proportion to memory.
+    #[doc(alias = "/proc/sys/vm/compact_memory")]
+    pub fn compact_memory(&self, order: u32) -> u64 {
+        if self.is_unusable() {
+            return 0;
+        }
+        self.world.task().assert_no_locks();
+        self.zone.drain(&*self.world);
+        let order = order.clamp(1, self.zone.top_order(&*self.world));
+        self.compact(order, None).moved
+    }
+
     fn compact_suits(&self, order: u32) -> Suitable {
         if order == 0 || !self.config().policy.high_order.compacts() {
             return Suitable::NoRoom;
@@ -137,7 +160,7 @@ impl<W: World> Engine<W> {
     }
 
     fn compact_noting(&self, order: u32, mark: Mark) -> bool {
-        let made = self.compact(order, mark);
+        let made = self.compact(order, Some(mark)).made;
         let mut deferral = self.compaction.deferral.lock(&*self.world);
         if made {
             deferral.note_success(order);
@@ -149,11 +172,11 @@ impl<W: World> Engine<W> {
 
     /// Moves pages until a block of 2^order frames is free above `mark`, or the scanners meet.
     #[doc(alias = "compact_zone")]
-    fn compact(&self, order: u32, mark: Mark) -> bool {
+    fn compact(&self, order: u32, mark: Option<Mark>) -> Done {
         let top = self.zone.top_order(&*self.world);
         let mut run = Run::new(order, self.frames.len(), top);
         let made = loop {
-            if self.zone.order_ok(&*self.world, order, mark) {
+            if mark.is_some_and(|mark| self.zone.order_ok(&*self.world, order, mark)) {
                 break true;
             }
             let Some(end) = run.block_end() else {
@@ -169,7 +192,10 @@ impl<W: World> Engine<W> {
             }
         };
         self.zone.free_to_buddy(&*self.world, &run.targets);
-        made
+        Done {
+            made,
+            moved: run.moved,
+        }
     }
 
     /// Looks at the block from the migrate scanner to `end`, up to its first frame that is neither free nor holds a page that
@@ -212,7 +238,9 @@ impl<W: World> Engine<W> {
                 break;
             };
             let page = run.pages[i];
-            match self.migrate_page(page, target) {
+            let moved = self.migrate_page(page, target);
+            run.moved += u64::from(moved != Moved::No);
+            match moved {
                 Moved::Yes => run.held.push(page),
                 Moved::FreedByOther => whole = false,
                 Moved::No => {

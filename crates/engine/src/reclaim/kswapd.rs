@@ -44,6 +44,8 @@ impl Kswapd {
     }
 }
 
+/// For a block kswapd frees at most this share of memory (a guess: the kernel's zones are never as small as a cache may be).
+const ORDER_SHARE: u64 = 8;
 /// The first stage of sleep.
 const NAP: Nanos = Nanos::from_millis(100);
 /// The second: woken by need, else it looks around this often.
@@ -96,7 +98,7 @@ impl<W: World> Engine<W> {
             // by the sleep. A plain store could wipe out a ring whose cause the look below does not see yet.
             self.kswapd.wanted.swap(false, Ordering::AcqRel);
             // Relaxed: ordered by `wanted`. An order that comes after this look has its ring still to come.
-            let mut order = self.kswapd.order.swap(0, Ordering::Relaxed);
+            let mut order = self.worthwhile(self.kswapd.order.swap(0, Ordering::Relaxed));
             if !self.high_ok(order) {
                 self.trace(TraceEvent::KswapdWake { order });
                 has_run = true;
@@ -116,6 +118,14 @@ impl<W: World> Engine<W> {
         }
         !self.zone.below(Mark::High)
             && (order == 0 || self.zone.order_ok(&*self.world, order, Mark::High))
+    }
+
+    /// An order that kswapd works for: 0 for one whose block would turn over a large part of memory.
+    fn worthwhile(&self, order: u32) -> u32 {
+        if order > 0 && compact_gap(order) > self.frames.len() as u64 / ORDER_SHARE {
+            return self.drop_order();
+        }
+        order
     }
 
     /// Is there nothing more for reclaim to do for this order? Where pages are moved, it only makes room for that.
