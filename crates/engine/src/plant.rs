@@ -47,6 +47,14 @@ pub enum Plant {
     NoExcuse,
     /// A frame that is given back is marked dirty.
     DirtyFree,
+    /// A dirty page that moves to another frame is clean there.
+    MoveCleans,
+    /// A page moves although somebody holds it.
+    MoveHeld,
+    /// A page moves whoever has its file's invalidate lock.
+    MoveUnlocked,
+    /// A page that moves forgets the epoch of its last write: a failed flush does not make it dirty again.
+    MoveEpoch,
 }
 
 impl Plant {
@@ -72,6 +80,10 @@ impl Plant {
         Plant::SharedFailure,
         Plant::NoExcuse,
         Plant::DirtyFree,
+        Plant::MoveCleans,
+        Plant::MoveHeld,
+        Plant::MoveUnlocked,
+        Plant::MoveEpoch,
     ];
 
     /// The name as a command line has it: `lost-dirty`.

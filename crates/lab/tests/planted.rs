@@ -1,6 +1,7 @@
 //! Bugs planted in the engine: each is found by the seeds, and for the right reason. `tests/soak.rs` is the canary's
 //! other half: with no bug planted the same seeds find nothing.
 
+mod blocks;
 mod seeds;
 
 use highwater_engine::backing::PlainBacking;
@@ -173,6 +174,42 @@ fn a_broken_frame_met_in_passing() {
     let panic = catch_unwind(AssertUnwindSafe(|| run(Some(Plant::DirtyFree))));
     let text = text_of(&*panic.expect_err("a frame is free and dirty"));
     assert!(text.contains("FRAME-3"), "{text}");
+}
+
+/// As [`find`], with the seeds of `blocks`, in which pages move.
+fn find_moving(bug: Plant, signs: &[&str]) {
+    for seed in 0..SEEDS_MAX {
+        let run = || blocks::run(seed, |config| config.plant = Some(bug));
+        let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else {
+            continue;
+        };
+        let text = text_of(&*panic);
+        println!("{bug:?}: found by the seed {seed} of blocks: {text:.160}");
+        let right = signs.iter().any(|sign| text.contains(sign));
+        assert!(right, "{bug:?} was found for a wrong reason: {text}");
+        return;
+    }
+    panic!("{bug:?}: not found by {SEEDS_MAX} seeds");
+}
+
+#[test]
+fn a_page_that_moves_and_is_clean() {
+    find_moving(Plant::MoveCleans, &["SHADOW"]);
+}
+
+#[test]
+fn a_held_page_that_moves() {
+    find_moving(Plant::MoveHeld, &["FRAME-", "SHADOW"]);
+}
+
+#[test]
+fn a_page_that_moves_while_its_file_shrinks() {
+    find_moving(Plant::MoveUnlocked, &["MAP-", "SHADOW"]);
+}
+
+#[test]
+fn a_page_that_moves_and_forgets_its_epoch() {
+    find_moving(Plant::MoveEpoch, &["SHADOW"]);
 }
 
 #[test]

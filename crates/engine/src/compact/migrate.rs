@@ -12,7 +12,7 @@
 //! **Kernel.** `migrate_folio_move`, `folio_migrate_mapping`, `folio_migrate_flags`.
 
 use crate::engine::Engine;
-use crate::frame::state::{ACTIVE, EXCL, HASHED, WAITERS};
+use crate::frame::state::{ACTIVE, EXCL, HASHED, HOLDERS, UPTODATE, WAITERS};
 use crate::lru::Enter;
 use crate::mapping::{Key, Mapping};
 use crate::trace::Event;
@@ -39,7 +39,9 @@ impl<W: World> Engine<W> {
         let moved = match self.claim_for_move(from) {
             Some((m, key)) => {
                 let moved = self.move_claimed(&m, key, from, to);
-                self.invalidate_put(&m);
+                if !planted!(self, MoveUnlocked) {
+                    self.invalidate_put(&m);
+                }
                 moved
             }
             None => Moved::No,
@@ -56,13 +58,21 @@ impl<W: World> Engine<W> {
     fn claim_for_move(&self, from: u32) -> Option<(Arc<Mapping>, Key)> {
         let f = self.frames.get(from);
         if !f.state.try_isolate() {
-            return None;
+            let held = f.state.peek() & (HASHED | UPTODATE | HOLDERS) > HASHED | UPTODATE;
+            if !planted!(self, MoveHeld) || !held {
+                return None;
+            }
+            f.state.set(EXCL);
         }
         let key = Key {
             mapping: f.mapping(),
             page: f.page(),
         };
         let mapping = self.mapping(key.mapping).filter(|m| {
+            if planted!(self, MoveUnlocked) {
+                self.world.charge(Work::Copy, 16);
+                return f.state.load() & HASHED != 0;
+            }
             if !m.invalidate.try_shared() {
                 return false;
             }

@@ -43,6 +43,8 @@ use crate::sync::{Lock, Rank};
 use defer::Deferral;
 
 pub(crate) use fragmentation::{compact_gap, fragmentation_index};
+#[cfg(all(test, loom))]
+pub(crate) use migrate::Moved;
 pub(crate) use run::Compacted;
 
 /// What the engine keeps of compaction between runs.

@@ -209,7 +209,7 @@ impl<W: World> Engine<W> {
             let s = self.frames.get(at).state.peek();
             at += 1;
             if s & FREE == 0 {
-                fit = is_movable(s);
+                fit = is_movable(s) || (planted!(self, MoveHeld) && is_movable(s & !HOLDERS));
                 run.pages.push(at - 1);
             }
         }

@@ -9,6 +9,7 @@
 //!
 //! Run by `RUSTFLAGS="--cfg loom" cargo test -p highwater-engine --release --lib loom`.
 
+mod compact;
 mod frame;
 mod mapping;
 mod rig;

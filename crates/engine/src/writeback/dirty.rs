@@ -202,7 +202,11 @@ impl<W: World> Engine<W> {
         // page in one frame or the other.
         let mut dirty = m.dirty.lock(&*self.world);
         new.set_key(key.mapping, key.page);
-        new.set_generation(old.generation());
+        new.set_generation(if planted!(self, MoveEpoch) {
+            0
+        } else {
+            old.generation()
+        });
         let s = old.state.peek();
         {
             let mut region = self.index.lock(self.world.task(), hash);
@@ -211,6 +215,9 @@ impl<W: World> Engine<W> {
             let switched = region.replace(hash, from, to);
             assert!(switched, "MAP-1: a latched page is in the index");
             old.state.clear(HASHED);
+        }
+        if s & DIRTY != 0 && planted!(self, MoveCleans) {
+            return self.leave_dirty(m, &mut dirty, from);
         }
         if s & DIRTY != 0 {
             old.state.clear(DIRTY | ERROR);

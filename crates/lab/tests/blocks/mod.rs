@@ -81,6 +81,7 @@ fn draw_faults(rng: &mut Rng) -> FaultRates {
         read_error_ppm: 5_000,
         write_error_ppm: 50_000,
         flush_error_ppm: 300_000,
+        flush_loss_ppm: 500_000,
         spike_ppm: 10_000,
         spike: Nanos::from_millis(20),
         ..FaultRates::default()
