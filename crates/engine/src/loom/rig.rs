@@ -149,6 +149,9 @@ pub(super) struct Disk {
     pub bad_flushes: bool,
     /// Writes of a sync complete at once.
     pub sync_at_once: bool,
+    /// It counts the space that is set aside for dirty pages (RESERVE-1).
+    pub reserves: bool,
+    pub reserved: Mutex<u64>,
 }
 
 struct NoQueue;
@@ -171,6 +174,17 @@ impl Disk {
         std::mem::take(&mut self.pending.lock().expect("no panic inside"))
     }
 
+    /// A write takes what was set aside for its pages; one that fails gives it back.
+    fn note_reserved(&self, pages: usize, back: bool) {
+        if self.reserves {
+            let mut reserved = self.reserved.lock().expect("no panic inside");
+            *reserved = match back {
+                true => *reserved + pages as u64,
+                false => (*reserved).checked_sub(pages as u64).expect("RESERVE-1"),
+            };
+        }
+    }
+
     /// Ends a write: its bytes reach the disk.
     pub(super) fn complete(&self, rig: &Rig, request: Request, result: Result<(), IoError>) {
         assert_eq!(request.op, IoOp::Write);
@@ -182,6 +196,9 @@ impl Disk {
                 let mut written = self.written.lock().expect("no panic inside");
                 written.insert(page, byte);
             }
+        }
+        if result.is_err() {
+            self.note_reserved(request.frames.len(), true);
         }
         request.complete(result);
     }
@@ -217,6 +234,9 @@ impl Backing for DiskFile {
         Ok(())
     }
     fn write_pages(&self, context: WriteContext, batch: &mut Vec<Request>) {
+        for r in batch.iter() {
+            self.0.note_reserved(r.frames.len(), false);
+        }
         if context == WriteContext::Sync && self.0.sync_at_once {
             for r in batch.drain(..) {
                 // SAFETY: IO-1: the request owns the right to read its buffers.
@@ -256,6 +276,22 @@ impl Backing for DiskFile {
     }
     fn discard(&self, _offset: u64, _len: u64) -> Result<(), IoError> {
         Ok(())
+    }
+    fn reserves(&self) -> bool {
+        self.0.reserves
+    }
+    fn reserve(&self, _page: u64) -> Result<(), IoError> {
+        self.0.note_reserved(1, true);
+        Ok(())
+    }
+    fn release(&self, _page: u64) {
+        self.0.note_reserved(1, false);
+    }
+    fn redirtied(&self, _page: u64) {
+        self.0.note_reserved(1, true);
+    }
+    fn reserved(&self) -> Option<u64> {
+        Some(*self.0.reserved.lock().expect("no panic inside"))
     }
 }
 

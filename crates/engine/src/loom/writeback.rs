@@ -199,3 +199,46 @@ fn failed_flush_against_write_in_flight() {
         rig.check();
     });
 }
+
+/// Space is set aside for each dirty page and for no more, whoever is first: a writer, the flusher that makes the page clean,
+/// the end of its write, good or bad, or a hole that drops it. `Rig::check` compares the counts.
+#[test]
+fn reserve_against_writeback_and_its_end() {
+    for fails in [false, true] {
+        bounded(2, move || {
+            let rig = Rig::new(Disk {
+                reserves: true,
+                ..Disk::default()
+            });
+            rig.dirty(0, 7);
+            let r = rig.clone();
+            let flusher = spawn(&rig.world, 1, move || {
+                for request in r.submit() {
+                    let error = IoError::new(IoErrorKind::Io, 0);
+                    let result = if fails { Err(error) } else { Ok(()) };
+                    r.disk.complete(&r, request, result);
+                }
+            });
+            rig.write(0, 8);
+            flusher.join().expect("no panic");
+            rig.check();
+        });
+    }
+}
+
+/// Two writers of one clean page: one of the two reservations goes back.
+#[test]
+fn reserve_against_reserve() {
+    bounded(2, || {
+        let rig = Rig::new(Disk {
+            reserves: true,
+            ..Disk::default()
+        });
+        rig.resident(0, 1);
+        let r = rig.clone();
+        let other = spawn(&rig.world, 1, move || r.write(0, 7));
+        rig.write(0, 8);
+        other.join().expect("no panic");
+        rig.check();
+    });
+}
