@@ -43,6 +43,8 @@ pub(super) struct ExtentMap<F> {
     pages: u64,
     leaves: Vec<Option<Leaf<F>>>,
     mapped: u64,
+    /// Pages that continue the extent of the page before.
+    joined: u64,
 }
 
 impl<F: DerefMut<Target = [u8]>> ExtentMap<F> {
@@ -52,6 +54,7 @@ impl<F: DerefMut<Target = [u8]>> ExtentMap<F> {
             pages: geometry.pages(),
             leaves: (0..geometry.leaves()).map(|_| None).collect(),
             mapped: 0,
+            joined: 0,
         }
     }
 
@@ -66,6 +69,31 @@ impl<F: DerefMut<Target = [u8]>> ExtentMap<F> {
     /// Pages that are mapped.
     pub(super) fn mapped(&self) -> u64 {
         self.mapped
+    }
+
+    /// Extents, as `extents` would give them.
+    pub(super) fn nr_extents(&self) -> u64 {
+        self.mapped - self.joined
+    }
+
+    /// Does `page` continue the extent of the page before it?
+    fn joins(&self, page: u64) -> bool {
+        let before = page.checked_sub(1).and_then(|p| self.get(p));
+        before.is_some_and(|b| self.get(page).is_some_and(|m| m.block == b.block + 1))
+    }
+
+    /// The block of a page, or 0.
+    fn block(&self, page: u64) -> u32 {
+        self.get(page).map_or(0, |m| m.block)
+    }
+
+    /// Counts the extents that a page ends or begins when it moves from block `old` to `new`; 0: none.
+    fn count_move(&mut self, page: u64, old: u32, new: u32) {
+        let before = page.checked_sub(1).map_or(0, |p| self.block(p));
+        let after = self.block(page + 1);
+        let join = |a: u32, b: u32| u64::from(a != 0 && b == a + 1);
+        self.joined += join(before, new) + join(new, after);
+        self.joined -= join(before, old) + join(old, after);
     }
 
     /// Leaves that are there.
@@ -109,6 +137,10 @@ impl<F: DerefMut<Target = [u8]>> ExtentMap<F> {
             mapped,
             pins: 0,
         });
+        // The one before is there already, the one behind is not.
+        let first = u64::from(index) * self.leaf_pages;
+        let joined = (first..first + self.leaf_pages).filter(|page| self.joins(*page));
+        self.joined += joined.count() as u64;
         true
     }
 
@@ -173,12 +205,10 @@ impl<F: DerefMut<Target = [u8]>> ExtentMap<F> {
         let old = u32_at(&leaf.frame, at);
         put_u32(&mut leaf.frame, at, to.block);
         put_u32(&mut leaf.frame, at + 4, to.crc);
-        if old != 0 {
-            return Some(old);
-        }
-        leaf.mapped += 1;
-        self.mapped += 1;
-        None
+        leaf.mapped += u32::from(old == 0);
+        self.mapped += u64::from(old == 0);
+        self.count_move(page, old, to.block);
+        (old != 0).then_some(old)
     }
 
     /// Unmaps the pages of `range`, calling `freed` with each block that they had; returns the frames of leaves that are
@@ -191,16 +221,18 @@ impl<F: DerefMut<Target = [u8]>> ExtentMap<F> {
         while page < end {
             let (index, _) = self.place(page);
             let leaf_end = ((index as u64 + 1) * self.leaf_pages).min(end);
-            if let Some(leaf) = self.leaves[index].as_mut() {
-                for p in page..leaf_end {
-                    let at = LEAF_HEADER + (p % self.leaf_pages) as usize * ENTRY;
-                    let block = u32_at(&leaf.frame, at);
-                    if block != 0 {
-                        leaf.frame[at..at + ENTRY].fill(0);
-                        leaf.mapped -= 1;
-                        self.mapped -= 1;
-                        freed(block);
-                    }
+            let some = self.leaves[index].as_ref().is_some_and(|l| l.mapped > 0);
+            for p in if some { page..leaf_end } else { 0..0 } {
+                let block = self.block(p);
+                if block != 0 {
+                    self.count_move(p, block, 0);
+                    self.mapped -= 1;
+                    let (_, at) = self.place(p);
+                    let leaf = self.leaves[index].as_mut();
+                    let leaf = leaf.expect("MAP-JRN-1: a mapped page has a leaf");
+                    leaf.frame[at..at + ENTRY].fill(0);
+                    leaf.mapped -= 1;
+                    freed(block);
                 }
             }
             unused.extend(self.take_unused(index));
@@ -268,6 +300,8 @@ impl<F: DerefMut<Target = [u8]>> ExtentMap<F> {
             all += u64::from(mapped);
         }
         assert_eq!(self.mapped, all, "MAP-JRN-1: the map's count");
+        let extents = self.extents().count() as u64;
+        assert_eq!(self.nr_extents(), extents, "MAP-JRN-1: extents");
     }
 }
 

@@ -130,7 +130,7 @@ fn info(loaded: &HeapMap) -> VolumeInfo {
         data_blocks: g.data_blocks(),
         used: loaded.map.mapped(),
         free: loaded.space.free(),
-        extents: loaded.map.extents().count() as u64,
+        extents: loaded.map.nr_extents(),
         map_frames: loaded.map.leaves() as u64,
         log_blocks: g.log_blocks,
         log_used: loaded.next - loaded.sb.log_start,

@@ -69,6 +69,8 @@ use std::sync::{Arc, Weak};
 const COMMIT_TIMEOUT: Nanos = Nanos::from_secs(60);
 /// A log buffer that does not come back for so long: the log is given up until the next commit.
 const LOG_TIMEOUT: Nanos = Nanos::from_secs(30);
+/// Bytes zeroed at a time when a volume is made.
+const ZEROES: usize = 256 << 10;
 /// The map of a full volume takes at most this part of the cache.
 const MAP_SHARE: u64 = 4;
 
@@ -204,10 +206,16 @@ impl Volume {
         };
         sb.chain = checkpoint::chain_from(sb.tag(), 0, 0);
         let write = VolumeError::io("write the volume");
-        // No superblock of before is found when this is cut short; no log block of before is found later.
-        device
-            .write_zeroes(0, geometry.byte(LOG_FIRST + log_blocks))
-            .map_err(&write)?;
+        // No superblock of before is found when this is cut short; no log block of before is found later. Written, so that a
+        // file system has blocks there and a commit does not wait for it to find some.
+        let zeroes = vec![0; ZEROES];
+        let end = geometry.byte(LOG_FIRST + log_blocks);
+        for at in (0..end).step_by(ZEROES) {
+            let n = (end - at).min(ZEROES as u64);
+            device
+                .write_now(at, &zeroes[..n as usize])
+                .map_err(&write)?;
+        }
         device.flush().map_err(&write)?;
         for slot in [1, 0] {
             device

@@ -212,7 +212,7 @@ impl Volume {
             free: st.space.free(),
             pending: st.space.pending(),
             reserved: st.reserved,
-            extents: st.map.extents().count() as u64,
+            extents: st.map.nr_extents(),
             map_frames: st.map.leaves() as u64,
             log_blocks: g.log_blocks,
             log_used: st.log_used,
