@@ -19,6 +19,7 @@
 //! - ZONE-1: buddy + caches + granted + in use + not yet populated = all frames.
 //! - ZONE-2: a granted frame is taken by its waiter, even after its deadline, or goes back: never lost, never given twice.
 //! - ZONE-3: while the oldest waiter is older than 1 ms no newcomer takes a frame before it (reclaimers excepted).
+//! - ZONE-4, ZONE-5: of blocks; stated in `order.rs`.
 //!
 //! **Kernel.** page_alloc.c; the hand-off to waiters is ours (Linux's allocators race for freed pages).
 //! **Tests.** Unit tests beside each file; `loom/zone.rs`.

@@ -2,8 +2,8 @@
 //! frames from a place of memory (for compaction).
 //!
 //! **Context.** Anyone; takes the zone lock (`Rank::Zone`), never sleeps.
-//! **Invariants.** ORDER-3: a block is taken only where `watermark::ok` holds of its order, so that big blocks never eat
-//! the reserve of single frames. ORDER-4: `take_free_in` leaves more than *min* frames in the buddy.
+//! **Invariants.** ZONE-4: a block is taken only where `watermark::ok` holds of its order, so that big blocks never eat
+//! the reserve of single frames. ZONE-5: `take_free_in` leaves more than *min* frames in the buddy.
 //! **Kernel.** `get_page_from_freelist`, `zone_watermark_ok`, `isolate_freepages_block`.
 //! **Tests.** Here; `tests` of `buddy.rs` and `watermark.rs`; `crates/lab/tests/high_order.rs`.
 
@@ -71,7 +71,7 @@ impl Zone {
         self.free_areas(world).ok(order, self.watermarks.at(mark))
     }
 
-    /// Takes a block of 2^order frames if the watermarks let it go (ORDER-3). Its frames are still free for `claim_free`.
+    /// Takes a block of 2^order frames if the watermarks let it go (ZONE-4). Its frames are still free for `claim_free`.
     pub(crate) fn alloc_order<W: World>(&self, world: &W, order: u32, mark: Mark) -> Option<u32> {
         if !self.may_pass(world) {
             return None;
