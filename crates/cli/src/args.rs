@@ -60,6 +60,8 @@ Examples:
   highwater soak --seeds 1000          a thousand; ends at the first that fails
   highwater soak --seed 17 --seeds 1   one, as a failure's last line says
   highwater soak --seeds 200 --json soak.json
+  highwater soak --stack 8KiB --preset highwater --seeds 1000
+                                       every task on a small stack, by one preset's policy
 
 A seed draws memory, frame size, policies, disks, files, tasks, faults and power cuts, and runs at least 20,000 operations in
 virtual time. What must hold: a read returns the last write, every synced byte survives a crash, no write is lost without
@@ -379,6 +381,12 @@ pub struct SoakArgs {
     /// Print how often each counter was reached, also for fewer than 100 seeds
     #[arg(long)]
     pub coverage: bool,
+    /// Bytes of stack for each task, such as 8KiB (release builds); one that needs more is a finding, with its chain
+    #[arg(long, value_name = "SIZE", value_parser = crate::stack::parse_stack)]
+    pub stack: Option<u64>,
+    /// Run all seeds with one preset's policy [default: each seed draws its own]
+    #[arg(long)]
+    pub preset: Option<String>,
     /// Run with a bug planted in the engine, which the seeds must find (builds with --features plant)
     #[arg(long, value_name = "BUG")]
     pub plant: Option<String>,

@@ -10,8 +10,9 @@ use crate::args::SoakArgs;
 use crate::cleanup;
 use crate::error::{CliError, Result};
 use crate::units::show_count;
-use highwater_engine::Event;
+use highwater_engine::{Event, Preset};
 use highwater_lab::soak::{SoakOptions, SoakReport, kind_of, run_options};
+use highwater_lab::stack::Overflow;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 use std::any::Any;
@@ -183,6 +184,7 @@ fn line<K: std::fmt::Display>(title: &str, counts: &BTreeMap<K, u64>) -> String 
 pub fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+        .or_else(|| panic.downcast_ref::<Overflow>().map(Overflow::to_string))
         .unwrap_or_else(|| "a panic without text".to_owned())
 }
 
@@ -195,6 +197,8 @@ struct Run {
     bar: Option<ProgressBar>,
     verbose: bool,
     keep_going: bool,
+    stack: Option<u64>,
+    preset: Option<Preset>,
     #[cfg(feature = "plant")]
     plant: Option<String>,
     /// All threads have ended: the summary is printed by who waits for them.
@@ -205,6 +209,11 @@ impl Run {
     fn options(&self, seed: u64) -> SoakOptions {
         #[allow(unused_mut)]
         let mut options = SoakOptions::draw(seed);
+        options.stack_size = self.stack.map(|n| n as usize);
+        if let Some(preset) = self.preset {
+            options.policy = preset.policy();
+            options.preset = Some(preset);
+        }
         #[cfg(feature = "plant")]
         if let Some(name) = &self.plant {
             options.plant = highwater_engine::plant::Plant::by_name(name);
@@ -288,6 +297,20 @@ fn seeds(args: &SoakArgs) -> Result<Range<u64>> {
     }
 }
 
+/// The one preset of `--preset`.
+fn preset_of(args: &SoakArgs) -> Result<Option<Preset>> {
+    let Some(name) = &args.preset else {
+        return Ok(None);
+    };
+    match crate::plan::presets([name.as_str()])?[..] {
+        [preset] => Ok(Some(preset)),
+        _ => Err(CliError::usage(
+            format!("--preset {name} names several, and a seed runs one"),
+            "--preset highwater; or none, and each seed draws its own",
+        )),
+    }
+}
+
 #[cfg(feature = "plant")]
 fn check_plant(name: &str) -> Result<()> {
     use highwater_engine::plant::Plant;
@@ -320,6 +343,7 @@ pub fn run(args: &SoakArgs) -> Result<()> {
     if let Some(name) = &args.plant {
         check_plant(name)?;
     }
+    let preset = preset_of(args)?;
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
     let jobs = args
         .jobs
@@ -336,6 +360,8 @@ pub fn run(args: &SoakArgs) -> Result<()> {
         bar: bar(seeds.end - seeds.start),
         verbose: args.verbose,
         keep_going: args.keep_going,
+        stack: args.stack,
+        preset,
         #[cfg(feature = "plant")]
         plant: args.plant.clone(),
         ended: AtomicBool::new(false),
@@ -427,13 +453,22 @@ fn verdict(args: &SoakArgs, summary: &Summary) -> Result<()> {
             .plant
             .as_ref()
             .map_or(String::new(), |p| format!(" --plant {p}"));
+        let stack = args
+            .stack
+            .map_or(String::new(), |n| format!(" --stack {n}"));
+        let preset = args.preset.as_ref();
+        let preset = preset.map_or(String::new(), |p| format!(" --preset {p}"));
         return Err(CliError::failed(
             format!("{}\nseed {} failed{more}: {}", f.options, f.seed, f.text),
-            format!("highwater soak --seed {} --seeds 1{plant}", f.seed),
+            format!(
+                "highwater soak --seed {} --seeds 1{stack}{preset}{plant}",
+                f.seed
+            ),
         ));
     }
-    if args.plant.is_none() && summary.seeds >= COVERAGE_SEEDS && !summary.never_reached.is_empty()
-    {
+    // One preset leaves unreached what only others do.
+    let all = args.plant.is_none() && args.preset.is_none();
+    if all && summary.seeds >= COVERAGE_SEEDS && !summary.never_reached.is_empty() {
         return Err(CliError::failed(
             format!(
                 "{} seeds never reached: {}",
@@ -461,6 +496,8 @@ mod tests {
 
     fn args(seed: u64, seeds: Option<u64>) -> SoakArgs {
         SoakArgs {
+            stack: None,
+            preset: None,
             seed,
             seeds,
             jobs: None,
@@ -509,6 +546,32 @@ mod tests {
         let e = verdict(&args(0, None), &summary).unwrap_err();
         assert_eq!(e.remedy, "highwater soak --seed 17 --seeds 1");
         assert!(e.message.contains("seed 17: 3.2") && e.message.contains("SHADOW-1"));
+    }
+
+    #[test]
+    fn an_overflow_is_a_failure_with_its_chain_and_the_line_that_repeats_it() {
+        let overflow = Overflow {
+            seed: 17,
+            task: "user3".into(),
+            size: 8192,
+            fault: 8200,
+            at: highwater_engine::Nanos::ZERO,
+            chain: highwater_lab::stack::Chain::default(),
+        };
+        let text = text_of(&overflow);
+        assert!(text.contains("user3 overflowed its stack of 8192 bytes"));
+        assert!(text.contains("        Depth    Size   Location"));
+        let mut args = args(17, Some(1));
+        (args.stack, args.preset) = (Some(8192), Some("6.16".into()));
+        let mut summary = Summary::default();
+        summary.failures.push(Failure {
+            seed: 17,
+            options: "seed 17".into(),
+            text,
+        });
+        let e = verdict(&args, &summary).unwrap_err();
+        let line = "highwater soak --seed 17 --seeds 1 --stack 8192 --preset 6.16";
+        assert_eq!(e.remedy, line);
     }
 
     #[test]

@@ -86,6 +86,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         let used = world.stacks().into_iter().map(|stack| Used {
             stack,
             at_least: false,
+            looked: false,
         });
         report.stacks = Some(StackReport::new(used.collect(), &calls.report()));
     }

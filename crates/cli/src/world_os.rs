@@ -7,10 +7,12 @@ use crate::error::Result;
 use crate::ftrace::Trace;
 use crate::plan::{Plan, PlanFile};
 use crate::report::ArmReport;
+use crate::stack::{Probed, StackReport};
 use crate::target::{Handle, OpError, block_of};
 use highwater::volume::{self, MountOptions, Volume, VolumeOptions};
 use highwater::{Cache, File, OpenOptions, OsWorld, PageNo};
 use highwater_engine::Engine;
+use highwater_lab::stack::Calls;
 use std::sync::Arc;
 
 /// A file of the library, with the page size that tasks count in.
@@ -89,6 +91,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         .frame_size(plan.frame_size)
         .policy(plan.arm.policy()?)
         .order(plan.arm.order.order())
+        .stack_trace(plan.stack.trace)
         .tune(|config| config.tracer = trace.as_ref().map(Trace::tracer));
     let cache = builder
         .build()
@@ -128,9 +131,25 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
     let world = cache.engine().world().clone();
     let engine = cache.engine().clone();
     let stats = move || engine_arm::with_volumes(engine.stats(), &volumes);
-    let mut report = engine_arm::run(plan, &world, &files, stats)?;
+    let mut report = match plan.stack.trace {
+        false => engine_arm::run(plan, &world, &files, stats)?,
+        true => {
+            let calls = Arc::new(Calls::new(highwater::stack_window));
+            let probed: Vec<_> = files
+                .iter()
+                .map(|f| Probed::new(f.clone(), &calls))
+                .collect();
+            let mut report = engine_arm::run(plan, &world, &probed, stats)?;
+            report.stacks = Some(StackReport::new(Vec::new(), &calls.report()));
+            report
+        }
+    };
     drop(files);
     cache.close().map_err(|e| failed(plan, "close", &e))?;
+    if let Some(stacks) = &mut report.stacks {
+        // kswapd and the flushers have ended now.
+        *stacks = StackReport::of_threads(world.stacks(), std::mem::take(&mut stacks.calls));
+    }
     if let Some(trace) = trace {
         eprintln!("{}", trace.finish(&cache.stats())?);
     }

@@ -150,6 +150,44 @@ fn seeds_on_small_stacks_print_the_deepest_of_all() {
 }
 
 #[test]
+fn threads_are_measured_too_and_their_chains_add_up() {
+    if !measured() {
+        return;
+    }
+    let report = stack(&["--world", "os", "--preset", "2.6.35", "--dir", "."]);
+    let tasks = report["arms"][0]["stacks"]["tasks"].as_array().unwrap();
+    for kind in ["write_at", "kswapd"] {
+        let task = tasks.iter().find(|t| t["task"] == kind).unwrap();
+        let deepest = task["deepest"].as_u64().unwrap();
+        let chain = task["chain"].as_array().unwrap();
+        assert_adds_up(chain);
+        let depth = chain[0]["depth"].as_u64().unwrap();
+        assert!(depth > 500 && depth <= deepest, "{task}");
+        assert_eq!(task["at_least"], false, "{task}");
+    }
+    let calls = report["arms"][0]["stacks"]["calls"].as_array().unwrap();
+    assert!(calls.iter().any(|c| c["entry"] == "File::write_at"));
+}
+
+#[test]
+fn the_soak_runs_on_small_stacks_by_one_policy() {
+    let args = [
+        "soak",
+        "--seeds",
+        "1",
+        "--stack",
+        "32KiB",
+        "--preset",
+        "6.16",
+        "--verbose",
+    ];
+    let o = ok(&args);
+    assert!(err(&o).contains("6.16"), "{}", err(&o));
+    refuses(&["soak", "--preset", "all"], 2, &["a seed runs one"]);
+    refuses(&["soak", "--stack", "100"], 2, &["4KiB to 64MiB"]);
+}
+
+#[test]
 fn what_cannot_be_a_stack_is_refused() {
     refuses(
         &["run", "rfc", "--world", "lab", "--stack", "8200"],

@@ -31,6 +31,7 @@ pub struct CacheBuilder {
     memory: Memory,
     dirty: Option<DirtyLimits>,
     io_engine: IoEngine,
+    stack_trace: bool,
     config: Config,
 }
 
@@ -40,6 +41,7 @@ impl CacheBuilder {
             memory: Memory::Share(0.25),
             dirty: None,
             io_engine: IoEngine::Auto,
+            stack_trace: false,
             config: Config::new(0),
         }
     }
@@ -162,6 +164,22 @@ impl CacheBuilder {
         self
     }
 
+    /// Measures the stacks of the cache's threads: see [`OsWorld::tracing_stacks`] and [`OsWorld::stacks`].
+    ///
+    /// ```
+    /// # use highwater::Cache;
+    /// let cache = Cache::builder().memory(16 << 20).stack_trace(true).build()?;
+    /// cache.close()?;
+    /// for stack in cache.engine().world().stacks() {
+    ///     println!("{}: {} bytes", stack.name, stack.deepest);
+    /// }
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    pub fn stack_trace(mut self, on: bool) -> CacheBuilder {
+        self.stack_trace = on;
+        self
+    }
+
     /// Changes what has no method of its own: time-outs, readahead, the flusher's intervals.
     ///
     /// ```
@@ -190,7 +208,10 @@ impl CacheBuilder {
     /// `Config` for settings that make no sense; `Os` when memory, a thread or io_uring is refused.
     pub fn build(self) -> Result<Cache, Error> {
         let config = self.settle()?;
-        let world = OsWorld::new(self.io_engine)?;
+        let world = match self.stack_trace {
+            true => OsWorld::tracing_stacks(self.io_engine)?,
+            false => OsWorld::new(self.io_engine)?,
+        };
         let engine = Engine::new(world, config)?;
         Ok(Cache::new(engine))
     }

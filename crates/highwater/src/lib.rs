@@ -48,4 +48,4 @@ pub use highwater_engine::{
 };
 pub use memory::Memory;
 pub use open::OpenOptions;
-pub use world::{OsArena, OsWorld};
+pub use world::{OsArena, OsWorld, ThreadStack, stack_window};

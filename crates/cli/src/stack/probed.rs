@@ -1,5 +1,6 @@
 //! A file whose every call is measured: the same tasks run on it, and only where stacks are traced.
 
+use crate::blocks::HeldBlock;
 use crate::target::{Handle, OpError};
 use highwater_lab::stack::{Calls, Entry};
 use std::sync::Arc;
@@ -43,5 +44,9 @@ impl<F: Handle> Handle for Probed<F> {
     }
     fn sync(&self) -> Result<(), OpError> {
         self.calls.measure(Entry::SyncData, || self.file.sync())
+    }
+    fn alloc_block(&self, order: u32, thp: bool) -> Result<HeldBlock, OpError> {
+        self.calls
+            .measure(Entry::AllocBlock, || self.file.alloc_block(order, thp))
     }
 }

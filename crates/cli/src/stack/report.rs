@@ -2,6 +2,8 @@
 //!
 //! **Invariants.** STACKS-1: the frames' bytes of a chain add up to the first frame's depth (CHAIN-1 of the lab).
 
+use highwater::ThreadStack;
+use highwater_engine::TaskId;
 use highwater_lab::stack::{CallUse, Chain, ChainFrame, StackUse};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -66,13 +68,20 @@ pub struct Used {
     pub stack: StackUse,
     /// See [`TaskStack::at_least`].
     pub at_least: bool,
+    /// The chain is of a place that looked, not of the record.
+    pub looked: bool,
 }
 
 impl StackReport {
     /// Tasks of a kind, and entry points, together.
     pub fn new(used: Vec<Used>, calls: &[CallUse]) -> StackReport {
         let mut kinds: BTreeMap<String, TaskStack> = BTreeMap::new();
-        for Used { stack, at_least } in used {
+        for Used {
+            stack,
+            at_least,
+            looked,
+        } in used
+        {
             let Some(deepest) = stack.deepest else {
                 continue;
             };
@@ -85,7 +94,7 @@ impl StackReport {
                 let last = kind.numbers.len() - 1;
                 kind.numbers.swap(0, last);
                 (kind.size, kind.deepest, kind.at_least) = (stack.size, deepest, at_least);
-                kind.set_chain(stack.chain.as_ref());
+                kind.set_chain(stack.chain.as_ref(), looked);
             }
         }
         for (name, kind) in &mut kinds {
@@ -103,6 +112,25 @@ impl StackReport {
         let mut report = StackReport { tasks, calls };
         report.sort();
         report
+    }
+
+    /// As `new`, of a traced world's threads; their chains are of the deepest place that looked.
+    pub fn of_threads(threads: Vec<ThreadStack>, calls: Vec<CallStack>) -> StackReport {
+        let used = threads.into_iter().enumerate().map(|(n, t)| Used {
+            stack: StackUse {
+                task: TaskId(n as u32),
+                name: t.name,
+                size: t.painted,
+                deepest: Some(t.deepest),
+                chain: t.record.as_ref().map(|r| Chain::of(r).without(is_probe)),
+            },
+            at_least: t.at_least,
+            looked: true,
+        });
+        StackReport {
+            calls,
+            ..StackReport::new(used.collect(), &[])
+        }
     }
 
     fn sort(&mut self) {
@@ -126,11 +154,11 @@ impl StackReport {
 }
 
 impl TaskStack {
-    fn set_chain(&mut self, chain: Option<&Chain>) {
+    fn set_chain(&mut self, chain: Option<&Chain>, looked: bool) {
         (self.engine, self.entry) = (None, None);
         self.chain.clear();
         // A stack that was used deeper after the line was crossed has another record.
-        let Some(chain) = chain.filter(|c| c.depth() == self.deepest) else {
+        let Some(chain) = chain.filter(|c| looked || c.depth() == self.deepest) else {
             return;
         };
         if let Some((bytes, frame)) = chain.from(is_engine) {
@@ -178,6 +206,13 @@ fn is_engine(symbol: &str) -> bool {
         && !name.starts_with("highwater_engine::stack::")
 }
 
+/// Is this function one that looks at the stack?
+fn is_probe(symbol: &str) -> bool {
+    ["highwater_engine::stack::", "highwater::world::stack::"]
+        .iter()
+        .any(|room| symbol.starts_with(room))
+}
+
 /// The name without what tells the threads of one kind apart: `writer-3`, `kswapd0`, `flush-1:0`.
 fn kind(name: &str) -> &str {
     let kind = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-' || c == ':');
@@ -187,7 +222,6 @@ fn kind(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use highwater_engine::TaskId;
 
     fn used(number: u32, name: &str, deepest: u64, chain: Option<Chain>) -> Used {
         Used {
@@ -199,6 +233,7 @@ mod tests {
                 chain,
             },
             at_least: false,
+            looked: false,
         }
     }
 
@@ -238,6 +273,18 @@ mod tests {
             .map(|t| (&*t.task, t.threads, t.numbers[0], t.deepest))
             .collect();
         assert_eq!(rows, [("writer", 3, 6, 1_200), ("kswapd", 1, 4, 1_000)]);
+    }
+
+    #[test]
+    fn who_looked_is_not_of_the_chain() {
+        let looked = chain(&[
+            (8, "highwater_engine::stack::Snapshot::here"),
+            (16, "highwater::world::stack::look"),
+            (80, "highwater::device::queue::OsQueue::submit"),
+            (40, "highwater_engine::stack::call::call"),
+        ]);
+        let left = looked.without(is_probe);
+        assert_eq!((left.depth(), left.frames.len()), (120, 2));
     }
 
     #[test]

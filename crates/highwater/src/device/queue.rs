@@ -73,6 +73,7 @@ impl OsQueue {
         if batch.is_empty() {
             return;
         }
+        crate::world::door();
         let flights = batch.drain(..).map(|r| Flight::new(r, target.clone()));
         match &self.lanes {
             Lanes::Threads(pool) => pool.submit(lane, flights),

@@ -14,12 +14,15 @@
 mod arena;
 mod clock;
 mod fork;
+mod stack;
 pub(crate) mod tasks;
 pub(crate) mod threads;
 
 pub use arena::OsArena;
 pub(crate) use clock::Clock;
 pub(crate) use fork::ForkMark;
+pub(crate) use stack::door;
+pub use stack::{ThreadStack, stack_window};
 
 use crate::device::{FileDevice, IoEngine, Limiter, OsQueue};
 use highwater_engine::sync::{AtomicU64, Ordering};
@@ -61,6 +64,19 @@ impl OsWorld {
     /// # Errors
     /// `Os` when `io` is [`IoEngine::Uring`] and the kernel refuses it.
     pub fn new(io: IoEngine) -> Result<Arc<OsWorld>, Error> {
+        OsWorld::build(io, Threads::default())
+    }
+
+    /// As [`OsWorld::new`], with the stack of each of its threads measured ([`OsWorld::stacks`]). For finding out what a
+    /// chain of calls needs: a thread's start takes some microseconds longer, and all else what it takes without.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn tracing_stacks(io: IoEngine) -> Result<Arc<OsWorld>, Error> {
+        OsWorld::build(io, Threads::traced())
+    }
+
+    fn build(io: IoEngine, threads: Threads) -> Result<Arc<OsWorld>, Error> {
         let io_engine = crate::device::choose(io)?;
         Ok(Arc::new(OsWorld {
             clock: Clock::new(),
@@ -68,7 +84,7 @@ impl OsWorld {
             weyl: AtomicU64::new(seed()),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             io_engine,
-            threads: Threads::default(),
+            threads,
             queues: Mutex::default(),
             limiters: Mutex::default(),
         }))
@@ -94,6 +110,12 @@ impl OsWorld {
     /// ```
     pub fn panics(&self) -> Vec<String> {
         self.threads.panics()
+    }
+
+    /// How deep the stacks of this world's threads were used: of those that have ended, and only of a world made by
+    /// [`OsWorld::tracing_stacks`], on x86-64 Linux.
+    pub fn stacks(&self) -> Vec<ThreadStack> {
+        self.threads.stacks()
     }
 
     /// Is this process a child, made by fork, of the one that made this world? Costs one load.

@@ -215,6 +215,7 @@ impl Slot {
 
     /// Sleeps until an unpark, or until `until`. Called by the slot's owner only.
     pub(crate) fn park(&self, clock: &Clock, until: Nanos) {
+        super::door();
         // Acquire on success of either exchange: what the unparker wrote before is seen after (PARK-1).
         if self
             .word

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::Clock;
+use super::stack::{STACK, Stacks, ThreadStack};
 use super::tasks;
 use highwater_engine::Error;
 use highwater_engine::world::{Nanos, TaskBody, TaskId};
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 #[derive(Default)]
 pub(crate) struct Threads {
     shared: Arc<Shared>,
+    /// What is known of their stacks, where these are traced.
+    stacks: Option<Arc<Stacks>>,
 }
 
 #[derive(Default)]
@@ -42,18 +45,44 @@ struct Thread {
 }
 
 impl Threads {
+    /// Threads whose stacks are measured.
+    pub(crate) fn traced() -> Threads {
+        Threads {
+            stacks: Some(Arc::default()),
+            ..Threads::default()
+        }
+    }
+
+    /// What is known of the stacks of those that have ended.
+    pub(crate) fn stacks(&self) -> Vec<ThreadStack> {
+        self.stacks.as_ref().map_or(Vec::new(), |s| s.report())
+    }
+
     /// Starts a thread.
     pub(crate) fn spawn(&self, name: &str, body: TaskBody) -> Result<TaskId, Error> {
         let slot = tasks::reserve();
         let id = slot.id();
         let shared = self.shared.clone();
         let name = name.to_owned();
+        let stacks = self.stacks.clone();
+        let mut builder = thread_builder(&name);
+        if stacks.is_some() {
+            builder = builder.stack_size(STACK);
+        }
         // Held across the start, so that a thread that ends at once finds its own entry.
         let mut table = self.shared.table.lock();
-        let made = thread_builder(&name).spawn(move || {
+        let made = builder.spawn(move || {
             tasks::adopt(slot);
             own_thread();
-            let result = catch_unwind(AssertUnwindSafe(body));
+            let run = || catch_unwind(AssertUnwindSafe(body));
+            let result = match &stacks {
+                None => run(),
+                Some(stacks) => {
+                    let mut result = Ok(());
+                    stacks.run(&name, || result = run());
+                    result
+                }
+            };
             let mut table = shared.table.lock();
             if let Err(payload) = result {
                 let text = panic_text(payload.as_ref());

@@ -35,6 +35,8 @@ pub struct Mix {
 pub struct SoakOptions {
     /// The seed.
     pub seed: u64,
+    /// Bytes of stack for each task but the one that watches; never drawn.
+    pub stack_size: Option<usize>,
     /// Virtual CPUs.
     pub cpus: usize,
     /// The engine's budget in bytes.
@@ -166,6 +168,7 @@ impl SoakOptions {
         };
         let fail_after = Nanos::from_millis(late.pick(&[50, 200, 1_000]));
         SoakOptions {
+            stack_size: None,
             seed,
             order: Order::BUILTIN[order].clone(),
             cpus: r.between(1, 4) as usize,

@@ -10,7 +10,7 @@ use crate::rng::Rng;
 use crate::world::{LabOptions, LabWorld};
 use highwater_engine::backing::PlainBacking;
 use highwater_engine::{
-    Config, Engine, Error, File, FileId, FileOptions, Nanos, PageNo, Policy, World,
+    BlockOptions, Config, Engine, Error, File, FileId, FileOptions, Nanos, PageNo, Policy, World,
 };
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -224,7 +224,17 @@ impl Caller {
                 let engine = &self.engine;
                 calls.measure(Entry::EngineSyncAll, || engine.sync_all())
             }
-            963..970 => {
+            963..967 => {
+                let engine = &self.engine;
+                let options = match self.rng.chance(500_000) {
+                    true => BlockOptions::patient(),
+                    false => BlockOptions::thp(),
+                };
+                let order = 1 + self.rng.below(4) as u32;
+                let block = calls.measure(Entry::AllocBlock, || engine.alloc_block(order, options));
+                block.map(|b| calls.measure(Entry::BlockDrop, || drop(b)))
+            }
+            967..970 => {
                 let engine = &self.engine;
                 black_box(calls.measure(Entry::Stats, || engine.stats()).frames);
                 Ok(())
@@ -242,7 +252,7 @@ impl Caller {
     /// Without failing disks only a page beyond an end that has just moved may be refused.
     fn judge(&self, result: Result<(), Error>) {
         match result {
-            Ok(()) | Err(Error::OutOfRange { .. } | Error::OutOfMemory(_)) => {}
+            Ok(()) | Err(Error::OutOfRange { .. } | Error::OutOfMemory(_) | Error::NoBlock(_)) => {}
             Err(e) => assert!(self.fails, "{e}"),
         }
     }

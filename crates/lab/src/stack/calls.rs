@@ -38,6 +38,10 @@ pub enum Entry {
     FileDrop,
     /// `Engine::sync_all`.
     EngineSyncAll,
+    /// `Engine::alloc_block`.
+    AllocBlock,
+    /// The end of a `Block`.
+    BlockDrop,
     /// `Engine::stats`.
     Stats,
     /// `Engine::close`.
@@ -46,7 +50,7 @@ pub enum Entry {
 
 impl Entry {
     /// All of them, in the order of the table.
-    pub const ALL: [Entry; 16] = [
+    pub const ALL: [Entry; 18] = [
         Entry::New,
         Entry::Open,
         Entry::ReadAt,
@@ -61,6 +65,8 @@ impl Entry {
         Entry::SyncRange,
         Entry::FileDrop,
         Entry::EngineSyncAll,
+        Entry::AllocBlock,
+        Entry::BlockDrop,
         Entry::Stats,
         Entry::Close,
     ];
@@ -82,6 +88,8 @@ impl Entry {
             Entry::SyncRange => "File::sync_range",
             Entry::FileDrop => "File::drop",
             Entry::EngineSyncAll => "Engine::sync_all",
+            Entry::AllocBlock => "Engine::alloc_block",
+            Entry::BlockDrop => "Block::drop",
             Entry::Stats => "Engine::stats",
             Entry::Close => "Engine::close",
         }

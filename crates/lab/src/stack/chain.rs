@@ -58,6 +58,13 @@ impl Chain {
         Chain { frames }
     }
 
+    /// Without the innermost frames that `is` accepts: those of whoever looked.
+    pub fn without(mut self, is: impl Fn(&str) -> bool) -> Chain {
+        let inner = self.frames.iter().take_while(|f| is(&f.symbol)).count();
+        self.frames.drain(..inner);
+        self
+    }
+
     /// Bytes from the stack's top to the deepest byte.
     pub fn depth(&self) -> u64 {
         self.frames.first().map_or(0, |f| f.depth)
