@@ -19,7 +19,7 @@ mod trace;
 mod world;
 
 pub use device::{
-    Cap, FaultRates, LabQueue, Model, QueueOptions, RamDevice, RamOptions, Rule, model,
+    Cap, FaultRates, LabQueue, Model, Moment, QueueOptions, RamDevice, RamOptions, Rule, model,
 };
 /// The engine that runs here.
 pub use highwater_engine as engine;
