@@ -4,9 +4,10 @@ mod blocks;
 mod common;
 
 use common::{PAGE, Rig, lab, ms, page_pattern};
-use highwater_engine::policy::HighOrder;
+use highwater_engine::io::IoOp;
+use highwater_engine::policy::{HighOrder, Throttle};
 use highwater_engine::{
-    Block, BlockOptions, BlockWait, Config, Error, Event, Nanos, NoBlockReport, PageNo,
+    Block, BlockOptions, BlockWait, Config, Error, Event, Nanos, NoBlockReport, PageNo, Preset,
 };
 use highwater_lab::{LabWorld, Rng};
 
@@ -442,7 +443,7 @@ fn kswapd_gives_up_on_an_order_that_cannot_be_had() {
     }
 }
 
-/// One who waits for memory is not passed by those who take blocks, and its frames are counted.
+/// Blocks leave the reserve to single frames, and are named where memory is out.
 #[test]
 fn blocks_leave_the_reserve_and_are_in_the_report() {
     let tune = |config: &mut Config| {
@@ -475,6 +476,49 @@ fn blocks_leave_the_reserve_and_are_in_the_report() {
         drop(blocks);
         rig.works(&file, &device);
     });
+}
+
+/// A disk that does not answer: whoever asks for a block is told in time, whatever the policy, and gets one afterwards.
+#[test]
+fn a_hung_disk_does_not_hold_who_asks_for_a_block() {
+    for preset in Preset::ALL {
+        for policy in POLICIES {
+            let tune = move |config: &mut Config| {
+                config.policy = preset.policy();
+                config.policy.throttle = Throttle::Off;
+                with(policy)(config);
+            };
+            lab(12, 512, tune, move |rig| {
+                let (file, _device) = rig.file(1, 1024);
+                rig.disk.hang_next(IoOp::Write, 10_000);
+                // All of memory is dirty, or being written.
+                let other = file.clone();
+                let writer = rig.spawn("writer", move || {
+                    (0..1024).all(|n| other.write_at(&[7; 4096], n * PAGE).is_ok())
+                });
+                rig.nap(ms(300));
+                assert!(!writer.ended(), "memory is not full");
+                let mut options = BlockOptions::patient();
+                options.timeout = ms(300);
+                for _ in 0..3 {
+                    let (result, took) = rig.timed(|| rig.engine.alloc_block(5, options));
+                    let report = no_block(result);
+                    assert!(took <= ms(2_300), "{preset} {policy:?}: {took:?}");
+                    assert!(report.waited <= took, "{report:?}");
+                }
+                while !writer.ended() {
+                    rig.disk.release_hung();
+                    rig.nap(ms(5));
+                }
+                assert!(rig.join(writer, ms(1)), "a write failed");
+                rig.disk.hang_next(IoOp::Write, 0);
+                rig.disk.release_hung();
+                file.sync_data().unwrap();
+                let block = rig.engine.alloc_block(5, BlockOptions::patient());
+                assert!(block.is_ok(), "{preset} {policy:?}: {block:?}");
+            });
+        }
+    }
 }
 
 /// Counters that the seeds below must raise, so that each path of blocks has been taken beside everything else.

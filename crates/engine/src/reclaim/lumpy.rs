@@ -6,7 +6,8 @@
 //! the rest once more and waits for the pages that are being written.
 //!
 //! **Context.** Direct reclaim and kswapd. Allocates a list of at most 32 + 2^order entries.
-//! **Invariants.** RECLAIM-3 (each wait at most 100 ms; after one that timed out there is no other for that batch).
+//! **Invariants.** RECLAIM-3 (each wait at most 100 ms; after one for a page that timed out there is no other in that
+//! run).
 //!
 //! **Kernel.** `isolate_lru_pages` and `shrink_inactive_list` of 2.6.35 with `sc->lumpy_reclaim_mode`, `PAGEOUT_IO_SYNC`.
 //! **Tests.** `crates/lab/tests/high_order.rs`.
@@ -94,7 +95,7 @@ impl<W: World> Engine<W> {
                 Outcome::Keep(why) => keep.push((frame, why)),
             }
         }
-        if !keep.is_empty() && sc.context == WriteContext::Direct {
+        if !keep.is_empty() && sc.patient && sc.context == WriteContext::Direct {
             match self.config().policy.wait {
                 ReclaimWait::Congestion => self.nap(CONGESTION_TIMEOUT),
                 ReclaimWait::IfCongested => {
@@ -122,11 +123,10 @@ impl<W: World> Engine<W> {
         freed: &mut Vec<u32>,
         last: &mut LastMapping,
     ) {
-        let mut patient = true;
         keep.retain_mut(|(frame, why)| {
             // Twice at most: a dirty page may be written by the first try, and is clean for the second.
             for _ in 0..2 {
-                patient = patient && self.wait_written(frame.0);
+                sc.patient = sc.patient && self.wait_written(frame.0);
                 let met = (sc.met.dirty, sc.met.writeback);
                 match self.shrink_page(sc, frame.0, last) {
                     Outcome::Reclaimed => {
@@ -136,7 +136,7 @@ impl<W: World> Engine<W> {
                     Outcome::Keep(now) => *why = now,
                 }
                 let writeback = self.frames.get(frame.0).state.peek() & WRITEBACK != 0;
-                if !writeback || !patient {
+                if !writeback || !sc.patient {
                     break;
                 }
                 (sc.met.dirty, sc.met.writeback) = met;

@@ -46,6 +46,8 @@ pub(crate) struct ScanControl {
     pub priority: u32,
     /// The batch at hand was taken because of where it lies: references are ignored.
     pub lumpy: bool,
+    /// No wait of this run for a write has timed out: lumpy reclaim may wait for others.
+    pub patient: bool,
     pub met: Met,
 }
 
@@ -57,6 +59,7 @@ impl ScanControl {
             target: 0,
             priority: DEF_PRIORITY,
             lumpy: false,
+            patient: true,
             met: Met::default(),
         }
     }

@@ -67,7 +67,8 @@ pub struct BlockOptions {
     pub wait: BlockWait,
     /// Ring for kswapd, which then works for this order (not `__GFP_NO_KSWAPD`).
     pub wake_kswapd: bool,
-    /// The most it waits in all. A round that is under way is ended, which may take a second more on a device that is slow.
+    /// The most it waits in all. A round that is under way is ended, which may take two seconds more on a device that
+    /// does not answer.
     pub timeout: Nanos,
 }
 
