@@ -3,6 +3,7 @@
 use crate::args::RunArgs;
 use crate::columns;
 use crate::error::{CliError, Result};
+use crate::html;
 use crate::plan::WorldName;
 use crate::predict::{self, Prediction, Published};
 use crate::report::Report;
@@ -31,29 +32,25 @@ fn asks_for_blocks(name: &str) -> Result<bool> {
 /// # Errors
 /// The first scenario that fails, with its name.
 pub fn run(args: &RunArgs) -> Result<()> {
-    if args.common.html.is_some() {
-        return Err(CliError::usage(
-            "--html draws one scenario, and `all` runs them all",
-            "highwater run rfc --html rfc.html",
-        ));
-    }
     if args.raw {
         return Err(CliError::usage(
             "--raw writes at random, and some scenarios have no writer",
             "highwater run random-write --raw",
         ));
     }
-    let mut reports = Vec::new();
+    html::check(args.common.html.as_deref())?;
+    let (mut reports, mut abouts) = (Vec::new(), Vec::new());
     for (name, _) in BUILTIN {
         if only_linux(args) && asks_for_blocks(name)? {
             eprintln!("note: {name} is left out: Linux lends a process no block of page frames");
             continue;
         }
-        let report = run_scenario(args, name).map_err(|mut e| {
+        let (report, page) = run_scenario(args, name, None).map_err(|mut e| {
             e.message = format!("{name}: {}", e.message);
             e
         })?;
         reports.push(report);
+        abouts.push(page.into_about());
     }
     let predictions: Vec<Vec<Prediction>> = reports.iter().map(predict::predictions).collect();
     let pairs: Vec<(&Report, &[Prediction])> = reports
@@ -77,6 +74,10 @@ pub fn run(args: &RunArgs) -> Result<()> {
     if !table.is_empty() {
         text.push('\n');
         text.push_str(&table);
+    }
+    if let Some(path) = &args.common.html {
+        let parts: Vec<(Report, html::About)> = reports.iter().cloned().zip(abouts).collect();
+        html::write(path, &html::page_of_all("All scenarios", &parts, &table))?;
     }
     let bare: Vec<Report> = reports.iter().map(|r| for_json(r, &args.common)).collect();
     let json: Vec<Published> = bare

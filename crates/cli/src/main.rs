@@ -276,7 +276,9 @@ fn run(args: &RunArgs) -> Result<()> {
     if args.scenario == all::NAME {
         return all::run(args);
     }
-    show_one(&run_scenario(args, &args.scenario)?, &args.common)
+    let (report, page) = run_scenario(args, &args.scenario, args.common.html.as_deref())?;
+    page.write(&report)?;
+    show_one(&report, &args.common)
 }
 
 /// The table of one scenario, with the lab's predictions beside it.
@@ -347,9 +349,13 @@ fn orders(
 }
 
 /// Runs the arms of one scenario.
-fn run_scenario(args: &RunArgs, name: &str) -> Result<Report> {
+fn run_scenario(
+    args: &RunArgs,
+    name: &str,
+    html: Option<&std::path::Path>,
+) -> Result<(Report, html::Page)> {
     let scenario = adjusted(name, args.memory, args.duration)?;
-    run_loaded(scenario, name, args)
+    run_loaded(scenario, name, args, html)
 }
 
 /// How long the disk is measured between runs.
@@ -376,15 +382,19 @@ fn probe_time(args: &RunArgs, worlds: &[WorldName]) -> Result<Option<std::time::
     Ok(Some(time))
 }
 
-/// Runs the arms of a scenario that came from `origin`, once its traces have been read.
-fn run_loaded(scenario: scenario::Scenario, origin: &str, args: &RunArgs) -> Result<Report> {
+/// Runs the arms of a scenario that came from `origin`, once its traces have been read. The page, for `html`, is left for
+/// the caller to write.
+fn run_loaded(
+    scenario: scenario::Scenario,
+    origin: &str,
+    args: &RunArgs,
+    html: Option<&std::path::Path>,
+) -> Result<(Report, html::Page)> {
     let (scenario, arms, options) = prepared(scenario, origin, args)?;
     let worlds = WorldName::parse_list(&args.world)?;
     let names: Vec<&str> = worlds.iter().map(|w| w.name()).collect();
-    let page = html::Page::new(&args.common, &scenario, &names)?;
-    let report = parent::run(scenario, &arms, &options)?;
-    page.write(&report)?;
-    Ok(report)
+    let page = html::Page::new(html, &scenario, args.common.seed, &names)?;
+    Ok((parent::run(scenario, &arms, &options)?, page))
 }
 
 /// The scenario as the command line changes it, its arms, and how they are run.

@@ -76,7 +76,12 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
         quiet: false,
         ..Options::default()
     };
-    let page = html::Page::new(&args.common, &scenario, &[world.name()])?;
+    let page = html::Page::new(
+        args.common.html.as_deref(),
+        &scenario,
+        args.common.seed,
+        &[world.name()],
+    )?;
     let report = parent::run(scenario, &arms(world), &options)?;
     page.write(&report)?;
     let text = format!(

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{command, err, refused, succeeded};
+use common::{command, err, refused, succeeded, words};
 use std::path::Path;
 use std::process::Output;
 
@@ -89,17 +89,47 @@ fn a_page_that_cannot_be_written_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn a_page_of_all_scenarios_is_refused_with_what_to_do() {
+fn a_page_of_all_scenarios_has_a_part_for_each() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("all.html");
-    let o = highwater(&["run", "all", "--world", "lab"], &path);
-    refused(
-        &o,
-        2,
-        &[
-            "--html draws one scenario",
-            "  try: highwater run rfc --html",
-        ],
+    let args = "run all --world lab --memory 4MiB --duration 20ms --preset highwater";
+    let html = page(&words(args), &dir.path().join("all.html"));
+    let listed = common::out(&common::ok(&["scenarios"]));
+    let names: Vec<&str> = listed
+        .lines()
+        .take_while(|l| !l.is_empty())
+        .map(|l| l.split_whitespace().next().unwrap())
+        .collect();
+    assert!(names.len() > 8, "{names:?}");
+    for (n, name) in names.iter().enumerate() {
+        assert!(
+            html.contains(&format!("<li><a href=\"#s{n}\">{name}</a>: ")),
+            "{name}"
+        );
+        let part = format!("<article id=\"s{n}\"><header><h2>{name}</h2>");
+        assert!(html.contains(&part), "{name}");
+        assert!(
+            html.contains(&format!("<section id=\"s{n}-memory\">")),
+            "{name}"
+        );
+    }
+    assert_eq!(html.matches("<article").count(), names.len());
+    assert!(html.contains(&format!("<pre>highwater {args}</pre>")));
+    assert!(!html.contains("id=\"predictions\""), "nothing was measured");
+    let ids: Vec<&str> = html
+        .split(" id=\"")
+        .skip(1)
+        .map(|t| t.split('"').next().unwrap())
+        .collect();
+    let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert_eq!(distinct.len(), ids.len(), "an id names one thing");
+}
+
+#[test]
+fn a_page_of_all_that_cannot_be_written_is_refused_before_anything_runs() {
+    let o = highwater(
+        &["run", "all", "--world", "lab"],
+        Path::new("/no/such/dir/all.html"),
     );
-    assert!(!path.exists());
+    let text = refused(&o, 1, &["/no/such/dir/all.html", "\n  try: --html"]);
+    assert!(!text.contains("ops/s, longest wait"), "an arm ran: {text}");
 }

@@ -12,7 +12,6 @@ mod charts;
 mod series;
 pub mod svg;
 
-use crate::args::Common;
 use crate::error::{CliError, Result};
 use crate::report::Report;
 use crate::scenario::Scenario;
@@ -140,39 +139,66 @@ pub fn command(args: impl Iterator<Item = OsString>) -> String {
     out
 }
 
-/// The page of a run, if one is asked for.
+/// Before a run: fails at once, not after all is measured, when the page cannot be written.
+///
+/// # Errors
+/// What the file system answers, with the option that has to change.
+pub fn check(path: Option<&Path>) -> Result<()> {
+    if let Some(path) = path {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        file.map_err(|e| refused(path, e))?;
+    }
+    Ok(())
+}
+
+/// After the run.
+///
+/// # Errors
+/// As [`check`].
+pub fn write(path: &Path, page: &str) -> Result<()> {
+    std::fs::write(path, page).map_err(|e| refused(path, e))?;
+    eprintln!("page: {}", path.display());
+    Ok(())
+}
+
+/// The page of one run, if one is asked for.
 pub struct Page {
     path: Option<PathBuf>,
     about: About,
 }
 
 impl Page {
-    /// Before the run: fails at once, not after all is measured, when the page cannot be written.
+    /// As [`check`].
     ///
     /// # Errors
-    /// What the file system answers, with the option that has to change.
-    pub fn new(common: &Common, scenario: &Scenario, worlds: &[&str]) -> Result<Page> {
-        if let Some(path) = &common.html {
-            let file = OpenOptions::new().append(true).create(true).open(path);
-            file.map_err(|e| refused(path, e))?;
-        }
+    /// As [`check`].
+    pub fn new(
+        path: Option<&Path>,
+        scenario: &Scenario,
+        seed: u64,
+        worlds: &[&str],
+    ) -> Result<Page> {
+        check(path)?;
         Ok(Page {
-            path: common.html.clone(),
-            about: About::new(scenario, common.seed, worlds),
+            path: path.map(Path::to_path_buf),
+            about: About::new(scenario, seed, worlds),
         })
     }
 
-    /// After the run.
+    /// As the function.
     ///
     /// # Errors
-    /// As [`Page::new`].
+    /// As [`check`].
     pub fn write(&self, report: &Report) -> Result<()> {
-        let Some(path) = &self.path else {
-            return Ok(());
-        };
-        std::fs::write(path, page(report, &self.about)).map_err(|e| refused(path, e))?;
-        eprintln!("page: {}", path.display());
-        Ok(())
+        match &self.path {
+            Some(path) => write(path, &page(report, &self.about)),
+            None => Ok(()),
+        }
+    }
+
+    /// What the page says beside the numbers.
+    pub fn into_about(self) -> About {
+        self.about
     }
 }
 
@@ -184,68 +210,149 @@ fn refused(path: &Path, e: std::io::Error) -> CliError {
     )
 }
 
-/// The page.
-pub fn page(report: &Report, about: &About) -> String {
-    let mut report = report.clone();
-    // PAGE-2: how fast the lab itself was.
-    report.arms.iter_mut().for_each(|a| a.real = None);
-    let report = &report;
-    let name = escape(&report.scenario);
-    let facts: String = about
-        .facts
-        .iter()
-        .map(|(k, v)| format!("<dt>{}</dt><dd>{}</dd>", escape(k), escape(v)))
-        .collect();
-    let says: String = sentences::sentences(report)
-        .iter()
-        .map(|s| format!("<p>{}</p>\n", escape(s)))
-        .collect();
-    let table = escape(&columns::table(report).render(crate::WIDTH));
-    let sections = [
+/// One report's part of a page: its head, its summary, its charts.
+struct Part<'a> {
+    report: &'a Report,
+    about: &'a About,
+    /// Begins the ids.
+    ids: String,
+    /// How deep its title stands.
+    level: usize,
+}
+
+impl Part<'_> {
+    fn html(&self) -> String {
+        let (ids, level) = (&self.ids, self.level);
+        let mut report = self.report.clone();
+        // PAGE-2: how fast the lab itself was.
+        report.arms.iter_mut().for_each(|a| a.real = None);
+        let report = &report;
+        let facts: String = self
+            .about
+            .facts
+            .iter()
+            .map(|(k, v)| format!("<dt>{}</dt><dd>{}</dd>", escape(k), escape(v)))
+            .collect();
+        let repeat = match self.about.command.as_str() {
+            "" => String::new(),
+            command => format!(
+                "<p class=\"soft\">To repeat it:</p><pre>{}</pre>",
+                escape(command)
+            ),
+        };
+        let says: String = sentences::sentences(report)
+            .iter()
+            .map(|s| format!("<p>{}</p>\n", escape(s)))
+            .collect();
+        let table = escape(&columns::table(report).render(crate::WIDTH));
+        let below = level + 1;
+        let charts: String = charts_of(report, ids)
+            .iter()
+            .map(|(id, title, text, body)| format!("<section id=\"{ids}{id}\"><h{below}>{title}</h{below}>\n<p class=\"soft\">{text}</p>\n{body}</section>\n"))
+            .collect();
+        format!(
+            "<header><h{level}>{}</h{level}><p>{}</p><dl>{facts}</dl>{repeat}</header>\n\
+             <section id=\"{ids}summary\"><h{below}>Summary</h{below}>\n{says}<pre>{table}</pre></section>\n{charts}",
+            escape(&report.scenario),
+            escape(&self.about.about),
+        )
+    }
+}
+
+/// Id, title, explanation and body of each section.
+fn charts_of(
+    report: &Report,
+    ids: &str,
+) -> [(&'static str, &'static str, &'static str, String); 5] {
+    [
         (
             "latency",
             "Latency",
             "Percentile against latency, on a scale that stretches the slowest operations: each line up holds ten times fewer.",
-            charts::latencies(report),
+            charts::latencies(report, ids),
         ),
         (
             "memory",
             "Memory over time",
             "What each page was, stacked, and the lines that the policies steer by.",
-            charts::memory(report),
+            charts::memory(report, ids),
         ),
         (
             "writers",
             "Who wrote how much",
             "A page written by direct reclaim or by a throttled writer was paid for by a thread that wanted something else.",
-            charts::writers(report),
+            charts::writers(report, ids),
         ),
         (
             "stalls",
             "Stalls over time",
             "A value of 2 means that two tasks stood still all the time. A wait is counted when it ends, so a long one is a peak.",
-            charts::stalls(report),
+            charts::stalls(report, ids),
         ),
         (
             "throughput",
             "Throughput over time",
             "Each task on a scale of its own.",
-            charts::throughput(report),
+            charts::throughput(report, ids),
         ),
-    ];
-    let body: String = sections
-        .iter()
-        .map(|(id, title, text, body)| format!("<section id=\"{id}\"><h2>{title}</h2>\n<p class=\"soft\">{text}</p>\n{body}</section>\n"))
-        .collect();
+    ]
+}
+
+fn document(title: &str, body: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>{name} - highwater</title><style>\n{STYLE}</style></head>\n<body>\n\
-         <header><h1>{name}</h1><p>{}</p><dl>{facts}</dl><p class=\"soft\">To repeat it:</p><pre>{}</pre></header>\n\
-         <section id=\"summary\"><h2>Summary</h2>\n{says}<pre>{table}</pre></section>\n{body}</body></html>\n",
-        escape(&about.about),
-        escape(&about.command),
+         <title>{} - highwater</title><style>\n{STYLE}</style></head>\n<body>\n{body}</body></html>\n",
+        escape(title),
     )
+}
+
+/// The page of one report.
+pub fn page(report: &Report, about: &About) -> String {
+    let part = Part {
+        report,
+        about,
+        ids: String::new(),
+        level: 1,
+    };
+    document(&report.scenario, &part.html())
+}
+
+/// The page of several: an index, a section for each, and the predictions of all, if there are any.
+pub fn page_of_all(title: &str, parts: &[(Report, About)], predictions: &str) -> String {
+    let command = parts.first().map_or("", |(_, a)| a.command.as_str());
+    let mut index = String::new();
+    let mut sections = String::new();
+    for (n, (report, about)) in parts.iter().enumerate() {
+        let name = escape(&report.scenario);
+        let text = escape(&about.about);
+        index.push_str(&format!("<li><a href=\"#s{n}\">{name}</a>: {text}</li>\n"));
+        let about = About {
+            // It stands above, once.
+            command: String::new(),
+            ..about.clone()
+        };
+        let part = Part {
+            report,
+            about: &about,
+            ids: format!("s{n}-"),
+            level: 2,
+        };
+        sections.push_str(&format!("<article id=\"s{n}\">{}</article>\n", part.html()));
+    }
+    if !predictions.is_empty() {
+        index.push_str("<li><a href=\"#predictions\">The lab against the OS world</a></li>\n");
+        sections.push_str(&format!(
+            "<section id=\"predictions\"><h2>The lab against the OS world</h2>\n<pre>{}</pre></section>\n",
+            escape(predictions)
+        ));
+    }
+    let body = format!(
+        "<header><h1>{}</h1><p class=\"soft\">To repeat it:</p><pre>{}</pre>\n<ul>\n{index}</ul></header>\n{sections}",
+        escape(title),
+        escape(command),
+    );
+    document(title, &body)
 }
 
 #[cfg(test)]

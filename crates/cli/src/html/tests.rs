@@ -146,6 +146,37 @@ fn no_name_is_markup() {
 }
 
 #[test]
+fn a_page_of_several_is_well_formed_with_an_index_and_each_id_once() {
+    let about = About {
+        about: "for <this>".into(),
+        command: "highwater run all".into(),
+        ..About::default()
+    };
+    let parts = [(report("a"), about.clone()), (report("b <i>"), about)];
+    let html = page_of_all("All", &parts, "ratio < 1.25");
+    assert_eq!(well_formed(&html), Ok(()), "{html}");
+    for text in [
+        "<h1>All</h1>",
+        "<li><a href=\"#s1\">b &lt;i&gt;</a>: for &lt;this&gt;</li>",
+        "<article id=\"s1\"><header><h2>b &lt;i&gt;</h2>",
+        "<section id=\"s0-latency\"><h3>Latency</h3>",
+        "<pre>ratio &lt; 1.25</pre>",
+    ] {
+        assert!(html.contains(text), "{text}");
+    }
+    assert_eq!(html.matches("highwater run all").count(), 1, "said once");
+    let mut ids: Vec<&str> = html
+        .split(" id=\"")
+        .skip(1)
+        .filter_map(|t| t.split('"').next())
+        .collect();
+    let all = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), all, "an id names one thing");
+}
+
+#[test]
 fn an_idle_task_and_an_empty_report_have_pages() {
     let html = page(&report("t"), &About::default());
     assert!(html.contains("No operation was completed"));

@@ -174,7 +174,9 @@ pub fn replay(args: &ReplayArgs) -> Result<()> {
         common: args.common.clone(),
         ..RunArgs::default()
     };
-    let report = crate::run_loaded(scenario, "", &run)?;
+    let html = run.common.html.as_deref();
+    let (report, page) = crate::run_loaded(scenario, "", &run, html)?;
+    page.write(&report)?;
     crate::show_one(&report, &run.common)
 }
 
