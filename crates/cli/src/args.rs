@@ -303,20 +303,20 @@ pub struct RunArgs {
     /// How many times memory is written through the cache first [default: the scenario's own]
     #[arg(long, value_name = "TIMES")]
     pub warm_up: Option<f64>,
-    /// The lab only: pages without bytes (tables, no data), so that 64GiB of memory fit into a few
+    /// The lab's arms only: pages without bytes (tables, no data), so that 64GiB of memory fit into a few
     #[arg(long)]
     pub ghost: bool,
-    /// The lab only: virtual CPUs [default: the scenario's own, or 2]
+    /// The lab's arms only: virtual CPUs [default: the scenario's own, or 2]
     #[arg(long, value_name = "N")]
     pub cpus: Option<usize>,
-    /// The lab only: bytes of stack for each task, such as 8KiB (the kernel's THREAD_SIZE when the mail was written); a
+    /// The lab's arms only: bytes of stack for each task, such as 8KiB (the kernel's THREAD_SIZE when the mail was written); a
     /// task that needs more ends the run, with the chain that did [default: 256KiB]
     #[arg(long, value_name = "SIZE", value_parser = crate::stack::parse_stack)]
     pub stack: Option<u64>,
     /// Measure the tasks' stacks: what `highwater stack` does.
     #[arg(skip)]
     pub stack_trace: bool,
-    /// The lab only: add its real time, its operations per second of real time and its memory to table and JSON, which
+    /// The lab's arms only: add its real time, its operations per second of real time and its memory to table and JSON, which
     /// are else the same to the byte for the same --seed
     #[arg(long)]
     pub real_time: bool,
@@ -425,7 +425,7 @@ pub struct Common {
     #[arg(long, value_name = "FILE|-")]
     pub json: Option<PathBuf>,
     /// Write a page with latency distributions, memory, writers and stalls over time, presets side by side; it needs
-    /// nothing but a browser
+    /// nothing but a browser. Of `run all` it has a part for each scenario
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
     /// Put samples over time and whole latency distributions into --json

@@ -185,14 +185,22 @@ fn adjust_lab(
         (args.stack.is_some(), "--stack"),
         (args.real_time, "--real-time"),
     ];
-    let other = worlds.iter().any(|w| *w != WorldName::Lab);
-    if let Some((_, name)) = lab_only.iter().find(|(given, _)| *given && other) {
-        return Err(CliError::usage(
-            format!(
-                "{name} is for the lab: other worlds have the memory, the CPUs, the stacks and the clock of this machine"
-            ),
-            format!("--world lab {name}"),
-        ));
+    let given: Vec<&str> = lab_only.iter().filter(|o| o.0).map(|o| o.1).collect();
+    let theirs = "other worlds have the memory, the CPUs, the stacks and the clock of this machine";
+    if let Some(name) = given.first() {
+        if !worlds.contains(&WorldName::Lab) {
+            return Err(CliError::usage(
+                format!("{name} is for the lab, which --world does not name: {theirs}"),
+                format!("--world lab {name}"),
+            ));
+        }
+        if worlds.len() > 1 {
+            let (names, is) = (
+                given.join(", "),
+                if given.len() == 1 { "is" } else { "are" },
+            );
+            eprintln!("note: {names} {is} for the lab's arms alone: {theirs}");
+        }
     }
     scenario.lab.ghost |= args.ghost;
     if let Some(cpus) = args.cpus {

@@ -129,6 +129,10 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
         plan.costs = options.costs.unwrap_or(plan.costs);
         disk.before(&mut plan)?;
         plan.stack.clone_from(&options.stack);
+        if arm.world != WorldName::Lab {
+            // Threads of this machine keep theirs.
+            plan.stack.size = None;
+        }
         let progress = match options.quiet {
             true => Progress::silent(arm, &plan),
             false => Progress::new(turn, turns.len(), arm, &plan),

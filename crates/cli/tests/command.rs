@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::{command, err, highwater, out};
-use std::path::Path;
+use common::{command, entries, err, highwater, out};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -80,10 +79,11 @@ fn nonsense_is_refused_with_a_remedy_and_exit_code_2() {
 fn the_lab_s_own_settings_are_checked() {
     refuses(&["run", "rfc", "--ghost"], 2, "--ghost is for the lab");
     refuses(
-        &["run", "rfc", "--world", "os,lab", "--cpus", "2"],
+        &["run", "rfc", "--world", "os,linux", "--real-time"],
         2,
-        "--cpus is for the lab",
+        "--world lab --real-time",
     );
+    refuses(&["run", "rfc", "--cpus", "2"], 2, "--cpus is for the lab");
     refuses(
         &["run", "rfc", "--world", "lab", "--cpus", "0"],
         2,
@@ -118,10 +118,6 @@ fn a_typo_in_a_scenario_names_line_and_column() {
         &format!("mine.toml:{line}:1: unknown field `setle`"),
     );
     refuses(&["run", path], 2, "did you mean `settle`?");
-}
-
-fn entries(dir: &Path) -> usize {
-    std::fs::read_dir(dir).unwrap().count()
 }
 
 /// A raw arm needs no engine: data is laid out, written, and gone afterwards; the JSON is on standard output alone.

@@ -191,6 +191,31 @@ fn ghosts_and_operations_in_the_lab() {
 }
 
 #[test]
+fn what_is_the_lab_s_alone_goes_to_its_arms_alone_and_is_said() {
+    let dir = temp();
+    let path = common::write(dir.path(), "small.toml", SCENARIO);
+    let data = dir.path().to_str().unwrap();
+    let args = "--world os,lab --preset highwater --ops 3000 --cpus 1 --ghost --stack 64KiB --real-time --json - --dir";
+    let o = common::ok(&[&["run", &path][..], &common::words(args), &[data]].concat());
+    let said = common::err(&o);
+    let note = "note: --ghost, --cpus, --stack, --real-time are for the lab's arms alone: other worlds have";
+    assert!(said.contains(note), "{said}");
+    let report = common::json(&o);
+    let arms = report["arms"].as_array().unwrap();
+    for arm in arms {
+        let lab = arm["world"] == "lab";
+        assert_eq!(arm.get("real").is_some(), lab, "{arm}");
+    }
+    let alone = "--world lab --preset highwater --ops 3000 --cpus 1 --stack 64KiB --real-time";
+    let alone = &run(dir.path(), &common::words(alone))["arms"][0];
+    let lab = arms.iter().find(|a| a["world"] == "lab").unwrap();
+    assert_eq!(
+        lab["tasks"], alone["tasks"],
+        "the same lab beside another world"
+    );
+}
+
+#[test]
 fn operations_end_a_run_on_real_files() {
     let dir = temp();
     let args = [

@@ -65,7 +65,8 @@ pub fn run(args: &StackArgs) -> Result<()> {
         return many::run(args, seeds);
     }
     let run = run_args(args);
-    let report = crate::run_scenario(&run, &run.scenario)?;
+    let (report, page) = crate::run_scenario(&run, &run.scenario, args.common.html.as_deref())?;
+    page.write(&report)?;
     crate::write_out(&show::report(&report), &report, &args.common)
 }
 
