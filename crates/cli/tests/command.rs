@@ -41,6 +41,7 @@ fn the_list_is_whole_and_each_can_be_shown() {
         "hot-clean",
         "slow-disk",
         "fits",
+        "deep-chain",
         "machine",
     ] {
         assert!(list.lines().any(|l| l.starts_with(name)), "{name}: {list}");
