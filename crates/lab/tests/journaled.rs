@@ -31,3 +31,11 @@ fn each_byte_flipped_is_right_or_an_error_that_fsck_finds() {
         assert!(flipped.refused_at_mount > 0 && flipped.refused_at_read > 0 && flipped.right > 0);
     }
 }
+
+/// Commits have failed one after the other on a volume that is nearly full, and its dirty pages find no block: a writer hears
+/// that it is full after one try at writing them, and does not try for as long as an allocation may take.
+#[test]
+fn a_writer_does_not_write_over_and_over_what_cannot_be_written() {
+    let report = crash::run(42, 5);
+    assert!(report.stuck > 0 && report.refused > 100, "{report:?}");
+}

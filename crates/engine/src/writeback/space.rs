@@ -43,7 +43,12 @@ impl<W: World> Engine<W> {
             if !hope || late || now >= progress_at.plus(IDLE) {
                 return Err(Error::io("reserve space for a write", e));
             }
+            let errors = m.write_errors();
             let written = self.write_for_space(m)?;
+            if m.write_errors() != errors {
+                // Pages that cannot be written set nothing free; the flusher tries them again, at its own pace.
+                return Err(Error::io("reserve space for a write", e));
+            }
             if written > 0 || m.nr_writeback() > 0 {
                 progress_at = self.world.now();
             }
