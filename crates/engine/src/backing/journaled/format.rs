@@ -32,6 +32,8 @@ pub(super) const COPY: u32 = 2;
 /// The blocks of the two superblocks.
 pub(super) const LOG_FIRST: u64 = 2;
 
+/// The places where a second superblock may be, if the first does not say how large blocks are: one for each block size.
+pub(super) const BLOCK_SHIFTS: std::ops::RangeInclusive<u32> = 12..=20;
 const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 4096..=1 << 20;
 /// Fewer log blocks than this cannot hold a transaction of any use.
 pub(super) const LOG_MIN: u64 = 8;

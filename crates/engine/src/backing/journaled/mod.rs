@@ -60,7 +60,7 @@ use crate::io::{IoBuf, IoSink, Lane, Request};
 use crate::sync::{Lock, Rank};
 use crate::world::{Device, Nanos, Queue};
 use crate::zone::{LendContext, LentFrame, PageSource};
-use format::{Geometry, LOG_FIRST, Superblock};
+use format::{BLOCK_SHIFTS, Geometry, LOG_FIRST, SB_BYTES, Superblock};
 use recover::Loaded;
 use state::{Counts, Flight, Slab, State};
 use std::sync::{Arc, Weak};
@@ -206,7 +206,13 @@ impl Volume {
         };
         sb.chain = checkpoint::chain_from(sb.tag(), 0, 0);
         let write = VolumeError::io("write the volume");
-        // No superblock of before is found when this is cut short; no log block of before is found later. Written, so that a
+        // First wherever a superblock of before may be: none is found without its log when this is cut short.
+        let places = std::iter::once(0).chain(BLOCK_SHIFTS.map(|shift| 1 << shift));
+        for at in places.filter(|at| at + SB_BYTES as u64 <= len) {
+            device.write_now(at, &[0; SB_BYTES]).map_err(&write)?;
+        }
+        device.flush().map_err(&write)?;
+        // No log block of before is found later. Written, so that a
         // file system has blocks there and a commit does not wait for it to find some.
         let zeroes = vec![0; ZEROES];
         let end = geometry.byte(LOG_FIRST + log_blocks);

@@ -13,8 +13,8 @@
 use super::error::{Damage, VolumeError};
 use super::extent_map::ExtentMap;
 use super::format::{
-    COMMIT, COPY, ENTRY, Geometry, LEAF_HEADER, LOG_FIRST, LogHeader, SB_BYTES, Superblock,
-    open_leaf, u32_at,
+    BLOCK_SHIFTS, COMMIT, COPY, ENTRY, Geometry, LEAF_HEADER, LOG_FIRST, LogHeader, SB_BYTES,
+    Superblock, open_leaf, u32_at,
 };
 use super::record::{Change, decode};
 use super::space::Space;
@@ -24,8 +24,6 @@ use std::ops::DerefMut;
 
 /// Blocks read at a time.
 const CHUNK: u64 = 64;
-/// The places where a second superblock may be, if the first does not say how large blocks are.
-const BLOCK_SHIFTS: std::ops::RangeInclusive<u32> = 12..=20;
 
 /// A volume as the disk has it.
 pub(super) struct Loaded<F> {

@@ -255,3 +255,45 @@ fn numbers_that_make_no_sense_are_refused_before_they_are_used() {
         assert!(bad.check().is_err(), "{log_blocks} of many");
     }
 }
+
+/// A format over an older volume, cut short anywhere: nothing, the new one, or the old one as it was; never the old one
+/// without its newest commits.
+#[test]
+fn a_format_that_is_cut_short_leaves_nothing_half() {
+    let disk = Disk::formatted(300, 16, 200);
+    let mut rig = Rig::new(&disk);
+    for version in 1..=3 {
+        rig.write(&[(5, 20)], version).unwrap();
+        rig.volume.flush().unwrap();
+    }
+    let old = disk.image();
+    let mut seen = [0; 3];
+    for op in 1..20 {
+        for odds in 0..40u64 {
+            let disk = Disk::new(old.clone(), false);
+            disk.cut_at(op);
+            let mut new = options(16, 200);
+            new.uuid = *b"another of tests";
+            let _ = Volume::format(&*disk, &new);
+            let mut x = odds * 77 + op;
+            let image = disk.crash(|| {
+                x = x
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                (x >> 33) % 40 < odds
+            });
+            match Rig::mount(&Disk::new(image, false)) {
+                Err(_) => seen[0] += 1,
+                Ok(rig) if rig.volume.info().uuid == new.uuid => {
+                    seen[1] += 1;
+                    rig.expect(5, 0);
+                }
+                Ok(rig) => {
+                    seen[2] += 1;
+                    rig.expect(5, 3);
+                }
+            }
+        }
+    }
+    assert!(seen.iter().all(|n| *n > 0), "{seen:?}");
+}

@@ -108,6 +108,8 @@ struct Bytes {
     ops: u64,
     /// Those that fail.
     failing: Vec<u64>,
+    /// From this one on nothing is carried out: the power is off.
+    cut: Option<u64>,
     /// Where writes fail.
     bad: Vec<std::ops::Range<u64>>,
     /// Requests from this byte on wait for so many runs more.
@@ -151,6 +153,12 @@ impl Disk {
     /// The write or flush number `op` fails.
     pub(super) fn fail_op(&self, op: u64) {
         self.bytes.lock().failing.push(op);
+    }
+
+    /// The power fails when the write or flush number `op` from now on has begun.
+    pub(super) fn cut_at(&self, op: u64) {
+        let mut b = self.bytes.lock();
+        b.cut = Some(b.ops + op);
     }
 
     pub(super) fn fail_writes(&self, range: std::ops::Range<u64>) {
@@ -229,6 +237,10 @@ impl Disk {
         let end = at + bytes.len() as u64;
         let bad = b.bad.iter().any(|r| r.start < end && at < r.end);
         b.ops += 1;
+        match b.cut {
+            Some(cut) if b.ops > cut => return Err(IoError::new(IoErrorKind::Io, at)),
+            _ => {}
+        }
         let ok = !b.failing.contains(&b.ops) && !bad;
         // A write that fails has written half of it.
         let n = if ok { bytes.len() } else { bytes.len() / 2 };
@@ -262,6 +274,9 @@ impl Device for Disk {
         let mut guard = self.bytes.lock();
         let b = &mut *guard;
         b.ops += 1;
+        if b.cut.is_some_and(|cut| b.ops >= cut) {
+            return Err(IoError::new(IoErrorKind::Io, 0));
+        }
         let fresh = std::mem::take(&mut b.fresh);
         if b.failing.contains(&b.ops) {
             // What was acknowledged is lost, every second sector of it.
