@@ -4,6 +4,7 @@ mod attack;
 mod crash;
 mod damage;
 mod faults;
+mod format;
 mod io;
 
 use super::{FormatOptions, FsckReport, MountOptions, Volume, VolumeError, fsck};
