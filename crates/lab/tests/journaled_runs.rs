@@ -140,8 +140,7 @@ fn random_writes_of_eight_times_memory_are_no_slower_than_on_a_plain_file() {
     for (name, model, at_least) in [
         ("ssd", Model::Ssd(Ssd::default()), 1.0),
         ("hdd", Model::Hdd(Hdd::default()), 4.0),
-        // Bound by its bus, on which log and checksums come on top; and by its slow flush, of which a commit needs two.
-        ("nvme", Model::Nvme(Nvme::default()), 0.95),
+        ("nvme", Model::Nvme(Nvme::default()), 1.0),
     ] {
         let (ratio, info) = compare(name, &model, 8 * MEMORY, u64::MAX);
         assert!(ratio >= at_least, "{name}: {ratio:.2} x");

@@ -269,7 +269,7 @@ impl Volume {
         let state = Lock::new(Rank::Volume, mounted(loaded, pool));
         Ok(Arc::new_cyclic(|me| Volume {
             me: me.clone(),
-            queue: Arc::new(queue::Packed::new(device.queue())),
+            queue: Arc::new(queue::Packed::new(device.queue(), frames)),
             device,
             memory,
             options,

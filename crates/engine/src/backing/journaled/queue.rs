@@ -7,18 +7,25 @@ use crate::io::Lane;
 use crate::world::{Nanos, Queue, QueueId};
 use std::sync::Arc;
 
-/// Requests of the cache for each place in the device's queue.
-const EACH: usize = 8;
-/// At the least: a few runs of the batches that writeback submits.
+/// Requests of the cache for each place in the device's queue: as many as writeback submits at a time, which are one run.
+const EACH: usize = 32;
+/// At the least: a few runs.
 const LEAST: usize = 128;
+/// No more than this part of the cache is on its way at a time, were each request a page.
+const SHARE: u64 = 8;
 
 pub(super) struct Packed {
     device: Arc<dyn Queue>,
+    most: usize,
 }
 
 impl Packed {
-    pub(super) fn new(device: Arc<dyn Queue>) -> Packed {
-        Packed { device }
+    /// For a cache of so many frames.
+    pub(super) fn new(device: Arc<dyn Queue>, frames: u64) -> Packed {
+        Packed {
+            device,
+            most: (frames / SHARE) as usize,
+        }
     }
 }
 
@@ -33,7 +40,7 @@ impl Queue for Packed {
         self.device.reap(lane, until)
     }
     fn depth(&self) -> usize {
-        (self.device.depth() * EACH).max(LEAST)
+        (self.device.depth() * EACH).min(self.most).max(LEAST)
     }
     fn segments_max(&self) -> usize {
         self.device.segments_max()
