@@ -6,7 +6,7 @@
 use crate::cleanup;
 use crate::error::{CliError, Result};
 use crate::parent::{self, Options};
-use crate::plan::{Arm, WorldName};
+use crate::plan::{Arm, PlanStack, WorldName};
 use crate::report::ArmReport;
 use crate::scenario::Scenario;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -25,6 +25,8 @@ pub struct Cell {
     pub arm: Arm,
     /// The seed of its random numbers, and of the lab.
     pub seed: u64,
+    /// Measure how deep stacks get.
+    pub stack: bool,
 }
 
 /// Runs all of them; the reports are in the order of `cells`, whichever ended first.
@@ -33,7 +35,12 @@ pub struct Cell {
 /// The first cell that fails, by its place; the others then are given up.
 pub fn run(cells: &[Cell], options: &Options) -> Result<Vec<ArmReport>> {
     run_with(cells, |cell| {
+        let stack = PlanStack {
+            trace: cell.stack,
+            ..options.stack.clone()
+        };
         let options = Options {
+            stack,
             seed: cell.seed,
             quiet: true,
             repeat: 1,
@@ -155,6 +162,7 @@ mod tests {
                 scenario: scenario.clone(),
                 arm: arm.clone(),
                 seed,
+                stack: false,
             })
             .collect()
     }

@@ -9,7 +9,7 @@ The mail is Mel Gorman's answer to Andrea Arcangeli of 15 June 2010, on patches 
 pages. Both claim things that can be measured, and here they are: each claim has a small scenario, figures, and a rule that
 makes a verdict of the figures:
 
-  holds           in each condition (a quick disk, a slow one, ...) and with each seed
+  holds           in each condition (a quick disk, a slow one, ...) and with four seeds in five
   does not hold   in none
   depends on ...  here so, there otherwise; what the conditions differ in
   not measured    and why
@@ -18,7 +18,7 @@ The sides are presets: 2.6.35 writes from direct reclaim, rfc-2010 does not. \"O
 years would have been out of memory, as this engine goes on waiting.
 
 Examples:
-  highwater claims                            all of them, in about a minute
+  highwater claims                            all of them, in one to two minutes
   highwater claims --only naps-below-2 --verbose
                                               quotation, scenario, rule, and the figures of each seed
   highwater claims --only false-oom,no-new-oom --seeds 10
@@ -36,7 +36,7 @@ pub struct ClaimsArgs {
     /// Where it runs: lab (virtual time, repeatable) or os (real files)
     #[arg(long, default_value = "lab")]
     pub world: String,
-    /// Look at each claim with so many seeds [default: 3 in the lab, 1 on real files]
+    /// Look at each claim with so many seeds [default: 5 in the lab, 1 on real files]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub seeds: Option<u32>,
     /// The first seed

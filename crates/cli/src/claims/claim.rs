@@ -6,6 +6,7 @@
 //! ```text
 //! all hold                → holds                 some hold, some fail  → depends on what the conditions differ in
 //! all fail                → does not hold         seeds disagree        → depends on the seed, or on that too
+//!                                                 (fewer than four in five agree)
 //! nothing was to be seen  → not measured, and why
 //! ```
 //!
@@ -24,6 +25,8 @@ pub enum Who {
     Andrea,
     /// Mel Gorman, whose patches take it out.
     Mel,
+    /// Dave Chinner, whose report began it.
+    Dave,
 }
 
 impl Who {
@@ -32,6 +35,7 @@ impl Who {
         match self {
             Who::Andrea => "Andrea Arcangeli",
             Who::Mel => "Mel Gorman",
+            Who::Dave => "Dave Chinner",
         }
     }
 }
@@ -113,7 +117,7 @@ pub struct Condition {
     pub name: &'static str,
     /// The runs that it needs; none for a figure that is computed.
     pub runs: Vec<Run>,
-    /// The figures, from those runs.
+    /// The figures, from those runs; an error says why there are none.
     pub figures: fn(&Runs) -> Result<Figures, String>,
 }
 
@@ -167,14 +171,20 @@ impl Verdict {
     }
 }
 
+/// So many of the seeds that had a say must agree, of [`AGREE_OF`]: an answer that one seed in five contradicts stands.
+const AGREE: usize = 4;
+const AGREE_OF: usize = 5;
+
 /// The answers of one condition, a seed each, as one: `None` when seeds disagree.
 pub fn of_seeds(answers: &[Answer]) -> Option<Answer> {
-    let has = |a: Answer| answers.contains(&a);
-    match (has(Answer::Holds), has(Answer::Fails)) {
-        (true, true) => None,
-        (true, false) => Some(Answer::Holds),
-        (false, true) => Some(Answer::Fails),
-        (false, false) => Some(Answer::Silent),
+    let count = |a: Answer| answers.iter().filter(|b| **b == a).count();
+    let (holds, fails) = (count(Answer::Holds), count(Answer::Fails));
+    let agree = |n: usize| n * AGREE_OF >= (holds + fails) * AGREE;
+    match () {
+        () if holds + fails == 0 => Some(Answer::Silent),
+        () if agree(holds) => Some(Answer::Holds),
+        () if agree(fails) => Some(Answer::Fails),
+        () => None,
     }
 }
 
@@ -191,9 +201,7 @@ pub fn verdict(depends: &str, conditions: &[Vec<Answer>]) -> Verdict {
             Verdict::DependsOn(format!("{depends} and seed"))
         }
         (false, false, true) => Verdict::DependsOn("the seed".into()),
-        (false, false, false) => {
-            Verdict::NotMeasured("what it is about did not happen in any run".into())
-        }
+        (false, false, false) => Verdict::NotMeasured("it did not happen".into()),
     }
 }
 

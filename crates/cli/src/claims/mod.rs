@@ -23,10 +23,10 @@ use crate::plan::WorldName;
 use crate::report::ArmReport;
 use crate::{cells, cleanup};
 use claim::{Answer, Claim, Condition, Figures, Verdict, verdict};
-use runs::{Plan, Runs};
+use runs::{Plan, Run, Runs};
 
 /// Seeds in the lab, and on real files.
-const SEEDS: [u32; 2] = [3, 1];
+const SEEDS: [u32; 2] = [5, 1];
 
 /// A claim with what was found.
 pub struct Judged {
@@ -44,6 +44,8 @@ pub struct Seen {
     pub name: &'static str,
     /// For each seed its figures and the rule's answer; one entry where nothing is run.
     pub seeds: Vec<(Figures, Answer)>,
+    /// Why there are none, if there are none.
+    pub not_measured: Option<String>,
 }
 
 /// Runs it.
@@ -127,7 +129,9 @@ fn look(
         })
         .collect();
     let all = with_conditions.iter().flat_map(|(_, c)| c);
-    let plan = Plan::new(all.flat_map(|c| c.runs.clone()), seeds);
+    let possible = |run: &Run| run.refused_in(world).is_none();
+    let runs = all.flat_map(|c| c.runs.clone()).filter(possible);
+    let plan = Plan::new(runs, seeds);
     let cells = plan.cells(world)?;
     if !cells.is_empty() {
         eprintln!(
@@ -143,10 +147,10 @@ fn look(
         ..Options::default()
     };
     let reports = cells::run(&cells, &options)?;
-    with_conditions
-        .into_iter()
-        .map(|(claim, conditions)| judge(claim, &conditions, &plan, &reports, seeds.len()))
-        .collect()
+    let judge = |(claim, conditions): (Claim, Vec<Condition>)| {
+        judge(claim, &conditions, &plan, &reports, seeds.len())
+    };
+    Ok(with_conditions.into_iter().map(judge).collect())
 }
 
 fn judge(
@@ -155,45 +159,62 @@ fn judge(
     plan: &Plan,
     reports: &[ArmReport],
     seeds: usize,
-) -> Result<Judged> {
-    let failed = |c: &Condition, why: &str| {
-        CliError::failed(
-            format!("{}, {}: {why}", claim.name, c.name),
-            "report this as a bug",
-        )
-    };
-    let mut seen = Vec::new();
-    for condition in conditions {
-        // What is computed is the same with each seed.
-        let seeds = if condition.runs.is_empty() { 1 } else { seeds };
-        let mut answers = Vec::new();
-        for seed in 0..seeds {
-            let runs = condition.runs.iter().map(|run| {
-                let report = plan.report(reports, run, seed);
-                report
-                    .map(|r| (run.label, r))
-                    .ok_or_else(|| failed(condition, "a run is missing"))
-            });
-            let runs = Runs::new(runs.collect::<Result<_>>()?);
-            let figures = (condition.figures)(&runs).map_err(|why| failed(condition, &why))?;
-            let answer = (claim.rule)(&figures);
-            answers.push((figures, answer));
-        }
-        seen.push(Seen {
-            name: condition.name,
-            seeds: answers,
-        });
-    }
+) -> Judged {
+    let seen: Vec<Seen> = conditions
+        .iter()
+        .map(|condition| {
+            // What is computed is the same with each seed.
+            let seeds = if condition.runs.is_empty() { 1 } else { seeds };
+            let figures: std::result::Result<Vec<Figures>, String> = (0..seeds)
+                .map(|seed| figures_of(condition, plan, reports, seed))
+                .collect();
+            let judged = |f: Figures| {
+                let answer = (claim.rule)(&f);
+                (f, answer)
+            };
+            Seen {
+                name: condition.name,
+                not_measured: figures.as_ref().err().cloned(),
+                seeds: figures
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(judged)
+                    .collect(),
+            }
+        })
+        .collect();
     let answers: Vec<Vec<Answer>> = seen
         .iter()
         .map(|s| s.seeds.iter().map(|(_, a)| *a).collect())
         .collect();
-    let verdict = verdict(claim.depends, &answers);
-    Ok(Judged {
+    let why = seen.iter().find_map(|s| s.not_measured.clone());
+    let verdict = match (verdict(claim.depends, &answers), why) {
+        (Verdict::NotMeasured(_), Some(why)) => Verdict::NotMeasured(why),
+        (verdict, _) => verdict,
+    };
+    Judged {
         claim,
         conditions: seen,
         verdict,
-    })
+    }
+}
+
+/// The figures of one condition and seed, or why there are none.
+fn figures_of(
+    condition: &Condition,
+    plan: &Plan,
+    reports: &[ArmReport],
+    seed: usize,
+) -> std::result::Result<Figures, String> {
+    let runs = condition.runs.iter().map(|run| {
+        let report = plan.report(reports, run, seed);
+        let why = run.refused_in(WorldName::Os).unwrap_or("it did not run");
+        report
+            .map(|r| (run.label, r))
+            .ok_or_else(|| why.to_string())
+    });
+    let runs = Runs::new(runs.collect::<std::result::Result<_, _>>()?);
+    (condition.figures)(&runs)
 }
 
 #[cfg(test)]
@@ -219,9 +240,20 @@ mod tests {
         let claim = choose(Some("splice")).unwrap().remove(0);
         let conditions = (claim.conditions)();
         let plan = Plan::new([], &[1, 2, 3]);
-        let judged = judge(claim, &conditions[..1], &plan, &[], 3).unwrap();
+        let judged = judge(claim, &conditions[..1], &plan, &[], 3);
         assert_eq!(judged.conditions[0].seeds.len(), 1);
         // 5,064 + 3,776 = 8,840 bytes on a stack of 8,192.
         assert_eq!(judged.verdict, Verdict::Holds);
+    }
+
+    #[test]
+    fn what_cannot_run_says_why() {
+        let claim = choose(Some("too-small")).unwrap().remove(0);
+        let conditions = (claim.conditions)();
+        let judged = judge(claim, &conditions, &Plan::new([], &[1]), &[], 1);
+        let Verdict::NotMeasured(why) = &judged.verdict else {
+            panic!("{:?}", judged.verdict);
+        };
+        assert!(why.contains("the lab's"), "{why}");
     }
 }

@@ -73,6 +73,7 @@ fn short(who: Who) -> &'static str {
     match who {
         Who::Andrea => "Andrea",
         Who::Mel => "Mel",
+        Who::Dave => "Dave",
     }
 }
 
@@ -102,6 +103,9 @@ fn tally(judged: &[Judged]) -> String {
 
 /// What a condition's seeds answer together.
 pub fn answer_text(seen: &Seen) -> String {
+    if let Some(why) = &seen.not_measured {
+        return format!("not measured: {why}");
+    }
     let answers: Vec<Answer> = seen.seeds.iter().map(|(_, a)| *a).collect();
     match of_seeds(&answers) {
         Some(Answer::Holds) => "holds".into(),
@@ -190,6 +194,8 @@ struct PublishedClaim {
 #[derive(Debug, Serialize)]
 struct PublishedCondition {
     name: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_measured: Option<String>,
     seeds: Vec<PublishedSeed>,
 }
 
@@ -203,6 +209,7 @@ struct PublishedSeed {
 pub fn json(judged: &[Judged], world: WorldName, seeds: &[u64]) -> Published {
     let condition = |s: &Seen| PublishedCondition {
         name: s.name,
+        not_measured: s.not_measured.clone(),
         seeds: (s.seeds.iter())
             .map(|(figures, answer)| PublishedSeed {
                 answer: *answer,
@@ -247,6 +254,7 @@ pub mod tests {
         };
         let seen = |name, shares: &[f64]| Seen {
             name,
+            not_measured: None,
             seeds: (shares.iter())
                 .map(|s| (figures(*s), (claim.rule)(&figures(*s))))
                 .collect(),

@@ -6,7 +6,7 @@ use crate::cells::Cell;
 use crate::error::Result;
 use crate::plan::{self, WorldName};
 use crate::report::ArmReport;
-use crate::scenario::{DeviceLimit, PolicyPatch, Scenario, load};
+use crate::scenario::{BackingName, DeviceLimit, Kind, LendName, PolicyPatch, Scenario, load};
 use crate::sweep::pressure;
 use crate::units::Span;
 use highwater_engine::Preset;
@@ -19,6 +19,25 @@ pub enum Work {
     Mixed,
     /// A cache that matters, beside a writer (`cached.toml`).
     Cached,
+    /// A busy cache beside a task that asks for blocks (`blocks.toml`).
+    Blocks(Blocks),
+    /// Writers on a journaled volume (`deep.toml`).
+    Deep,
+    /// The same writers on a plain file.
+    Shallow,
+}
+
+/// The blocks that a task asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Blocks {
+    /// Of 2^order frames.
+    pub order: u32,
+    /// How many it keeps.
+    pub hold: u32,
+    /// How many it asks for in a second.
+    pub rate: u32,
+    /// As a huge page is asked for: kswapd is left alone.
+    pub thp: bool,
 }
 
 /// How much the disk serves.
@@ -102,8 +121,25 @@ impl Setting {
         let (name, text) = match self.work {
             Work::Mixed => ("work.toml", include_str!("work.toml")),
             Work::Cached => ("cached.toml", include_str!("cached.toml")),
+            Work::Blocks(_) => ("blocks.toml", include_str!("blocks.toml")),
+            Work::Deep | Work::Shallow => ("deep.toml", include_str!("deep.toml")),
         };
         let mut scenario = load(name, text)?;
+        if let Work::Blocks(blocks) = self.work {
+            for task in scenario
+                .tasks
+                .iter_mut()
+                .filter(|t| t.kind == Kind::AllocBlock)
+            {
+                (task.order, task.hold) = (Some(blocks.order), Some(blocks.hold));
+                (task.rate, task.thp) = (Some(f64::from(blocks.rate)), Some(blocks.thp));
+            }
+        }
+        if self.work == Work::Shallow {
+            for file in scenario.files.values_mut() {
+                file.backing = BackingName::default();
+            }
+        }
         let limit = |bytes_per_s, iops| Some(DeviceLimit { bytes_per_s, iops });
         scenario.device = match self.disk {
             Disk::Quick => None,
@@ -147,6 +183,10 @@ pub struct Run {
     pub patch: PolicyPatch,
     /// The files refuse writes from reclaim.
     pub refuse: bool,
+    /// Where a volume gets memory while it writes.
+    pub lend: LendName,
+    /// A reclaimer never reclaims again (RECLAIM-1); the lab can do without.
+    pub guard: bool,
 }
 
 impl Run {
@@ -158,7 +198,36 @@ impl Run {
             preset,
             patch: PolicyPatch::default(),
             refuse: false,
+            lend: LendName::default(),
+            guard: true,
         }
+    }
+
+    /// With a volume that gets memory as any task does, by reclaim if need be.
+    pub fn lending(self) -> Run {
+        Run {
+            lend: LendName::Reclaim,
+            ..self
+        }
+    }
+
+    /// With reclaimers that may reclaim again.
+    pub fn unguarded(self) -> Run {
+        Run {
+            guard: false,
+            ..self
+        }
+    }
+
+    /// True when it measures stacks.
+    pub fn stack(&self) -> bool {
+        matches!(self.setting.work, Work::Deep | Work::Shallow)
+    }
+
+    /// Why it cannot run in `world`, if it cannot.
+    pub fn refused_in(&self, world: WorldName) -> Option<&'static str> {
+        (self.stack() && world != WorldName::Lab)
+            .then_some("the deep chain is the lab's: its stacks are of a known size")
     }
 
     /// With knobs of its own.
@@ -187,6 +256,7 @@ impl Run {
         let mut arm = plan::arms(&scenario, &[world], &[self.preset], false, false).remove(0);
         arm.patch = self.setting.patch().then(self.patch);
         arm.refuse = self.refuse;
+        (arm.lend, arm.recursion_guard) = (self.lend, self.guard);
         Ok(Cell {
             title: format!(
                 "{}, {:?} disk, {:?} limits",
@@ -197,6 +267,7 @@ impl Run {
             scenario,
             arm,
             seed,
+            stack: self.stack(),
         })
     }
 }
@@ -281,7 +352,24 @@ mod tests {
 
     #[test]
     fn each_setting_is_a_scenario_that_loads() {
-        for work in [Work::Mixed, Work::Cached] {
+        let blocks = Work::Blocks(Blocks {
+            order: 2,
+            hold: 9,
+            rate: 7,
+            thp: true,
+        });
+        let task = |s: &Scenario| {
+            let task = s.tasks.iter().find(|t| t.kind == Kind::AllocBlock).cloned();
+            task.map(|t| (t.order, t.hold, t.rate, t.thp))
+        };
+        let s = Setting::new(blocks).scenario().unwrap();
+        assert_eq!(task(&s), Some((Some(2), Some(9), Some(7.0), Some(true))));
+        let journaled = |work| {
+            let s = Setting::new(work).scenario().unwrap();
+            s.files["data"].backing == BackingName::Journaled
+        };
+        assert!(journaled(Work::Deep) && !journaled(Work::Shallow));
+        for work in [Work::Mixed, Work::Cached, blocks, Work::Deep] {
             for disk in [Disk::Quick, Disk::Slow, Disk::Spindle, Disk::Stuck] {
                 let setting = Setting::new(work).on(disk).at(3.0).lasting(70);
                 let s = setting.scenario().unwrap();

@@ -11,7 +11,7 @@ mod policy;
 pub use builtin::{BUILTIN, find, text};
 pub use load::load;
 pub use order::OrderName;
-pub use policy::{OnDirtyName, PolicyPatch, ThrottleName, WritebackFromName};
+pub use policy::{HighOrderName, OnDirtyName, PolicyPatch, ThrottleName, WritebackFromName};
 
 use crate::device::Named;
 use crate::replay::{Beyond, Grown, Pace, PlanReplay};

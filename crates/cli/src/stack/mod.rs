@@ -19,7 +19,7 @@ mod table;
 
 pub use args::{EXAMPLES, StackArgs, parse_stack};
 pub use probed::Probed;
-pub use report::{StackReport, Used};
+pub use report::{StackFrame, StackReport, TaskStack, Used};
 pub use show::overflowed;
 
 use crate::args::RunArgs;

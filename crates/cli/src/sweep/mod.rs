@@ -135,6 +135,7 @@ fn grid(arms: &[Arm], pressures: &[f64], scaled: &[Scenario], seeds: &[u64]) -> 
                     scenario: scenario.clone(),
                     arm: arm.clone(),
                     seed: *seed,
+                    stack: false,
                 });
             }
         }

@@ -58,7 +58,8 @@ fn working_set(scenario: &Scenario) -> Vec<&str> {
     scenario
         .tasks
         .iter()
-        .filter(|t| t.kind != Kind::FreshPage)
+        // A block has no file.
+        .filter(|t| !matches!(t.kind, Kind::FreshPage | Kind::AllocBlock))
         .map(|t| t.file.get_ref().as_str())
         .collect()
 }
@@ -111,11 +112,17 @@ pub fn at(scenario: &Scenario, pressure: f64) -> Result<Scenario> {
     let memory = scenario.memory.0;
     for (name, file) in &mut scaled.files {
         if used.contains(name) {
-            // A multiple of memory, so that it stays one if the budget shrinks to fit a small disk.
-            file.size = Size::Memory(file.size.bytes(memory) as f64 * factor / memory as f64);
+            let scale = |size| scaled_size(size, memory, factor);
+            file.size = scaled_size(file.size, memory, factor);
+            file.capacity = file.capacity.map(scale);
         }
     }
     Ok(scaled)
+}
+
+/// `factor` times `size`, as a multiple of memory, so that it stays one if the budget shrinks to fit a small disk.
+fn scaled_size(size: Size, memory: u64, factor: f64) -> Size {
+    Size::Memory(size.bytes(memory) as f64 * factor / memory as f64)
 }
 
 /// The task whose latencies are plotted: `wanted`, or the probe that takes fresh pages, or the first.
@@ -187,6 +194,11 @@ mod tests {
             assert_eq!(scaled.files["fresh"].size, rfc.files["fresh"].size);
             assert_eq!(scaled.files["data"].size, scaled.files["stream"].size);
         }
+        // A volume keeps its room beside its file.
+        let deep = at(&find("deep-chain").unwrap(), 2.0).unwrap();
+        let data = &deep.files["data"];
+        let (size, capacity) = (data.size, data.capacity.unwrap());
+        assert_eq!(size.bytes(1 << 30) * 3 / 2, capacity.bytes(1 << 30));
         // Files of unequal size keep their proportion.
         let hot = at(&find("hot-clean").unwrap(), 4.0).unwrap();
         let len = |name: &str| hot.files[name].size.bytes(hot.memory.0) as f64;

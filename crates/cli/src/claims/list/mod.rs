@@ -2,6 +2,7 @@
 
 mod latency;
 mod oom;
+mod orders;
 mod reclaim;
 mod stack;
 
@@ -14,6 +15,7 @@ pub fn all() -> Vec<Claim> {
     claims.extend(oom::claims());
     claims.extend(latency::claims());
     claims.extend(reclaim::claims());
+    claims.extend(orders::claims());
     claims
 }
 

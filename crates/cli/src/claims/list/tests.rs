@@ -9,18 +9,30 @@ type Case = (Vec<(&'static str, f64)>, Answer);
 fn cases(name: &str) -> Vec<Case> {
     match name {
         "splice" => vec![
+            (vec![("needed", 8193.0), ("stack", 8192.0)], Holds),
+            (vec![("needed", 8192.0), ("stack", 8192.0)], Fails),
+        ],
+        "too-small" => vec![
             (
                 vec![
-                    ("outer", 5064.0),
-                    ("below_writepage", 3776.0),
+                    ("deepest_writes", 9000.0),
+                    ("deepest_does_not", 8192.0),
                     ("stack", 8192.0),
                 ],
                 Holds,
             ),
             (
                 vec![
-                    ("outer", 4416.0),
-                    ("below_writepage", 3776.0),
+                    ("deepest_writes", 8000.0),
+                    ("deepest_does_not", 5000.0),
+                    ("stack", 8192.0),
+                ],
+                Fails,
+            ),
+            (
+                vec![
+                    ("deepest_writes", 9000.0),
+                    ("deepest_does_not", 9000.0),
                     ("stack", 8192.0),
                 ],
                 Fails,
@@ -33,13 +45,93 @@ fn cases(name: &str) -> Vec<Case> {
         ],
         "xfs-deep" => vec![
             (
-                vec![("deepest", 5.0), ("xfs", 3.0), ("largest_other", 2.0)],
+                vec![
+                    ("deepest", 5.0),
+                    ("file_system", 3.0),
+                    ("largest_other", 2.0),
+                ],
                 Holds,
             ),
             (
-                vec![("deepest", 5.0), ("xfs", 2.0), ("largest_other", 2.0)],
+                vec![
+                    ("deepest", 5.0),
+                    ("file_system", 2.0),
+                    ("largest_other", 2.0),
+                ],
                 Fails,
             ),
+        ],
+        "thp-kswapd" => vec![
+            (
+                vec![
+                    ("kswapd_wakes", 1.0),
+                    ("reclaimed_woken", 112.0),
+                    ("reclaimed_alone", 100.0),
+                ],
+                Holds,
+            ),
+            (
+                vec![
+                    ("kswapd_wakes", 1.0),
+                    ("reclaimed_woken", 109.0),
+                    ("reclaimed_alone", 100.0),
+                ],
+                Fails,
+            ),
+            (
+                vec![
+                    ("kswapd_wakes", 0.0),
+                    ("reclaimed_woken", 900.0),
+                    ("reclaimed_alone", 100.0),
+                ],
+                Silent,
+            ),
+        ],
+        "blind-order" => vec![
+            (
+                vec![
+                    ("refaults_lumpy", 0.12),
+                    ("refaults_compaction", 0.1),
+                    ("got_lumpy", 5.0),
+                    ("got_compaction", 5.0),
+                ],
+                Holds,
+            ),
+            (
+                vec![
+                    ("refaults_lumpy", 0.105),
+                    ("refaults_compaction", 0.1),
+                    ("got_lumpy", 5.0),
+                    ("got_compaction", 5.0),
+                ],
+                Fails,
+            ),
+            (
+                vec![
+                    ("refaults_lumpy", 0.12),
+                    ("refaults_compaction", 0.1),
+                    ("got_lumpy", 6.0),
+                    ("got_compaction", 5.0),
+                ],
+                Fails,
+            ),
+        ],
+        "lumpy-frees" => vec![
+            (
+                vec![("kswapd_lumpy", 112.0), ("kswapd_compaction", 100.0)],
+                Holds,
+            ),
+            (
+                vec![("kswapd_lumpy", 109.0), ("kswapd_compaction", 100.0)],
+                Fails,
+            ),
+        ],
+        "thread-size" => vec![
+            (stacks([0.0, 1.0, 0.1, 0.1, 1.0, 1.0]), Holds),
+            (stacks([0.0, 0.0, 0.1, 0.12, 1.0, 1.0]), Holds),
+            (stacks([0.0, 0.0, 0.1, 0.1, 9.0, 19.0]), Holds),
+            (stacks([0.0, 0.0, 0.1, 0.1, 1.0, 9.0]), Fails),
+            (stacks([1.0, 1.0, 0.1, 0.105, 100.0, 150.0]), Fails),
         ],
         "false-oom" => vec![
             (
@@ -353,6 +445,18 @@ fn cases(name: &str) -> Vec<Case> {
         ],
         _ => panic!("the rule of {name} has no cases"),
     }
+}
+
+fn stacks(values: [f64; 6]) -> Vec<(&'static str, f64)> {
+    let names = [
+        "refused_1",
+        "refused_2",
+        "refaults_1",
+        "refaults_2",
+        "p999_1",
+        "p999_2",
+    ];
+    names.into_iter().zip(values).collect()
 }
 
 fn figures(values: &[(&'static str, f64)]) -> Figures {
