@@ -264,20 +264,7 @@ impl Volume {
             .map_err(VolumeError::io("flush the volume"))?;
         let pool = (0..log::POOL).map(|_| lend()).collect::<Result<_, _>>()?;
         let zeroes = lend()?;
-        let geometry = loaded.sb.geometry;
-        let uuid = loaded.sb.uuid;
-        let state = Lock::new(Rank::Volume, mounted(loaded, pool));
-        Ok(Arc::new_cyclic(|me| Volume {
-            me: me.clone(),
-            queue: Arc::new(queue::Packed::new(device.queue(), frames)),
-            device,
-            memory,
-            options,
-            geometry,
-            uuid,
-            state,
-            zeroes,
-        }))
+        Ok(assemble(device, memory, options, loaded, pool, zeroes))
     }
 
     fn sink(&self) -> Arc<dyn IoSink> {
@@ -296,6 +283,32 @@ fn fits(g: &Geometry, cache: usize, frames: u64) -> Result<(), VolumeError> {
         return Err(VolumeError::MapTooLarge { need, frames, most });
     }
     Ok(())
+}
+
+/// The volume as it was loaded. Never inlined: what it moves about would stay on the stack under all that `mount` reads.
+#[inline(never)]
+fn assemble(
+    device: Arc<dyn Device>,
+    memory: Arc<dyn PageSource>,
+    options: MountOptions,
+    loaded: Loaded<LentFrame>,
+    pool: Vec<LentFrame>,
+    zeroes: LentFrame,
+) -> Arc<Volume> {
+    let geometry = loaded.sb.geometry;
+    let uuid = loaded.sb.uuid;
+    let state = Lock::new(Rank::Volume, mounted(loaded, pool));
+    Arc::new_cyclic(|me| Volume {
+        me: me.clone(),
+        queue: Arc::new(queue::Packed::new(device.queue(), memory.frames())),
+        device,
+        memory,
+        options,
+        geometry,
+        uuid,
+        state,
+        zeroes,
+    })
 }
 
 fn mounted(loaded: Loaded<LentFrame>, pool: Vec<LentFrame>) -> State {

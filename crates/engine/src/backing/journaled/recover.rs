@@ -81,19 +81,23 @@ pub(super) fn load<F: DerefMut<Target = [u8]>>(
     Ok(loaded)
 }
 
+/// The superblock at `at` of a device of `len` bytes. Never inlined: its callers' stacks then hold one block for each look.
+#[inline(never)]
+fn superblock_at(device: &dyn Device, at: u64, len: u64) -> Result<Superblock, VolumeError> {
+    let mut b = Box::new([0; SB_BYTES]);
+    if at + SB_BYTES as u64 > len {
+        return Err(VolumeError::NotAVolume);
+    }
+    read(device, at, &mut *b)?;
+    Superblock::decode(&b, at, len)
+}
+
 /// The superblock that holds, its place, and what is odd about the other.
 fn superblock(device: &dyn Device) -> Result<(Superblock, u64, Vec<String>), VolumeError> {
     let len = device
         .len()
         .map_err(VolumeError::io("size of the device"))?;
-    let one = |at: u64| -> Result<Superblock, VolumeError> {
-        let mut b = [0; SB_BYTES];
-        if at + SB_BYTES as u64 > len {
-            return Err(VolumeError::NotAVolume);
-        }
-        read(device, at, &mut b)?;
-        Superblock::decode(&b, at, len)
-    };
+    let one = |at: u64| superblock_at(device, at, len);
     let first = one(0);
     if let Err(
         e @ (VolumeError::NewerVersion { .. }
