@@ -80,7 +80,19 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
     }));
     let calls2 = calls.clone();
     let run = world.try_run(move || on_engine(&plan2, &inner, &devices, &calls2));
-    let run = run.map_err(|overflow| stack::overflowed(plan, &overflow))?;
+    let run = match run {
+        Ok(run) => run,
+        // What was asked for.
+        Err(overflow) if plan.stack.trace => {
+            return Ok(ArmReport {
+                world: plan.arm.world.name().to_string(),
+                preset: plan.arm.label.clone(),
+                stacks: Some(StackReport::overflowed(&overflow)),
+                ..ArmReport::default()
+            });
+        }
+        Err(overflow) => return Err(stack::overflowed(plan, &overflow)),
+    };
     let mut report = run.value?;
     if plan.stack.trace {
         let used = world.stacks().into_iter().map(|stack| Used {

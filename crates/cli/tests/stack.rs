@@ -125,6 +125,49 @@ fn a_stack_that_is_too_small_is_a_finding_with_its_chain() {
     );
 }
 
+/// An allocation inside `->writepage` that may reclaim, with the guard against recursion off: reclaim in reclaim in reclaim.
+#[test]
+fn an_arm_that_overflows_is_a_row_beside_those_that_do_not() {
+    if !measured() {
+        return;
+    }
+    let text = out(&ok(&["scenario", "show", "deep-chain"]))
+        .replace("settle = \"500ms\"", "settle = \"5ms\"")
+        .replace("presets = [\"all\"]", "presets = [\"highwater\"]");
+    let dir = common::temp();
+    let path = common::write(dir.path(), "deep.toml", text);
+    let args = [
+        "stack",
+        &path,
+        "--memory",
+        "4MiB",
+        "--duration",
+        "60ms",
+        "--json",
+        "-",
+        "--stack",
+        "8KiB",
+    ];
+    let o = highwater(&args);
+    assert_eq!(o.status.code(), Some(1), "{}", err(&o));
+    assert!(
+        err(&o).contains("a stack overflowed: lab 2.6.35 no guard"),
+        "{}",
+        err(&o)
+    );
+    let report: Value = serde_json::from_slice(&o.stdout).unwrap();
+    let arms = report["arms"].as_array().unwrap();
+    assert!(arms[0]["stacks"]["tasks"].as_array().unwrap().len() > 5);
+    let over = &arms.last().unwrap()["stacks"]["overflow"];
+    let chain = over["chain"].as_array().unwrap();
+    assert_adds_up(chain);
+    assert!(over["fault"].as_u64() > Some(8 << 10));
+    let reclaims = chain
+        .iter()
+        .filter(|f| f["location"].as_str().unwrap().contains("direct_reclaim"));
+    assert!(reclaims.count() > 1, "{chain:?}");
+}
+
 #[test]
 fn seeds_on_small_stacks_print_the_deepest_of_all() {
     if !measured() {

@@ -130,8 +130,15 @@ impl Shared {
                 "report this as a bug, with the scenario and the seed",
             ))
         })?;
+        let stacks = report.stacks.unwrap_or_default();
+        if let Some(overflow) = stacks.overflow {
+            return Err(CliError::failed(
+                format!("{}: {}", plan.arm.title(), overflow.text),
+                "a larger --stack",
+            ));
+        }
         let mut deepest = self.deepest.lock().unwrap_or_else(|e| e.into_inner());
-        for task in report.stacks.unwrap_or_default().tasks {
+        for task in stacks.tasks {
             let key = (n, task.task.clone());
             // Of equals the lowest seed, whatever order the jobs ran in.
             let better = deepest

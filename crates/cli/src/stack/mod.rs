@@ -67,7 +67,8 @@ pub fn run(args: &StackArgs) -> Result<()> {
     let run = run_args(args);
     let (report, page) = crate::run_scenario(&run, &run.scenario, args.common.html.as_deref())?;
     page.write(&report)?;
-    crate::write_out(&show::report(&report), &report, &args.common)
+    crate::write_out(&show::report(&report), &report, &args.common)?;
+    show::verdict(&report)
 }
 
 /// What `run` would be told.

@@ -4,7 +4,7 @@
 
 use highwater::ThreadStack;
 use highwater_engine::TaskId;
-use highwater_lab::stack::{CallUse, Chain, ChainFrame, StackUse};
+use highwater_lab::stack::{CallUse, Chain, ChainFrame, Overflow, StackUse};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -15,6 +15,26 @@ pub struct StackReport {
     pub tasks: Vec<TaskStack>,
     /// The deepest call of each public entry point that the tasks used.
     pub calls: Vec<CallStack>,
+    /// A stack was too small: who overflowed it, and the chain. The arm ended there, and measured nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overflow: Option<StackOverflow>,
+}
+
+/// A stack that was too small.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct StackOverflow {
+    /// The task's name.
+    pub task: String,
+    /// Bytes of its stack.
+    pub size: u64,
+    /// The byte that it touched, counted from the top.
+    pub fault: u64,
+    /// Virtual nanoseconds.
+    pub at_ns: u64,
+    /// Who called whom.
+    pub chain: Vec<StackFrame>,
+    /// All of it as text.
+    pub text: String,
 }
 
 /// The deepest stack of one kind of task.
@@ -109,7 +129,11 @@ impl StackReport {
                 deepest: c.deepest,
             })
             .collect();
-        let mut report = StackReport { tasks, calls };
+        let mut report = StackReport {
+            tasks,
+            calls,
+            overflow: None,
+        };
         report.sort();
         report
     }
@@ -130,6 +154,21 @@ impl StackReport {
         StackReport {
             calls,
             ..StackReport::new(used.collect(), &[])
+        }
+    }
+
+    /// Of an arm that ended with an overflow.
+    pub fn overflowed(overflow: &Overflow) -> StackReport {
+        StackReport {
+            overflow: Some(StackOverflow {
+                task: overflow.task.clone(),
+                size: overflow.size,
+                fault: overflow.fault,
+                at_ns: overflow.at.0,
+                chain: overflow.chain.frames.iter().map(StackFrame::of).collect(),
+                text: overflow.to_string(),
+            }),
+            ..StackReport::default()
         }
     }
 

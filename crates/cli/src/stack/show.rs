@@ -1,9 +1,9 @@
 //! The stacks of a run as text.
 
 use super::report::{StackReport, TaskStack};
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::plan::Plan;
-use crate::report::Report;
+use crate::report::{ArmReport, Report};
 use crate::units::show_count;
 use highwater_lab::stack::Overflow;
 use std::fmt::Write;
@@ -19,6 +19,10 @@ pub fn report(report: &Report) -> String {
     );
     for arm in &report.arms {
         if let Some(stacks) = &arm.stacks {
+            if let Some(overflow) = &stacks.overflow {
+                let _ = write!(text, "\n{}: {}", arm.title(), overflow.text);
+                continue;
+            }
             let _ = write!(text, "\n{}\n{}", arm.title(), tasks(stacks));
             text.push_str(&calls(stacks));
             let mut with_chain = stacks.tasks.iter().filter(|t| !t.chain.is_empty());
@@ -76,6 +80,27 @@ fn calls(stacks: &StackReport) -> String {
         );
     }
     text
+}
+
+/// The arms that ended with an overflow.
+///
+/// # Errors
+/// When there are some.
+pub fn verdict(report: &Report) -> Result<()> {
+    let over = |a: &&ArmReport| a.stacks.as_ref().is_some_and(|s| s.overflow.is_some());
+    let arms: Vec<String> = report
+        .arms
+        .iter()
+        .filter(over)
+        .map(ArmReport::title)
+        .collect();
+    if arms.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::failed(
+        format!("a stack overflowed: {}", arms.join(", ")),
+        "a larger --stack, or the presets whose chains are shorter",
+    ))
 }
 
 /// The finding that a stack was too small.
