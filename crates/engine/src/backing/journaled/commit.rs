@@ -99,7 +99,8 @@ impl Volume {
                 return Err(IoError::new(IoErrorKind::NoSpace, 0));
             }
             st.space.begin_commit();
-            st.settling = std::mem::take(&mut st.unsettled);
+            st.settling = st.unsettled.saturating_sub(st.flying);
+            st.unsettled -= st.settling;
             (st.changed, std::mem::take(&mut st.changes), st.rewrite)
         };
         let logged = !rewrite && self.append(log, &changes).is_ok();

@@ -334,6 +334,7 @@ fn mounted(loaded: Loaded<LentFrame>, pool: Vec<LentFrame>) -> State {
         reserved: 0,
         unsettled: 0,
         settling: 0,
+        flying: 0,
         flights: Slab::new(),
         parents: Slab::new(),
         log_writes: 0,

@@ -117,6 +117,8 @@ pub(super) struct State {
     /// Blocks given out since the last commit, and before the one that is under way.
     pub unsettled: u64,
     pub settling: u64,
+    /// Those of them whose writes have not ended: no commit that begins now covers them.
+    pub flying: u64,
     pub flights: Slab<Flight>,
     pub parents: Slab<Parent>,
     pub log_writes: u64,

@@ -206,6 +206,7 @@ impl Volume {
             );
             st.reserved = st.reserved.saturating_sub(pages as u64);
             st.unsettled += pages as u64;
+            st.flying += pages as u64;
             let parent = st.parents.insert(Parent {
                 request,
                 left: 0,
@@ -283,12 +284,13 @@ impl Volume {
 
     fn finish_write(&self, st: &mut State, p: &Parent, frames: &mut Vec<LentFrame>) {
         let first = p.request.offset / u64::from(self.geometry.block_size);
+        let n = p.mapped.len() as u64;
+        st.flying -= n;
         if p.error.is_some() {
             // JRN-3. The reservation's pin is still there.
             for m in &p.mapped {
                 st.space.put(m.block);
             }
-            let n = p.mapped.len() as u64;
             st.reserved += n;
             st.unsettled = st.unsettled.saturating_sub(n);
             return;

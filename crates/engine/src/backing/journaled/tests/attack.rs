@@ -297,3 +297,53 @@ fn a_format_that_is_cut_short_leaves_nothing_half() {
     }
     assert!(seen.iter().all(|n| *n > 0), "{seen:?}");
 }
+
+/// Writes that are in flight when a commit begins are not a part of it: when the next flush fails their pages need blocks
+/// once more, and nobody has been given these meanwhile.
+#[test]
+fn space_is_kept_for_pages_in_flight_over_a_commit() {
+    let disk = Disk::new(Disk::formatted(400, 16, 2000).image(), true);
+    let mut rig = Rig::new(&disk);
+    let mut pages = 0;
+    while rig.reserve(&[(pages, 1)]).is_ok() {
+        let w = rig.submit(&[(pages, 1)], 1);
+        disk.run();
+        assert_eq!(rig.result(&w[0]), Some(Ok(())));
+        pages += 1;
+    }
+    // Room for some.
+    rig.volume.discard(0, 60 * BLOCK as u64).unwrap();
+    rig.volume.flush().unwrap();
+    rig.volume.discard(60 * BLOCK as u64, BLOCK as u64).unwrap();
+    let runs = [(100, 40)];
+    rig.reserve(&runs).unwrap();
+    let flying = rig.submit(&runs, 2);
+    // The commit waits for its log, and they end.
+    rig.volume.flush().unwrap();
+    assert_eq!(rig.result(&flying[0]), Some(Ok(())));
+    let mut more = Vec::new();
+    disk.fail_op(disk.ops() + 1);
+    for page in 200..300 {
+        match rig.reserve(&[(page, 1)]) {
+            Ok(()) => more.push((page, 1)),
+            Err(_) => break,
+        }
+    }
+    if rig.volume.info().failed_commits == 0 {
+        rig.volume.flush().unwrap_err();
+    } else {
+        disk.heal();
+        rig.volume.flush().unwrap_err();
+    }
+    disk.heal();
+    (100..140).for_each(|page| rig.volume.redirtied(page));
+    more.push((100, 40));
+    let all = rig.submit(&more, 3);
+    disk.run();
+    for w in &all {
+        assert_eq!(rig.result(w), Some(Ok(())), "RESERVE-1: page {}", w.first);
+    }
+    rig.volume.flush().unwrap();
+    crashed(&rig, false).expect(120, 3);
+    rig.check();
+}
