@@ -103,7 +103,7 @@ impl Volume {
             st.unsettled -= st.settling;
             (st.changed, std::mem::take(&mut st.changes), st.rewrite)
         };
-        let logged = !rewrite && self.append(log, &changes).is_ok();
+        let logged = !rewrite && self.append(log, &changes).is_ok() && self.has_room(log);
         let result = self.make_durable(log, logged, until);
         let mut st = self.state();
         st.space.end_commit(result.is_ok());

@@ -127,7 +127,7 @@ impl Volume {
                 if log.encoder.push(buffer, *change) {
                     break;
                 }
-                // Two blocks are kept for the commit.
+                // This one, and two that are kept for the commit.
                 if log.used() + 3 > self.geometry.log_blocks {
                     return Err(Full);
                 }
@@ -135,6 +135,12 @@ impl Volume {
             }
         }
         Ok(())
+    }
+
+    /// Can a commit be written? A log is full when a power failure comes between a commit that fills it and the checkpoint
+    /// behind that.
+    pub(super) fn has_room(&self, log: &Log) -> bool {
+        log.used() + 2 <= self.geometry.log_blocks
     }
 
     /// Starts the write of the log block in the buffer.

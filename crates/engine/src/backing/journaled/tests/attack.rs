@@ -347,3 +347,43 @@ fn space_is_kept_for_pages_in_flight_over_a_commit() {
     crashed(&rig, false).expect(120, 3);
     rig.check();
 }
+
+/// The power fails between a commit that fills the log to its last block and the checkpoint that would empty it. The next
+/// commit has no place in the log, and does not run over its beginning.
+#[test]
+fn a_full_log_takes_no_commit_after_a_power_failure() {
+    let disk = Disk::formatted(5000, 8, 4000);
+    let mut rig = Rig::new(&disk);
+    // Scattered, so that each page is a record: six blocks ahead of the commit.
+    let mut pages = (0..4000).map(|i| i * 1237 % 4000);
+    while rig.volume.info().log_writes_ahead < 6 {
+        let page = pages.next().unwrap();
+        rig.write(&[(page, 1)], 1).unwrap();
+    }
+    let written: Vec<u64> = (0..4000)
+        .map(|i| i * 1237 % 4000)
+        .take_while(|p| Some(*p) != pages.clone().next())
+        .collect();
+    let area = rig.volume.geometry;
+    rig.disk
+        .fail_writes(area.byte(area.area_first(0))..area.byte(area.data_first()));
+    rig.volume.flush().unwrap();
+    rig.disk.heal();
+    let disk = Disk::new(rig.disk.crash(|| true), false);
+    clean(&disk);
+    let mut rig = Rig::new(&disk);
+    assert_eq!(rig.volume.info().log_used, 8, "full");
+    for version in 2..5 {
+        rig.write(&[(3, 1)], version).unwrap();
+        rig.volume.flush().unwrap();
+        for keep in [false, true] {
+            let after = crashed(&rig, keep);
+            after.expect(3, version);
+            written
+                .iter()
+                .filter(|p| **p != 3)
+                .for_each(|p| after.expect(*p, 1));
+        }
+    }
+    rig.check();
+}
