@@ -90,6 +90,9 @@ impl Volume {
         log.slot = 1 - log.slot;
         log.sb = sb;
         log.chain = sb.chain;
+        // It may name what was written while it was made; and the log before it counts no more.
+        self.state().space.age();
+        log.tried.clear();
         self.state().stats.checkpoints += 1;
         if superblocks == Superblocks::Both {
             self.repeat_superblock(log)?;
@@ -99,7 +102,7 @@ impl Volume {
 
     /// After a superblock whose write failed, which may be there all the same: replaces it, before the area that it names
     /// is written again.
-    fn settle_doubt(&self, log: &mut Log) -> Result<(), IoError> {
+    pub(super) fn settle_doubt(&self, log: &mut Log) -> Result<(), IoError> {
         if log.in_doubt {
             self.repeat_superblock(log)?;
             log.in_doubt = false;

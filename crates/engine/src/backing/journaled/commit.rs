@@ -19,6 +19,7 @@
 
 use super::checkpoint::Superblocks;
 use super::log::Log;
+use super::state::State;
 use super::{COMMIT_TIMEOUT, Volume};
 use crate::error::{IoError, IoErrorKind};
 use crate::world::Nanos;
@@ -141,7 +142,42 @@ impl Volume {
         self.wait_log(until)?;
         self.take_log_error()?;
         self.flush_device()?;
+        log.tried.clear();
         log.sb.transactions += 1;
+        Ok(())
+    }
+
+    /// After commits that failed, on a volume without room: frees the blocks of writes that were repeated since, which a commit
+    /// would free, but none may be made before the pages in doubt are written (JRN-6). First the disk is told that none of
+    /// the failed commits is its state (SPACE-2). Called by writers before they write; does nothing if somebody has the turn.
+    pub(super) fn make_room(&self) {
+        let starved = |st: &mut State| std::mem::take(&mut st.starved) && st.failed;
+        if !starved(&mut self.state()) {
+            return;
+        }
+        let Some(mut log) = self.try_turn() else {
+            return;
+        };
+        let until = self.memory.now().plus(COMMIT_TIMEOUT);
+        if self.disown(&mut log, until).is_ok() {
+            self.state().space.free_fresh();
+        }
+        self.end_turn(log);
+    }
+
+    /// Overwrites what was left of commits that failed.
+    fn disown(&self, log: &mut Log, until: Nanos) -> Result<(), IoError> {
+        self.wait_log(until)?;
+        self.settle_doubt(log)?;
+        if log.tried.is_empty() {
+            return Ok(());
+        }
+        for seq in &log.tried {
+            self.device
+                .write_now(self.geometry.log_byte(*seq), &self.zeroes)?;
+        }
+        self.flush_device()?;
+        log.tried.clear();
         Ok(())
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Log {
     pub generation: u64,
     /// The other place may hold a superblock that was never acknowledged.
     pub in_doubt: bool,
+    /// The log blocks of commits that failed, which may be there all the same.
+    pub tried: Vec<u64>,
     /// The sequence number of the next block to be written.
     pub next: u64,
     /// The CRC of the block before it.
@@ -52,6 +54,7 @@ impl Log {
             slot,
             generation: sb.generation,
             in_doubt: false,
+            tried: Vec::new(),
             next,
             chain,
             buffer: None,
@@ -160,6 +163,7 @@ impl Volume {
         let frame = log.buffer.as_ref().expect("a block to write");
         spare.copy_from_slice(frame);
         let (used, before) = (log.encoder.used, log.chain);
+        log.tried.extend([log.next, log.next + 1]);
         self.write_block(log, COMMIT);
         self.write_sealed(log, spare, used, COMMIT | COPY, before);
     }

@@ -326,6 +326,7 @@ fn mounted(loaded: Loaded<LentFrame>, pool: Vec<LentFrame>) -> State {
         changes: Vec::new(),
         rewrite: false,
         failed: false,
+        starved: false,
         untold: None,
         doubtful: std::collections::BTreeSet::new(),
         leafless: std::collections::BTreeSet::new(),

@@ -10,7 +10,8 @@
 //!
 //! **Invariants.**
 //! - SPACE-1: free + used + pending blocks are all blocks; the counts are those of the bitmaps.
-//! - SPACE-2: a block that the last durable commit maps is not free.
+//! - SPACE-2: a block that the last durable commit maps is not free; nor one that a commit maps of which nobody knows whether
+//!   it is durable.
 //!
 //! **Tests.** Below: against a `Vec` of states.
 
@@ -27,6 +28,9 @@ pub(super) struct Space {
     pending: Vec<u64>,
     /// Unlinked by the commit that is under way.
     committing: Vec<u64>,
+    /// Given out since the last commit began, and before the one that is under way: no durable commit names these.
+    fresh: Vec<u64>,
+    settling: Vec<u64>,
     free: u64,
     nr_pending: u64,
     nr_committing: u64,
@@ -55,6 +59,8 @@ impl Space {
             taken,
             pending: vec![0; words],
             committing: vec![0; words],
+            fresh: vec![0; words],
+            settling: vec![0; words],
             free: count as u64,
             nr_pending: 0,
             nr_committing: 0,
@@ -102,6 +108,7 @@ impl Space {
         };
         for i in at..at + len {
             self.taken[i / 64] |= 1 << (i % 64);
+            self.fresh[i / 64] |= 1 << (i % 64);
         }
         self.free -= len as u64;
         self.cursor = at + len;
@@ -145,6 +152,8 @@ impl Space {
         let i = (block - self.first) as usize;
         debug_assert!(bit(&self.taken, i), "SPACE-1: block {block} freed twice");
         self.taken[i / 64] &= !(1 << (i % 64));
+        self.fresh[i / 64] &= !(1 << (i % 64));
+        self.settling[i / 64] &= !(1 << (i % 64));
         self.free += 1;
     }
 
@@ -165,6 +174,9 @@ impl Space {
             *c |= std::mem::take(p);
         }
         self.nr_committing += std::mem::take(&mut self.nr_pending);
+        for (s, f) in self.settling.iter_mut().zip(&mut self.fresh) {
+            *s |= std::mem::take(f);
+        }
     }
 
     /// The commit is durable: what it unlinked is free. Or it failed: the next one will say so.
@@ -173,9 +185,15 @@ impl Space {
             let blocks = std::mem::take(c);
             if durable {
                 self.taken[i] &= !blocks;
+                self.fresh[i] &= !blocks;
+                self.settling[i] &= !blocks;
             } else {
                 self.pending[i] |= blocks;
             }
+        }
+        for (s, f) in self.settling.iter_mut().zip(&mut self.fresh) {
+            let blocks = std::mem::take(s);
+            *f |= if durable { 0 } else { blocks };
         }
         let n = std::mem::take(&mut self.nr_committing);
         if durable {
@@ -185,6 +203,27 @@ impl Space {
             }
         } else {
             self.nr_pending += n;
+        }
+    }
+
+    /// The disk's state may name any block that was given out before now.
+    pub(super) fn age(&mut self) {
+        self.fresh.fill(0);
+        self.settling.fill(0);
+    }
+
+    /// Frees what was unlinked and no commit has ever named. Only while no commit is under way, and none of which nobody knows
+    /// whether it is durable.
+    pub(super) fn free_fresh(&mut self) {
+        debug_assert_eq!(self.nr_committing, 0, "SPACE-2: a commit is under way");
+        for i in 0..self.taken.len() {
+            let blocks = self.pending[i] & self.fresh[i];
+            self.pending[i] &= !blocks;
+            self.fresh[i] &= !blocks;
+            self.taken[i] &= !blocks;
+            let n = u64::from(blocks.count_ones());
+            self.nr_pending -= n;
+            self.free += n;
         }
     }
 
@@ -206,6 +245,8 @@ impl Space {
         for (i, taken) in self.taken.iter().enumerate() {
             let waiting = self.pending[i] | self.committing[i];
             assert_eq!(waiting & !taken, 0, "SPACE-1: waiting and free");
+            let young = self.fresh[i] | self.settling[i];
+            assert_eq!(young & !taken, 0, "SPACE-1: given out and free");
         }
     }
 }
@@ -314,6 +355,30 @@ mod tests {
         assert_eq!(s.alloc(30), Some((10, 30)), "10 are left at the end");
         assert_eq!(s.alloc(30), Some((100, 10)));
         assert_eq!(s.alloc(1), None);
+    }
+
+    #[test]
+    fn what_no_commit_has_named_may_be_freed_without_one() {
+        let mut s = Space::new(0, 8);
+        assert_eq!(s.alloc(2), Some((0, 2)));
+        s.begin_commit();
+        assert_eq!(s.alloc(2), Some((2, 2)));
+        s.end_commit(true);
+        (0..4).for_each(|b| s.unlink(b));
+        s.free_fresh();
+        assert_eq!((s.free(), s.pending()), (6, 2), "0 and 1 are the commit's");
+        s.check_invariants();
+        assert_eq!(s.alloc(6), Some((2, 6)));
+        s.begin_commit();
+        s.end_commit(false);
+        (4..6).for_each(|b| s.unlink(b));
+        s.free_fresh();
+        assert_eq!(s.pending(), 2, "it failed: it has named nothing");
+        s.age();
+        (6..8).for_each(|b| s.unlink(b));
+        s.free_fresh();
+        assert_eq!(s.pending(), 4, "a checkpoint may name them");
+        s.check_invariants();
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub(super) struct State {
     pub failed: bool,
     /// A flush has failed, and the cache has not heard of it.
     pub untold: Option<IoError>,
+    /// Pages could not be written for want of blocks: see `make_room`.
+    pub starved: bool,
     /// Pages whose last write a failed flush may have lost, and whose next one has not ended.
     pub doubtful: BTreeSet<u64>,
     /// Pages with space and no leaf to pin: dirty again behind a truncation or a hole, and about to be dropped.

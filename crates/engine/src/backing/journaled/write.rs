@@ -100,6 +100,9 @@ impl Volume {
 
     #[doc(alias("xfs_vm_writepages", "ext4_writepages"))]
     pub(super) fn write_batch(&self, context: WriteContext, batch: &mut Vec<Request>) {
+        if !context.is_reclaim() {
+            self.make_room();
+        }
         self.log_completed();
         let mut refused = Vec::new();
         let mut writes = Vec::with_capacity(batch.len());
@@ -186,6 +189,7 @@ impl Volume {
             let pages = mapped.len();
             if st.space.free() + u64::from(run) < pages as u64 {
                 left -= pages;
+                st.starved = true;
                 full.push(request);
                 continue;
             }

@@ -217,3 +217,64 @@ fn a_mount_that_cannot_make_what_it_read_durable_is_none() {
     assert!(matches!(e, VolumeError::Io { .. }), "{e}");
     assert!(Rig::mount(&disk).is_ok());
 }
+
+/// A volume that is nearly full, flushes that fail one after the other, and all pages dirty again after each: the blocks of
+/// the writes in vain are had back without a commit, and never one that the disk's state may name.
+#[test]
+fn failure_upon_failure_does_not_use_a_volume_up() {
+    // The flush before the commit's block fails, the block, its copy, or the flush behind it.
+    for nth in [1, 2, 3, 4] {
+        let mut rig = Rig::new(&Disk::formatted(500, 16, 400));
+        let pages = 100;
+        rig.write(&[(0, pages)], 1).unwrap();
+        rig.volume.flush().unwrap();
+        // So much that two copies of the pages and a little more are left.
+        let more = rig.volume.info().free - 2 * pages - 40;
+        rig.write(&[(200, more)], 1).unwrap();
+        rig.volume.flush().unwrap();
+        rig.write(&[(0, pages)], 2).unwrap();
+        let mut refused = 0;
+        for round in 0..8 {
+            let (now, flushed) = (rig.disk.ops(), rig.volume.info().failed_commits);
+            // A commit by checkpoint has its first flush after the map's leaf.
+            rig.disk.fail_op(now + if round == 0 { nth } else { 2 });
+            rig.volume.flush().unwrap_err();
+            assert!(rig.volume.info().failed_commits > flushed);
+            rig.disk.heal();
+            (0..pages).for_each(|page| rig.volume.redirtied(page));
+            let mut left: Vec<(u64, u64)> = (0..pages).map(|p| (p, 1)).collect();
+            for _ in 0..4 {
+                let all = rig.submit(&left, 3 + round);
+                left = all
+                    .iter()
+                    .filter(|w| rig.result(w).unwrap().is_err())
+                    .map(|w| (w.first, 1))
+                    .collect();
+                refused += left.len();
+                for keep in [true, false] {
+                    let after = Rig::new(&Disk::new(rig.disk.crash(|| keep), false));
+                    (200..200 + more).for_each(|page| after.expect(page, 1));
+                    for page in 0..pages {
+                        let bytes = after.read(page).unwrap();
+                        let legal = (1..3 + round + 1).any(|v| bytes == page_bytes(page, v));
+                        assert!(legal, "failure {nth}, round {round}: page {page}");
+                    }
+                }
+                if left.is_empty() {
+                    break;
+                }
+            }
+            assert!(
+                left.is_empty(),
+                "failure {nth}, round {round}: {} pages are stuck",
+                left.len()
+            );
+            rig.check();
+        }
+        assert!(refused > 0, "there was always room");
+        rig.volume.flush().unwrap();
+        let after = Rig::new(&Disk::new(rig.disk.crash(|| false), false));
+        (0..pages).for_each(|page| after.expect(page, 10));
+        clean(&rig.disk);
+    }
+}
