@@ -79,7 +79,10 @@ impl<F: DerefMut<Target = [u8]>> ExtentMap<F> {
     /// Does `page` continue the extent of the page before it?
     fn joins(&self, page: u64) -> bool {
         let before = page.checked_sub(1).and_then(|p| self.get(p));
-        before.is_some_and(|b| self.get(page).is_some_and(|m| m.block == b.block + 1))
+        before.is_some_and(|b| {
+            self.get(page)
+                .is_some_and(|m| b.block.checked_add(1) == Some(m.block))
+        })
     }
 
     /// The block of a page, or 0.
@@ -91,7 +94,7 @@ impl<F: DerefMut<Target = [u8]>> ExtentMap<F> {
     fn count_move(&mut self, page: u64, old: u32, new: u32) {
         let before = page.checked_sub(1).map_or(0, |p| self.block(p));
         let after = self.block(page + 1);
-        let join = |a: u32, b: u32| u64::from(a != 0 && b == a + 1);
+        let join = |a: u32, b: u32| u64::from(a != 0 && a.checked_add(1) == Some(b));
         self.joined += join(before, new) + join(new, after);
         self.joined -= join(before, old) + join(old, after);
     }

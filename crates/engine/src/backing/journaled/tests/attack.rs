@@ -387,3 +387,79 @@ fn a_full_log_takes_no_commit_after_a_power_failure() {
     }
     rig.check();
 }
+
+/// Writes the checksum that block `b` should have at `at`.
+fn reseal(b: &mut [u8], at: usize) -> u32 {
+    b[at..at + 4].fill(0);
+    let crc = crc32c::crc32c(b);
+    b[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+    crc
+}
+
+/// Somebody who computes checksums changes numbers of superblocks, log and map: an error, or a volume that can be used; never
+/// a panic, and nothing outside of the device.
+#[test]
+fn numbers_with_good_checksums_may_be_anything() {
+    let disk = Disk::formatted(120, 8, 1100);
+    let mut rig = Rig::new(&disk);
+    for version in 1..=10 {
+        rig.write(&[(version * 60, 3), (1090, 5)], version).unwrap();
+        rig.volume.flush().unwrap();
+    }
+    let g = rig.volume.geometry;
+    assert!(rig.volume.info().checkpoints > 0 && rig.volume.info().log_used > 0);
+    drop(rig);
+    let good = disk.image();
+    let mut x = 7u64;
+    let mut draw = move |n: u64| {
+        x = x
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (x >> 33) % n
+    };
+    let (mut mounted, mut refused) = (0, 0);
+    for _ in 0..1500 {
+        let mut image = good.clone();
+        let block = draw(g.data_first()) as usize;
+        let (at, len, crc) = match block {
+            0 | 1 => (block * BLOCK, 512, 12),
+            _ => (block * BLOCK, BLOCK, 4),
+        };
+        let used = if block < 2 { 112 } else { 160 };
+        for _ in 0..=draw(3) {
+            let place = at + 8 + draw(used - 8) as usize;
+            let width = [1, 2, 4, 8][draw(4) as usize];
+            let value = match draw(4) {
+                0 => u64::MAX,
+                1 => draw(300),
+                2 => u64::MAX >> draw(60),
+                _ => draw(1 << 31) << draw(33),
+            };
+            image[place..place + width].copy_from_slice(&value.to_le_bytes()[..width]);
+        }
+        reseal(&mut image[at..at + len], crc);
+        if block == 0 && draw(2) == 0 {
+            // Both say the same.
+            let first = image[..512].to_vec();
+            image[BLOCK..BLOCK + 512].copy_from_slice(&first);
+        }
+        let disk = Disk::new(image, false);
+        let faults = fsck(&*disk).map(|r| r.is_clean());
+        let Ok(mut rig) = Rig::mount(&disk) else {
+            refused += 1;
+            assert_ne!(faults.ok(), Some(true), "refused, and clean");
+            continue;
+        };
+        mounted += 1;
+        for page in (0..1100).step_by(37).chain([1090]) {
+            let _ = rig.read(page);
+        }
+        for version in 20..24 {
+            let _ = rig.write(&[(draw(1090), 2)], version);
+            let _ = rig.volume.truncate(draw(1100 * BLOCK as u64));
+            let _ = rig.volume.flush();
+        }
+        rig.check();
+    }
+    assert!(mounted > 50 && refused > 50, "{mounted} and {refused}");
+}
