@@ -169,6 +169,10 @@ pub fn next_command(report: &Report) -> String {
     } else {
         format!("run {name}")
     };
+    if report.arms.iter().any(|a| a.per_block.is_some()) {
+        // Linux has no row of these.
+        return "highwater scenario show high-order > mine.toml    # other orders, more of them held".into();
+    }
     if !has("linux") {
         return format!("sudo highwater {run} --world os,linux    # beside Linux's own page cache");
     }
@@ -291,5 +295,7 @@ mod tests {
         assert!(next_command(&r).contains("--world os,linux"));
         r.arms[0].world = "linux (cgroup v1)".into();
         assert!(next_command(&r).contains("slow-disk"));
+        r.arms[0].per_block = Some(crate::blocks::PerBlock::default());
+        assert!(next_command(&r).contains("scenario show high-order"));
     }
 }

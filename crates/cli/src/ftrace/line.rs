@@ -110,6 +110,7 @@ fn fields(out: &mut String, event: &TraceEvent) {
         ),
         TraceEvent::DirectReclaimEnd { nr_reclaimed } => write!(out, "nr_reclaimed={nr_reclaimed}"),
         TraceEvent::LruIsolate {
+            order,
             isolate_mode,
             nr_requested,
             nr_scanned,
@@ -117,7 +118,7 @@ fn fields(out: &mut String, event: &TraceEvent) {
             nr_taken,
         } => write!(
             out,
-            "isolate_mode={} classzone_idx=0 order=0 nr_requested={nr_requested} nr_scanned={nr_scanned} nr_skipped={nr_skipped} \
+            "isolate_mode={} classzone_idx=0 order={order} nr_requested={nr_requested} nr_scanned={nr_scanned} nr_skipped={nr_skipped} \
              nr_taken={nr_taken} lru={}",
             *isolate_mode as u32,
             match isolate_mode {
@@ -192,13 +193,14 @@ mod tests {
             ),
             (
                 TraceEvent::LruIsolate {
+                    order: 3,
                     isolate_mode: IsolateMode::Active,
                     nr_requested: 32,
                     nr_scanned: 7,
                     nr_skipped: 0,
                     nr_taken: 7,
                 },
-                "mm_vmscan_lru_isolate: isolate_mode=2 classzone_idx=0 order=0 nr_requested=32 nr_scanned=7 nr_skipped=0 nr_taken=7 lru=active_file",
+                "mm_vmscan_lru_isolate: isolate_mode=2 classzone_idx=0 order=3 nr_requested=32 nr_scanned=7 nr_skipped=0 nr_taken=7 lru=active_file",
             ),
             (
                 TraceEvent::LruShrinkInactive {

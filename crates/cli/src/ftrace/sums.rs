@@ -89,6 +89,7 @@ mod tests {
     fn a_trace_is_equal_to_its_counters_and_to_no_others() {
         let (kswapd, user) = (Who::new("kswapd0", 1), Who::new("writer", 2));
         let scan = |isolate_mode, n| TraceEvent::LruIsolate {
+            order: 0,
             isolate_mode,
             nr_requested: 32,
             nr_scanned: n,

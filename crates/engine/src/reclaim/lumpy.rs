@@ -79,7 +79,7 @@ impl<W: World> Engine<W> {
         let was_active = |f: &&FrameNo| self.frames.get(f.0).state.peek() & ACTIVE != 0;
         let active = batch.iter().filter(was_active).count();
         self.count(Event::Pgdeactivate, active as u64);
-        self.trace_isolate(IsolateMode::Inactive, n, batch.len(), 0);
+        self.trace_isolate(sc.order, IsolateMode::Inactive, n, batch.len(), 0);
         self.shrink_block(sc, &batch);
         looked
     }

@@ -53,7 +53,7 @@ impl<W: World> Engine<W> {
         while scan > 0 || refill > 0 {
             if refill > 0 {
                 let n = refill.min(cluster);
-                self.shrink_active(n);
+                self.shrink_active(sc.order, n);
                 refill -= n;
             }
             if scan > 0 {
@@ -78,11 +78,11 @@ impl<W: World> Engine<W> {
 
     /// Lets the order move up to `n` of the pages it keeps towards reclaim.
     #[doc(alias = "shrink_active_list")]
-    fn shrink_active(&self, n: usize) {
+    fn shrink_active(&self, order: u32, n: usize) {
         let done = self.lru.refill(&*self.world, &self.frames, n);
         self.count(Event::Pgrefill, done.looked as u64);
         if done.looked > 0 {
-            self.trace_isolate(IsolateMode::Active, n, done.looked, 0);
+            self.trace_isolate(order, IsolateMode::Active, n, done.looked, 0);
         }
         self.count(Event::Pgdeactivate, done.deactivated as u64);
         self.world.charge(Work::Scan, done.looked as u32);
@@ -105,6 +105,7 @@ impl<W: World> Engine<W> {
             return isolated.looked;
         }
         self.trace_isolate(
+            sc.order,
             IsolateMode::Inactive,
             asked,
             n,
@@ -185,12 +186,14 @@ impl<W: World> Engine<W> {
     /// A batch of `taken` pages came off a list, and `skipped` were passed over.
     pub(super) fn trace_isolate(
         &self,
+        order: u32,
         isolate_mode: IsolateMode,
         asked: usize,
         taken: usize,
         skipped: usize,
     ) {
         self.trace(TraceEvent::LruIsolate {
+            order,
             isolate_mode,
             nr_requested: asked as u64,
             nr_scanned: taken as u64,

@@ -12,7 +12,7 @@
 //! | `DirectReclaimBegin`, `KswapdWake`, `WakeupKswapd` | `allocstall`, `pageoutrun`, `wakeup_kswapd` |
 //!
 //! **Context.** Emitted by the task that did it, with no engine lock held; completion context may ring for kswapd.
-//! **Kernel.** include/trace/events/vmscan.h. There is one node and one zone, both 0; a batch off a list is of order 0.
+//! **Kernel.** include/trace/events/vmscan.h. There is one node and one zone, both 0.
 //! **Tests.** `crates/cli/tests/ftrace.rs`: the sums, for each preset, in both worlds.
 
 use crate::engine::Engine;
@@ -61,6 +61,8 @@ pub enum TraceEvent {
     },
     /// A batch was taken off a list (`mm_vmscan_lru_isolate`).
     LruIsolate {
+        /// The size wanted.
+        order: u32,
         /// Which list.
         isolate_mode: IsolateMode,
         /// Pages asked for.
