@@ -28,28 +28,6 @@ use std::time::Instant;
 const COVERAGE_SEEDS: u64 = 100;
 /// Counters that no seed may raise.
 const NEVER: &[Event] = &[Event::LostWakeups];
-/// Counters of blocks of frames, which no seed asks for: `highwater run high-order` and tests/high_order.rs of the lab do.
-const BLOCKS: &[Event] = &[
-    Event::BlockAlloc,
-    Event::BlockAllocFailed,
-    Event::BlockStallNs,
-    Event::BlockReclaimed,
-    Event::LumpyTaken,
-    Event::LumpyFailed,
-    Event::PgreclaimLumpy,
-    Event::KswapdOrderDropped,
-    Event::CompactStall,
-    Event::CompactFail,
-    Event::CompactSuccess,
-    Event::CompactDaemonWake,
-    Event::CompactDeferred,
-    Event::CompactMigrateScanned,
-    Event::CompactFreeScanned,
-    Event::CompactIsolated,
-    Event::PgmigrateSuccess,
-    Event::PgmigrateFail,
-];
-
 /// A seed that failed.
 #[derive(Clone, Debug, Serialize)]
 struct Failure {
@@ -125,7 +103,7 @@ impl Summary {
     fn cover(&mut self) {
         self.never_reached = Event::ALL
             .iter()
-            .filter(|e| !NEVER.contains(e) && !BLOCKS.contains(e))
+            .filter(|e| !NEVER.contains(e))
             .map(|e| e.name())
             .filter(|name| self.counters.get(name).is_none_or(|n| *n == 0))
             .collect();

@@ -10,29 +10,7 @@ use seeds::{asked_for, each_seed};
 const CI: std::ops::Range<u64> = 0..100;
 
 /// What no seed can reach, or need not: everything else is counted at least once over the seeds of a build.
-const UNREACHED: &[(Event, &str)] = &[
-    (Event::LostWakeups, "a bug; the lab panics at the first"),
-    (Event::BlockAlloc, BLOCKS),
-    (Event::BlockAllocFailed, BLOCKS),
-    (Event::BlockStallNs, BLOCKS),
-    (Event::BlockReclaimed, BLOCKS),
-    (Event::LumpyTaken, BLOCKS),
-    (Event::LumpyFailed, BLOCKS),
-    (Event::PgreclaimLumpy, BLOCKS),
-    (Event::KswapdOrderDropped, BLOCKS),
-    (Event::CompactStall, BLOCKS),
-    (Event::CompactFail, BLOCKS),
-    (Event::CompactSuccess, BLOCKS),
-    (Event::CompactDaemonWake, BLOCKS),
-    (Event::CompactDeferred, BLOCKS),
-    (Event::CompactMigrateScanned, BLOCKS),
-    (Event::CompactFreeScanned, BLOCKS),
-    (Event::CompactIsolated, BLOCKS),
-    (Event::PgmigrateSuccess, BLOCKS),
-    (Event::PgmigrateFail, BLOCKS),
-];
-/// Nobody here asks for blocks of frames.
-const BLOCKS: &str = "tests/high_order.rs reaches it";
+const UNREACHED: &[(Event, &str)] = &[(Event::LostWakeups, "a bug; the lab panics at the first")];
 
 #[test]
 fn seeds_run_and_every_byte_is_right() {

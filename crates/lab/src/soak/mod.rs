@@ -390,6 +390,7 @@ fn open(
             len,
             faults: options.rates(n),
             crashes: cuts,
+            sparse: options.sparse,
             ..RamOptions::default()
         },
     );

@@ -4,7 +4,9 @@ use super::disks;
 use super::trouble::{CrashPoint, Trouble, Troubles};
 use crate::device::{FaultRates, QueueOptions};
 use crate::rng::Rng;
-use highwater_engine::policy::{OnDirty, ReclaimWait, Throttle, WriteUnit, WritebackFrom};
+use highwater_engine::policy::{
+    HighOrder, OnDirty, ReclaimWait, Throttle, WriteUnit, WritebackFrom,
+};
 use highwater_engine::{Nanos, Order, Policy, Preset};
 use std::fmt;
 
@@ -28,6 +30,8 @@ pub struct Mix {
     pub sync_range: u32,
     pub nap: u32,
     pub hoard: u32,
+    /// A block of frames in a row, filled and held for a time.
+    pub block: u32,
 }
 
 /// One seed's options.
@@ -57,6 +61,8 @@ pub struct SoakOptions {
     pub disks: Vec<QueueOptions>,
     /// Each file's disk and first length in bytes.
     pub files: Vec<(usize, u64)>,
+    /// Are the files sparse: do holes cost no disk time?
+    pub sparse: bool,
     /// Do the files refuse writes from reclaim?
     pub refusing: bool,
     /// In which order pages are tried for reclaim.
@@ -166,7 +172,19 @@ impl SoakOptions {
         } else {
             trouble
         };
+        // The outage may have taken the place of what cuts the power.
+        let crash_points = if trouble.cuts() {
+            crash_points
+        } else {
+            Vec::new()
+        };
         let fail_after = Nanos::from_millis(late.pick(&[50, 200, 1_000]));
+        let sparse = late.chance(250_000);
+        let block = late.pick(&[0, 0, 0, 10, 40]);
+        if preset.is_none() {
+            use HighOrder as H;
+            policy.high_order = late.pick(&[H::Lumpy, H::Compaction, H::Both]);
+        }
         SoakOptions {
             stack_size: None,
             seed,
@@ -181,6 +199,7 @@ impl SoakOptions {
             hold: Nanos::from_micros(r.pick(&[100, 2_000, 50_000])),
             disks,
             files,
+            sparse,
             refusing: r.chance(150_000),
             tasks: r.between(2, 6) as usize,
             ops: OPS,
@@ -189,7 +208,10 @@ impl SoakOptions {
             crash_points,
             #[cfg(feature = "plant")]
             plant: None,
-            mix: Mix::draw(r, tiny),
+            mix: Mix {
+                block,
+                ..Mix::draw(r, tiny)
+            },
             hot_ppm: r.pick(&[0, 300_000, 800_000]),
         }
     }
@@ -199,8 +221,8 @@ impl SoakOptions {
         match self.preset {
             Some(preset) => preset.to_string(),
             None => format!(
-                "{:?}/{:?}/{:?}/{:?}/{:?}",
-                p.writeback_from, p.write_unit, p.on_dirty, p.wait, p.throttle
+                "{:?}/{:?}/{:?}/{:?}/{:?}/{:?}",
+                p.writeback_from, p.write_unit, p.on_dirty, p.wait, p.throttle, p.high_order
             ),
         }
     }
@@ -251,11 +273,12 @@ impl Mix {
             sync_range: share(8),
             nap: share(20),
             hoard: if tiny { share(3).max(1) } else { 0 },
+            block: 0,
         }
     }
 
     /// The shares, in the order of the fields.
-    pub fn shares(&self) -> [u32; 13] {
+    pub fn shares(&self) -> [u32; 14] {
         [
             self.write_bytes,
             self.write_pages,
@@ -270,6 +293,7 @@ impl Mix {
             self.sync_range,
             self.nap,
             self.hoard,
+            self.block,
         ]
     }
 }
@@ -290,7 +314,12 @@ impl fmt::Display for SoakOptions {
             self.cpus,
             self.tasks,
             self.files,
-            if self.refusing { " (refusing)" } else { "" },
+            match (self.refusing, self.sparse) {
+                (false, false) => "",
+                (true, false) => " (refusing)",
+                (false, true) => " (sparse)",
+                (true, true) => " (refusing, sparse)",
+            },
             self.hot_ppm / 10_000,
         )?;
         for d in &self.disks {

@@ -3,7 +3,7 @@
 use super::{CrashPoint, Soak, Subject, now};
 use crate::rng::Rng;
 use crate::shadow::{Access, Outcome, fill};
-use highwater_engine::{Error, Nanos, PageNo, World};
+use highwater_engine::{BlockOptions, Error, Nanos, PageNo, World};
 use std::ops::Range;
 
 /// The most bytes of one read or write.
@@ -98,7 +98,8 @@ impl<'a> User<'a> {
                 let w = &self.soak.world;
                 w.sleep_until(w.now().plus(Nanos::from_micros(self.rng.below(5_000))));
             }
-            _ => self.hoard(n),
+            12 => self.hoard(n),
+            _ => self.block(n),
         }
     }
 
@@ -349,6 +350,37 @@ impl<'a> User<'a> {
         drop(guards);
         self.state("hoard", true);
         self.judge(n, "hoard", error);
+    }
+
+    /// Takes a block of frames, keeps it for a time, and finds in it what it left there.
+    fn block(&mut self, n: usize) {
+        let order = self.rng.between(1, 4) as u32;
+        let mut options = self.rng.pick(&[
+            BlockOptions::patient(),
+            BlockOptions::patient(),
+            BlockOptions::thp(),
+            BlockOptions::nowait(),
+        ]);
+        options.timeout = Nanos::from_millis(200);
+        let stamp = self.rng.below(u64::MAX);
+        self.state("alloc_block", false);
+        let error = match self.soak.engine.alloc_block(order, options) {
+            Ok(mut block) => {
+                assert_eq!(block.len(), (self.frame() as usize) << order);
+                fill(stamp, 0, &mut block);
+                let length = self.rng.below(self.soak.options.hold.0);
+                let w = &self.soak.world;
+                w.sleep_until(w.now().plus(Nanos(length)));
+                self.buf.resize(block.len(), 0);
+                fill(stamp, 0, &mut self.buf);
+                assert!(*block == *self.buf, "BLOCK-1: somebody wrote into a block");
+                None
+            }
+            Err(Error::NoBlock(_)) => None,
+            Err(e) => Some(e),
+        };
+        self.state("alloc_block", true);
+        self.judge(n, "alloc_block", error);
     }
 
     fn set_len(&mut self, n: usize) {
