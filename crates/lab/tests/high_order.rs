@@ -183,7 +183,7 @@ fn dirty_pages_that_move_are_written() {
     });
 }
 
-/// On request pages move together, none is given up, and what was in pieces is in blocks.
+/// On request pages move together, none is given up, and what was in pieces is in blocks; no frame is left behind (COMPACT-4).
 #[test]
 fn compact_memory_gives_up_no_page() {
     lab(10, 2048, with(HighOrder::Lumpy), |rig| {
@@ -219,7 +219,8 @@ fn compact_memory_gives_up_no_page() {
     });
 }
 
-/// A page that is held keeps its frame, and so its block: neither policy takes it, and the allocation ends.
+/// A page that is held keeps its frame, and so its block: neither policy takes it (COMPACT-1), and the allocation ends
+/// (BLOCK-2).
 #[test]
 fn held_pages_stay_and_the_allocation_gives_up() {
     for policy in POLICIES {
@@ -443,7 +444,7 @@ fn kswapd_gives_up_on_an_order_that_cannot_be_had() {
     }
 }
 
-/// Blocks leave the reserve to single frames, and are named where memory is out.
+/// Blocks leave the reserve to single frames (ZONE-4, ZONE-5), and are named where memory is out.
 #[test]
 fn blocks_leave_the_reserve_and_are_in_the_report() {
     let tune = |config: &mut Config| {
@@ -478,7 +479,7 @@ fn blocks_leave_the_reserve_and_are_in_the_report() {
     });
 }
 
-/// A disk that does not answer: whoever asks for a block is told in time, whatever the policy, and gets one afterwards.
+/// A disk that does not answer: whoever asks for a block is told in time, whatever the policy, and gets one afterwards (BLOCK-2).
 #[test]
 fn a_hung_disk_does_not_hold_who_asks_for_a_block() {
     for preset in Preset::ALL {

@@ -192,6 +192,7 @@ impl<W: World> Engine<W> {
             }
         };
         self.zone.free_to_buddy(&*self.world, &run.targets);
+        debug_assert!(run.held.is_empty(), "COMPACT-4: frames are left behind");
         Done {
             made,
             moved: run.moved,

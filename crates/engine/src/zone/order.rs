@@ -102,7 +102,9 @@ impl Zone {
             .buddy
             .free_frames()
             .saturating_sub(self.watermarks.at(Mark::Min));
+        let before = out.len();
         let looked = inner.buddy.take_in(range, order, max.min(spare), out);
+        debug_assert!(out.len() - before <= spare, "ZONE-5: into the reserve");
         self.mirror(&inner);
         looked
     }
