@@ -176,9 +176,9 @@ fn a_broken_frame_met_in_passing() {
     assert!(text.contains("FRAME-3"), "{text}");
 }
 
-/// As [`find`], with the seeds of `blocks`, in which pages move.
+/// As [`find`], with the seeds of `blocks` in which pages move all the time: a task compacts in every third.
 fn find_moving(bug: Plant, signs: &[&str]) {
-    for seed in 0..SEEDS_MAX {
+    for seed in (0..SEEDS_MAX).map(|n| 3 * n) {
         let run = || blocks::run(seed, |config| config.plant = Some(bug));
         let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else {
             continue;
