@@ -53,9 +53,9 @@ const LONGEST: Nanos = Nanos::from_secs(8);
 
 /// The longest write to a disk that never fails while another does.
 const LONGEST_SPARED: Nanos = Nanos::from_secs(8);
-/// Ten times what the longest runs take, after which they are stopped.
-const TIME_MAX: Nanos = Nanos::from_secs(1_800);
-/// The same in steps: some seconds of real time.
+/// Eight times what the longest run of hundreds takes, after which it is stopped.
+const TIME_MAX: Nanos = Nanos::from_secs(3_600);
+/// The same in steps, of which they take up to 700,000: some seconds of real time.
 const STEPS_MAX: u64 = 5_000_000;
 
 /// What a seed's run leaves.
