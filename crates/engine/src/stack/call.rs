@@ -7,6 +7,9 @@
 use super::{MEASURED, WORD, deepest, paint_below, stack_pointer};
 use std::cell::Cell;
 
+/// What a frame may leave unwritten of itself: a call that ran past the end of its window may have left the last words alone.
+const GAP: usize = 512;
+
 /// The part of the running stack that is painted and read.
 #[derive(Clone, Copy, Debug)]
 pub struct Window<'a> {
@@ -25,7 +28,7 @@ pub struct CallDepth {
     pub call: u64,
     /// Bytes below the stack's top.
     pub stack: u64,
-    /// The whole window was used: the call may have gone deeper than it shows.
+    /// The whole window was used, but for 512 bytes at most: the call may have gone deeper than it shows.
     pub whole: bool,
 }
 
@@ -55,7 +58,7 @@ impl Window<'_> {
         let depth = CallDepth {
             call: (before - at) as u64,
             stack: (self.top - at) as u64,
-            whole: at == self.low,
+            whole: at < self.low + GAP,
         };
         (value, Some(depth))
     }
