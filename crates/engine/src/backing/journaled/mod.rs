@@ -6,7 +6,7 @@
 //! disk through a log (`log`, `record`), and as a whole with checkpoints (`checkpoint`). `recover` reads it back.
 //! The layout of the disk is at the head of `format`.
 //!
-//! **State.** One lock, [`state::State`], for look-ups and changes. The *turn*, the `Log` taken out of it, for everything that
+//! **State.** One lock, `state::State`, for look-ups and changes. The *turn*, the `Log` taken out of it, for everything that
 //! needs time: appending to the log, commits, checkpoints, truncation.
 //! **Lock order.** The turn, then the lock (`Rank::Volume`). `write_pages` and `read_pages` wait for neither I/O nor the turn;
 //! so an allocation made with the turn in hand (a log buffer, in the middle of a page's write) may reclaim and write pages of
