@@ -456,14 +456,17 @@ impl<W: World> Engine<W> {
 
     /// Fails with live guards. The engine's own tasks hold pages for moments: a page that is held is looked at again.
     fn no_guards(&self) -> Result<(), Error> {
-        for _ in 0..CLOSE_LOOKS {
-            if self.count_held() == 0 {
+        let mut held = self.count_held();
+        for _ in 1..CLOSE_LOOKS {
+            // Once with none is enough: a flusher may hold the next page a moment later.
+            if held == 0 {
                 break;
             }
             self.world
                 .park(self.world.now().plus(Nanos::from_millis(1)));
+            held = self.count_held();
         }
-        match u64::from(self.count_held()) + self.nr_block_frames() {
+        match u64::from(held) + self.nr_block_frames() {
             0 => Ok(()),
             held => Err(Error::StillPinned(held)),
         }

@@ -51,7 +51,7 @@ fn text(table: &Table) -> String {
     let profile = profile();
     let mut text =
         format!("\nbytes of stack below the caller's frame, deepest call; build: {profile}\n\n");
-    let _ = write!(text, "{:22}", "");
+    let _ = write!(text, "{:25}", "");
     for preset in Preset::ALL {
         let _ = write!(text, "{:>11}", preset.name());
     }
@@ -60,14 +60,14 @@ fn text(table: &Table) -> String {
         table.get(preset.name())?.get(entry).copied()
     };
     for entry in Entry::ALL {
-        let _ = write!(text, "{:22}", entry.name());
+        let _ = write!(text, "{:25}", entry.name());
         for preset in Preset::ALL {
             let bytes = cell(preset, entry.name()).map_or("-".into(), |n| n.to_string());
             let _ = write!(text, "{bytes:>11}");
         }
         text.push('\n');
     }
-    let _ = write!(text, "{:22}", "deepest");
+    let _ = write!(text, "{:25}", "deepest");
     for preset in Preset::ALL {
         let deepest = Entry::ALL
             .iter()

@@ -9,6 +9,7 @@ use crate::device::{FaultRates, LabQueue, QueueOptions, RamDevice, RamOptions};
 use crate::rng::Rng;
 use crate::world::{LabOptions, LabWorld};
 use highwater_engine::backing::PlainBacking;
+use highwater_engine::backing::journaled::{FormatOptions, MountOptions, Volume};
 use highwater_engine::{
     BlockOptions, Config, Engine, Error, File, FileId, FileOptions, Nanos, PageNo, Policy, World,
 };
@@ -116,9 +117,10 @@ fn one_run(
         };
         let engine = calls.measure(Entry::New, || Engine::new(w.clone(), config));
         let engine = engine.unwrap_or_else(|e| panic!("the engine refuses: {e}"));
-        let files: Vec<File<LabWorld>> = (0..FILES)
+        let mut files: Vec<File<LabWorld>> = (0..FILES)
             .map(|n| open(&engine, &devices[n as usize], n, &calls))
             .collect();
+        files.push(open_volume(&engine, &queue, &calls));
         let tasks: Vec<_> = (0..TASKS)
             .map(|n| {
                 let mut caller = Caller {
@@ -161,6 +163,37 @@ fn open(
     file.unwrap_or_else(|e| panic!("open of file {n}: {e}"))
 }
 
+/// A file on a volume of its own, on a disk that does not fail.
+fn open_volume(
+    engine: &Arc<Engine<LabWorld>>,
+    queue: &Arc<LabQueue>,
+    calls: &Calls,
+) -> File<LabWorld> {
+    let device = RamDevice::new(
+        queue,
+        RamOptions {
+            len: 2 * FILE,
+            ..RamOptions::default()
+        },
+    );
+    let format = FormatOptions {
+        logical_bytes: FILE,
+        block_size: FRAME as u32,
+        log_bytes: 0,
+        uuid: [7; 16],
+    };
+    let formatted = calls.measure(Entry::Format, || Volume::format(&*device, &format));
+    formatted.unwrap_or_else(|e| panic!("format: {e}"));
+    let memory = engine.page_source();
+    let volume = calls.measure(Entry::Mount, || {
+        Volume::mount(device, memory, MountOptions::default())
+    });
+    let volume = volume.unwrap_or_else(|e| panic!("mount: {e}"));
+    let id = FileId { dev: 2, ino: 1 };
+    let file = engine.open(id, volume, FileOptions { write: true });
+    file.unwrap_or_else(|e| panic!("open of the volume: {e}"))
+}
+
 struct Caller {
     world: Arc<LabWorld>,
     engine: Arc<Engine<LabWorld>>,
@@ -174,7 +207,12 @@ struct Caller {
 impl Caller {
     /// One operation, of those that wait for a disk fewer.
     fn operate(&mut self) {
-        let file = self.files[self.rng.below(FILES) as usize].clone();
+        let chosen = self.rng.below(FILES + 1);
+        let file = self.files[chosen as usize].clone();
+        let of = |entry: Entry| match chosen == FILES {
+            true => entry.on_volume(),
+            false => entry,
+        };
         let len = file.len().max(1);
         let page = PageNo(self.rng.below(len.div_ceil(FRAME)));
         let offset = self.rng.below(len);
@@ -183,29 +221,33 @@ impl Caller {
         let result = match self.rng.below(1_000) {
             0..300 => {
                 let buf = &self.buf[..n.min((FILE - offset.min(FILE - 1)) as usize)];
-                calls.measure(Entry::WriteAt, || file.write_at(buf, offset))
+                calls.measure(of(Entry::WriteAt), || file.write_at(buf, offset))
             }
             300..500 => {
                 let buf = &mut self.buf[..n];
-                let read = calls.measure(Entry::ReadAt, || file.read_at(buf, offset));
+                let read = calls.measure(of(Entry::ReadAt), || file.read_at(buf, offset));
                 read.map(|n| {
                     black_box(n);
                 })
             }
             500..650 => {
-                let page = calls.measure(Entry::Page, || file.page(page));
+                let page = calls.measure(of(Entry::Page), || file.page(page));
                 page.map(|p| calls.measure(Entry::PageDrop, || drop(p)))
             }
             650..900 => {
-                let page = calls.measure(Entry::PageMut, || file.page_mut(page));
+                let page = calls.measure(of(Entry::PageMut), || file.page_mut(page));
                 page.map(|mut p| {
                     p[0] = p[0].wrapping_add(1);
                     calls.measure(Entry::PageDrop, || drop(p));
                 })
             }
-            900..920 => {
+            900..905 => {
+                let range = offset..offset + n as u64;
+                calls.measure(of(Entry::Discard), || file.discard(range))
+            }
+            905..920 => {
                 let len = FILE - self.rng.below(FILE / 8);
-                calls.measure(Entry::SetLen, || file.set_len(len))
+                calls.measure(of(Entry::SetLen), || file.set_len(len))
             }
             920..940 => {
                 let range = offset..offset + n as u64;
@@ -214,8 +256,8 @@ impl Caller {
                     black_box(n);
                 })
             }
-            940..945 => calls.measure(Entry::SyncData, || file.sync_data()),
-            945..950 => calls.measure(Entry::SyncAll, || file.sync_all()),
+            940..945 => calls.measure(of(Entry::SyncData), || file.sync_data()),
+            945..950 => calls.measure(of(Entry::SyncAll), || file.sync_all()),
             950..960 => {
                 let range = offset..offset + n as u64;
                 calls.measure(Entry::SyncRange, || file.sync_range(range))

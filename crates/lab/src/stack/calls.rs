@@ -26,6 +26,8 @@ pub enum Entry {
     PageDrop,
     /// `File::set_len`.
     SetLen,
+    /// `File::discard`.
+    Discard,
     /// `File::evict`.
     Evict,
     /// `File::sync_data`.
@@ -46,11 +48,31 @@ pub enum Entry {
     Stats,
     /// `Engine::close`.
     Close,
+    /// `Volume::format`.
+    Format,
+    /// `Volume::mount`.
+    Mount,
+    /// `File::write_at` of a file on a journaled volume.
+    VolumeWriteAt,
+    /// `File::read_at` of a file on a journaled volume.
+    VolumeReadAt,
+    /// `File::page` of a file on a journaled volume.
+    VolumePage,
+    /// `File::page_mut` of a file on a journaled volume.
+    VolumePageMut,
+    /// `File::set_len` of a file on a journaled volume.
+    VolumeSetLen,
+    /// `File::discard` of a file on a journaled volume.
+    VolumeDiscard,
+    /// `File::sync_data` of a file on a journaled volume.
+    VolumeSyncData,
+    /// `File::sync_all` of a file on a journaled volume.
+    VolumeSyncAll,
 }
 
 impl Entry {
     /// All of them, in the order of the table.
-    pub const ALL: [Entry; 18] = [
+    pub const ALL: [Entry; 29] = [
         Entry::New,
         Entry::Open,
         Entry::ReadAt,
@@ -59,6 +81,7 @@ impl Entry {
         Entry::PageMut,
         Entry::PageDrop,
         Entry::SetLen,
+        Entry::Discard,
         Entry::Evict,
         Entry::SyncData,
         Entry::SyncAll,
@@ -69,6 +92,16 @@ impl Entry {
         Entry::BlockDrop,
         Entry::Stats,
         Entry::Close,
+        Entry::Format,
+        Entry::Mount,
+        Entry::VolumeWriteAt,
+        Entry::VolumeReadAt,
+        Entry::VolumePage,
+        Entry::VolumePageMut,
+        Entry::VolumeSetLen,
+        Entry::VolumeDiscard,
+        Entry::VolumeSyncData,
+        Entry::VolumeSyncAll,
     ];
 
     /// As the table has it.
@@ -82,6 +115,7 @@ impl Entry {
             Entry::PageMut => "File::page_mut",
             Entry::PageDrop => "PageRef/PageMut::drop",
             Entry::SetLen => "File::set_len",
+            Entry::Discard => "File::discard",
             Entry::Evict => "File::evict",
             Entry::SyncData => "File::sync_data",
             Entry::SyncAll => "File::sync_all",
@@ -92,6 +126,31 @@ impl Entry {
             Entry::BlockDrop => "Block::drop",
             Entry::Stats => "Engine::stats",
             Entry::Close => "Engine::close",
+            Entry::Format => "Volume::format",
+            Entry::Mount => "Volume::mount",
+            Entry::VolumeWriteAt => "File::write_at (volume)",
+            Entry::VolumeReadAt => "File::read_at (volume)",
+            Entry::VolumePage => "File::page (volume)",
+            Entry::VolumePageMut => "File::page_mut (volume)",
+            Entry::VolumeSetLen => "File::set_len (volume)",
+            Entry::VolumeDiscard => "File::discard (volume)",
+            Entry::VolumeSyncData => "File::sync_data (volume)",
+            Entry::VolumeSyncAll => "File::sync_all (volume)",
+        }
+    }
+
+    /// The same on a file that lies on a volume, where that is a row of its own.
+    pub(super) fn on_volume(self) -> Entry {
+        match self {
+            Entry::WriteAt => Entry::VolumeWriteAt,
+            Entry::ReadAt => Entry::VolumeReadAt,
+            Entry::Page => Entry::VolumePage,
+            Entry::PageMut => Entry::VolumePageMut,
+            Entry::SetLen => Entry::VolumeSetLen,
+            Entry::Discard => Entry::VolumeDiscard,
+            Entry::SyncData => Entry::VolumeSyncData,
+            Entry::SyncAll => Entry::VolumeSyncAll,
+            other => other,
         }
     }
 }
