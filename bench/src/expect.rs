@@ -131,6 +131,14 @@ pub const SEQUENTIAL_WRITE: Expect = expect(
     Goal::Ratio(0.9),
 );
 
+/// Runs of dozens of pages in place of single ones, and a checksum and a map to pay for them.
+pub const JOURNALED: Expect = expect(
+    "random 4 KiB writes of 8 x memory on a journaled volume, sync included",
+    Unit::OpsPerS,
+    1.3,
+    Goal::Ratio(1.0),
+);
+
 /// What a scenario should give beside Linux, as ratios.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {

@@ -1,6 +1,7 @@
 //! The rows, by the name that selects them.
 
 mod hit;
+mod journaled;
 mod miss;
 mod peers;
 mod read_at;
@@ -58,7 +59,7 @@ const fn scenario(
 }
 
 /// All, in the order of the table.
-pub const GROUPS: [Group; 11] = [
+pub const GROUPS: [Group; 12] = [
     group("hit", "page() on resident frames of 1 GiB", hit::run),
     group(
         "read-at",
@@ -70,6 +71,11 @@ pub const GROUPS: [Group; 11] = [
         "sequential",
         "sequential I/O against 1 MiB O_DIRECT at depth 8",
         sequential::run,
+    ),
+    group(
+        "journaled",
+        "random writes on a journaled volume against a plain file",
+        journaled::run,
     ),
     scenario(
         "random-write",
