@@ -25,10 +25,14 @@ pub fn report(report: &Report) -> String {
             }
             let _ = write!(text, "\n{}\n{}", arm.title(), tasks(stacks));
             text.push_str(&calls(stacks));
-            let mut with_chain = stacks.tasks.iter().filter(|t| !t.chain.is_empty());
-            // The body that reports has a stack of its own size, and little of the engine on it.
-            if let Some(deepest) = with_chain.find(|t| t.task != HARNESS) {
-                let _ = write!(text, "\n  {}:\n{}", deepest.task, deepest.chain_text());
+            // The body that reports has a stack of its own size, and little of the engine on it. The flusher's own chain is
+            // shown whoever is deeper: what it does on an empty stack, others may do on a used one.
+            let chained = stacks.tasks.iter().filter(|t| !t.chain.is_empty());
+            let own = |t: &&TaskStack| t.task != HARNESS;
+            for (n, task) in chained.filter(own).enumerate() {
+                if n == 0 || task.task.starts_with("flush-") {
+                    let _ = write!(text, "\n  {}:\n{}", task.task, task.chain_text());
+                }
             }
         }
     }
