@@ -1,19 +1,16 @@
 //! `highwater claims` as a user meets it: runs of one claim, and errors with their remedy.
 
-use std::process::{Command, Output};
+mod common;
+
+use common::{command, err, failed_with, out};
+use std::process::Output;
 
 fn run(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
-    command.arg("claims").args(args);
-    command.output().expect("the binary starts")
-}
-
-fn out(o: &Output) -> String {
-    String::from_utf8_lossy(&o.stdout).into_owned()
-}
-
-fn err(o: &Output) -> String {
-    String::from_utf8_lossy(&o.stderr).into_owned()
+    command()
+        .arg("claims")
+        .args(args)
+        .output()
+        .expect("the binary starts")
 }
 
 /// CLAIM-3, and a verdict that figures make.
@@ -120,15 +117,7 @@ fn nonsense_is_refused_with_a_remedy() {
             "--help",
         ),
     ] {
-        let o = run(args);
-        let text = err(&o);
-        assert!(
-            !o.status.success() && out(&o).is_empty(),
-            "{args:?}: {text}"
-        );
-        assert!(text.contains(what), "{args:?}: {text}");
-        assert!(text.contains(remedy), "{args:?}: no remedy: {text}");
-        assert!(!text.contains("panicked"), "{text}");
+        failed_with(&run(args), args, what, remedy);
     }
 }
 

@@ -4,25 +4,18 @@
 
 mod common;
 
+use common::child::{ROLE, mix, run_and_kill};
 use common::{disk_dir, engines};
 use highwater::volume::{self, MountOptions, VolumeError, VolumeFailure, VolumeOptions};
 use highwater::{Cache, Error, IoEngine, IoErrorKind, OpenOptions, PageNo};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const ROLE: &str = "HIGHWATER_TEST_CHILD";
 const PAGES: u64 = 1_500;
 const BUDGET: u64 = 4 << 20;
 const ROUNDS: u64 = 30;
 const LIMIT: Duration = Duration::from_secs(20);
-
-fn mix(n: u64) -> u64 {
-    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    n ^ (n >> 31)
-}
 
 /// The pages that batch `v` writes.
 fn pages_of(v: u64) -> Vec<u64> {
@@ -82,37 +75,6 @@ fn write_for_ever(engine: IoEngine, path: &Path, first: u64) {
             out.flush().unwrap();
         }
     }
-}
-
-/// Runs a child until it is killed; the last batch that it reported as synced.
-fn run_and_kill(role: &str, after: Duration) -> Option<u64> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture", "--test-threads", "1"])
-        .env(ROLE, role)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .unwrap();
-    let out = child.stdout.take().unwrap();
-    let reader = std::thread::spawn(move || {
-        let mut last = None;
-        for line in BufReader::new(out).lines() {
-            let Ok(line) = line else { break };
-            // A line that the kill has cut is no report.
-            if let Some(v) = line.strip_prefix("SYNCED ") {
-                last = v.parse().ok().or(last);
-            }
-        }
-        last
-    });
-    std::thread::sleep(after);
-    child.kill().unwrap();
-    let status = child.wait().unwrap();
-    assert!(
-        !status.success() && status.code().is_none(),
-        "killed, not ended: {status}"
-    );
-    reader.join().unwrap()
 }
 
 #[test]

@@ -76,6 +76,15 @@ pub fn refused(o: &Output, code: i32, what: &[&str]) -> String {
     text
 }
 
+/// `o`, of a run with `args`, failed, printed nothing on standard output, and said `what` and `remedy`.
+pub fn failed_with(o: &Output, args: &[&str], what: &str, remedy: &str) {
+    let text = err(o);
+    assert!(!o.status.success() && out(o).is_empty(), "{args:?}: {text}");
+    assert!(text.contains(what), "{args:?}: {text}");
+    assert!(text.contains(remedy), "{args:?}: no remedy: {text}");
+    assert!(!text.contains("panicked"), "{text}");
+}
+
 /// A directory for this test, on the file system of the build.
 pub fn temp() -> tempfile::TempDir {
     tempfile::tempdir_in(".").expect("a directory")

@@ -1,6 +1,8 @@
 //! What the device tests share: devices on temporary files, requests that can be waited for, aligned memory.
 #![allow(dead_code)]
 
+pub mod child;
+
 use highwater::engine::io::{IoBuf, IoOp, IoSink, Lane, Request};
 use highwater::engine::world::{Device, Nanos};
 use highwater::engine::{IoError, World};

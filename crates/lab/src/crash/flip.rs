@@ -5,7 +5,7 @@
 //!   never a panic.
 //! - FLIP-2: where one of them is an error, `fsck` finds a fault, and it never panics.
 
-use super::{Drawn, FILE, device, engine, format_options};
+use super::{Drawn, FILE, engine, formatted};
 use crate::device::{FaultRates, LabQueue, Moment, QueueOptions, RamDevice, RamOptions};
 use crate::rng::Rng;
 use crate::world::{LabOptions, LabWorld};
@@ -58,13 +58,7 @@ fn worn(drawn: &Drawn, syncs: u64) -> (Vec<u8>, Vec<u8>) {
     let world = LabWorld::new(LabOptions::calm(drawn.seed));
     let inner = world.clone();
     let run = world.run(move || {
-        let device = device(
-            &inner,
-            vec![0; drawn.device_bytes as usize],
-            FaultRates::default(),
-            false,
-        );
-        Volume::format(&*device, &format_options(&drawn)).expect("format");
+        let device = formatted(&inner, &drawn);
         let engine = engine(&inner, &drawn);
         let (volume, file) = super::mount(&engine, &device, &drawn);
         let mut rng = Rng::new(drawn.seed, 110);

@@ -225,19 +225,21 @@ pub fn run(seed: u64, images_max: u64) -> CrashReport {
     total
 }
 
-/// A formatted device.
+/// A device that does not fail, with a new volume on it.
+fn formatted(world: &Arc<LabWorld>, drawn: &Drawn) -> Arc<RamDevice> {
+    let zeroes = vec![0; drawn.device_bytes as usize];
+    let device = device(world, zeroes, FaultRates::default(), false);
+    Volume::format(&*device, &format_options(drawn)).expect("format");
+    device
+}
+
+/// The bytes of a volume nobody has written to.
 fn fresh(drawn: &Drawn) -> Vec<u8> {
     let drawn = drawn.clone();
     let world = LabWorld::new(LabOptions::calm(drawn.seed));
     let inner = world.clone();
     let run = world.run(move || {
-        let device = device(
-            &inner,
-            vec![0; drawn.device_bytes as usize],
-            FaultRates::default(),
-            false,
-        );
-        Volume::format(&*device, &format_options(&drawn)).expect("format");
+        let device = formatted(&inner, &drawn);
         device.visible()
     });
     run.value

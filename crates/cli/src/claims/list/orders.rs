@@ -80,13 +80,7 @@ pub fn claims() -> Vec<Claim> {
                     f.get("refaults_compaction")
                 )
             },
-            conditions: || {
-                vec![
-                    two_ways("order 2, stacks of 16 KiB", STACKS),
-                    two_ways("order 5, buffers of 128 KiB", BUFFERS),
-                    two_ways("order 9, huge pages", HUGE),
-                ]
-            },
+            conditions: each_order,
         },
         Claim {
             name: "lumpy-frees",
@@ -104,13 +98,7 @@ pub fn claims() -> Vec<Claim> {
                     show_count(f.get("kswapd_compaction") as u64)
                 )
             },
-            conditions: || {
-                vec![
-                    two_ways("order 2, stacks of 16 KiB", STACKS),
-                    two_ways("order 5, buffers of 128 KiB", BUFFERS),
-                    two_ways("order 9, huge pages", HUGE),
-                ]
-            },
+            conditions: each_order,
         },
         Claim {
             name: "thread-size",
@@ -184,6 +172,15 @@ fn huge(name: &'static str, way: HighOrderName) -> Condition {
                 .with("refaults_alone", refaults(alone), Ratio))
         },
     }
+}
+
+/// Each order that the scenario asks for, with both ways to make a block.
+fn each_order() -> Vec<Condition> {
+    vec![
+        two_ways("order 2, stacks of 16 KiB", STACKS),
+        two_ways("order 5, buffers of 128 KiB", BUFFERS),
+        two_ways("order 9, huge pages", HUGE),
+    ]
 }
 
 fn two_ways(name: &'static str, asked: Blocks) -> Condition {
