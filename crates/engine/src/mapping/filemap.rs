@@ -316,6 +316,7 @@ impl<W: World> Engine<W> {
         self.count(Event::Pgmajfault, 1);
         self.count(Event::PagesRead, 1);
         self.count(Event::ReadRequests, 1);
+        self.count(Event::ReadSegments, 1);
         let size = self.memory.frame_size();
         let buf = self.memory.io_buf(frame, size);
         self.world.charge(Work::Submit, 1);

@@ -271,6 +271,8 @@ impl<W: World> Engine<W> {
         self.count(Event::ReadaheadPages, pages);
         self.count(Event::PagesRead, pages);
         self.count(Event::ReadRequests, n);
+        let segments: usize = batch.iter().map(|r| r.bufs.len()).sum();
+        self.count(Event::ReadSegments, segments as u64);
         self.world.charge(Work::Submit, n as u32);
         m.backing.read_pages(Lane::Shared, &mut batch);
     }

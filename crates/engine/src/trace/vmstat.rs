@@ -39,6 +39,8 @@ events! {
     PagesRead "pages_read",
     /// Read requests.
     ReadRequests "read_requests",
+    /// Pieces of memory of read requests: frames in a row are one.
+    ReadSegments "read_segments",
     /// Pages read ahead.
     ReadaheadPages "readahead_pages",
     /// Pages scanned by kswapd.
@@ -87,6 +89,8 @@ events! {
     WrittenSync "written_sync",
     /// Write requests.
     WriteRequests "write_requests",
+    /// Pieces of memory of write requests: frames in a row are one.
+    WriteSegments "write_segments",
     /// Bytes of write requests.
     WriteBytes "write_bytes",
     /// Writes that failed.

@@ -239,6 +239,7 @@ impl<W: World> Engine<W> {
         };
         self.count(event, r.frames.len() as u64);
         self.count(Event::WriteRequests, 1);
+        self.count(Event::WriteSegments, r.bufs.len() as u64);
         self.count(Event::WriteBytes, r.len() as u64);
     }
 }
