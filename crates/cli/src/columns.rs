@@ -17,7 +17,7 @@ fn count(n: Option<u64>) -> String {
 }
 
 /// The groups that every arm has.
-const GROUPS: [(&str, &[Column]); 5] = [
+const GROUPS: [(&str, &[Column]); 6] = [
     (
         "throughput",
         &[
@@ -61,6 +61,14 @@ const GROUPS: [(&str, &[Column]); 5] = [
         ],
     ),
     (
+        "CPU, s",
+        &[
+            ("tasks", |a| seconds(cpu_s(a, None))),
+            ("kswapd", |a| seconds(cpu_s(a, Some("cpu_kswapd_ns")))),
+            ("flusher", |a| seconds(cpu_s(a, Some("cpu_flusher_ns")))),
+        ],
+    ),
+    (
         "memory",
         &[
             ("refused", |a| show_count(a.refused)),
@@ -72,6 +80,18 @@ const GROUPS: [(&str, &[Column]); 5] = [
 
 fn bytes(n: u64) -> String {
     if n == 0 { "-".into() } else { show_bytes(n) }
+}
+
+/// CPU seconds: a counter's, or what the counters leave of the whole.
+fn cpu_s(arm: &ArmReport, name: Option<&str>) -> Option<f64> {
+    let of = |name| arm.count(name).map(|ns| ns as f64 / 1e9);
+    match name {
+        Some(name) => of(name),
+        None => {
+            let rest = of("cpu_all_ns")? - of("cpu_kswapd_ns")? - of("cpu_flusher_ns")?;
+            Some(rest.max(0.0))
+        }
+    }
 }
 
 fn scanned(arm: &ArmReport, who: &str) -> String {

@@ -1,6 +1,7 @@
 //! What the OS arm and the lab arm have in common: the engine's counters, and the report made from them.
 
 use crate::blocks::PerBlock;
+use crate::cpu;
 use crate::error::{CliError, Result};
 use crate::measure::{Counters, measure};
 use crate::plan::Plan;
@@ -55,7 +56,8 @@ pub fn with_volumes(mut stats: Stats, volumes: &[Arc<Volume>]) -> Stats {
     stats
 }
 
-/// Measures the plan over `files` (in the plan's order), and fills in what the engine's counters say.
+/// Measures the plan over `files` (in the plan's order), and fills in what the engine's counters say; `cpu_ns`: CPU of the
+/// tasks whose name begins so, in nanoseconds.
 ///
 /// # Errors
 /// The first failure of a task.
@@ -64,11 +66,13 @@ pub fn run<W: World, F: Handle>(
     world: &Arc<W>,
     files: &[F],
     stats: impl Fn() -> Stats + Clone + Send + Sync + 'static,
+    cpu_ns: impl Fn(&str) -> u64,
 ) -> Result<ArmReport> {
     let host = Arc::new(WorldHost(world.clone()));
     let counters = || -> Counters {
-        let events = stats().events;
-        events
+        let mut counters = stats().events;
+        counters.extend(cpu::COUNTERS.map(|(name, prefix)| (name, cpu_ns(prefix))));
+        counters
             .into_iter()
             .map(|(name, v)| (name.to_string(), v))
             .collect()

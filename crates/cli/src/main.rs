@@ -12,6 +12,7 @@ mod claims;
 mod cleanup;
 mod columns;
 mod costs;
+mod cpu;
 mod device;
 mod engine_arm;
 mod error;

@@ -31,7 +31,7 @@ fn every_kind_runs_and_stays_within_its_file() {
         "zipf",
     ];
     let mut text = String::from(
-        "name = \"t\"\nabout = \"\"\nmemory = \"1MiB\"\nsettle = \"10ms\"\nduration = \"120ms\"\n\
+        "name = \"t\"\nabout = \"\"\nmemory = \"1MiB\"\nsettle = \"200ms\"\nduration = \"120ms\"\n\
          [files.data]\nsize = \"2x\"\n[files.fresh]\nsize = \"2x\"\nsparse = true\n",
     );
     for kind in kinds {
@@ -87,7 +87,7 @@ fn every_kind_runs_and_stays_within_its_file() {
     );
     assert!(report.ops_per_s >= report.ops_per_s_with_sync);
     let samples = report.samples.as_ref().unwrap();
-    assert!(samples.t_s.is_sorted() && samples.t_s[0] < 0.0 && samples.t_s.len() > 10);
+    assert!(samples.t_s.is_sorted() && samples.t_s[0] < 0.0 && samples.t_s.len() > 2);
     for task in &report.tasks {
         assert!(
             samples.ops[&task.name].iter().sum::<u64>() > 0,

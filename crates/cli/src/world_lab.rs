@@ -174,14 +174,15 @@ fn on_engine(
     let sampler = Sampler::start(world, &engine, plan.seed);
     let sampled = engine.clone();
     let stats = move || engine_arm::with_volumes(sampled.stats(), &volumes);
+    let cpu_ns = |prefix: &str| world.cpu_ns(prefix);
     let report = if plan.stack.trace {
         let files: Vec<_> = files
             .iter()
             .map(|f| Probed::new(f.clone(), calls))
             .collect();
-        engine_arm::run(plan, world, &files, stats)
+        engine_arm::run(plan, world, &files, stats, cpu_ns)
     } else {
-        engine_arm::run(plan, world, &files, stats)
+        engine_arm::run(plan, world, &files, stats, cpu_ns)
     };
     let checks = sampler.stop(world);
     let mut report = report?;

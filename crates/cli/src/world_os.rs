@@ -2,6 +2,7 @@
 
 use crate::blocks::HeldBlock;
 use crate::child::status_bytes;
+use crate::cpu::of_threads;
 use crate::engine_arm::{self, failed};
 use crate::error::Result;
 use crate::ftrace::Trace;
@@ -132,14 +133,14 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
     let engine = cache.engine().clone();
     let stats = move || engine_arm::with_volumes(engine.stats(), &volumes);
     let mut report = match plan.stack.trace {
-        false => engine_arm::run(plan, &world, &files, stats)?,
+        false => engine_arm::run(plan, &world, &files, stats, of_threads)?,
         true => {
             let calls = Arc::new(Calls::new(highwater::stack_window));
             let probed: Vec<_> = files
                 .iter()
                 .map(|f| Probed::new(f.clone(), &calls))
                 .collect();
-            let mut report = engine_arm::run(plan, &world, &probed, stats)?;
+            let mut report = engine_arm::run(plan, &world, &probed, stats, of_threads)?;
             report.stacks = Some(StackReport::new(Vec::new(), &calls.report()));
             report
         }

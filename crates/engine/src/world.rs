@@ -195,7 +195,7 @@ impl Task {
 pub enum Work {
     /// One look-up that hit.
     Hit,
-    /// One page copied: to a caller, with its look-up, or to another frame.
+    /// One page copied to a caller, with its look-up, or to another frame for a writer.
     Copy,
     /// One page copied in from a caller, with its look-up and its dirtying.
     CopyIn,
@@ -203,6 +203,8 @@ pub enum Work {
     Install,
     /// One page looked at by reclaim.
     Scan,
+    /// One page moved to another frame by compaction.
+    Move,
     /// One allocation slow path entered.
     AllocSlow,
     /// One page put under writeback and taken out of it again.

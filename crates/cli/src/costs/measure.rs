@@ -5,8 +5,9 @@
 //! after the figures above it are taken off, and 0 where nothing is left.
 
 use super::CostTable;
-use super::wake::{cpus, late, ping_pong};
+use super::wake::{cpus, late, ping_pong, unpark};
 use crate::args::CostsArgs;
+use crate::cpu::of_threads as cpu_of;
 use crate::error::{CliError, Result};
 use crate::place;
 use crate::plan::PlanTask;
@@ -15,7 +16,8 @@ use crate::scenario::Kind;
 use crate::target::{Handle, OpError, WorldHost};
 use crate::tasks::{self, Window};
 use highwater::{
-    Cache, DirectIo, Error, Event, File, FileDevice, IoEngine, OpenOptions, OsWorld, PageNo,
+    BlockOptions, Cache, DirectIo, Error, Event, File, FileDevice, IoEngine, OpenOptions, OsWorld,
+    PageNo,
 };
 use highwater_engine::io::IoBuf;
 use highwater_engine::world::{Device, Nanos, World};
@@ -93,23 +95,6 @@ fn each(n: u64, mut f: impl FnMut(u64) -> std::result::Result<(), Error>) -> Res
 fn thread_cpu() -> Duration {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
-}
-
-/// CPU nanoseconds of this process's threads whose name begins with `prefix` (`/proc/PID/task/TID/schedstat`).
-fn cpu_of(prefix: &str) -> Result<u64> {
-    let gone = |e: std::io::Error| CliError::os("/proc/self/task", e, "mount /proc");
-    let mut sum = 0;
-    for task in std::fs::read_dir("/proc/self/task").map_err(gone)? {
-        let path = task.map_err(gone)?.path();
-        // A thread that has ended since is none of the engine's.
-        let name = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
-        if name.starts_with(prefix) {
-            let text = std::fs::read_to_string(path.join("schedstat")).map_err(gone)?;
-            let ran = text.split_whitespace().next().and_then(|n| n.parse().ok());
-            sum += ran.unwrap_or(0u64);
-        }
-    }
-    Ok(sum)
 }
 
 /// What the rounds work on.
@@ -195,14 +180,14 @@ impl Bench {
             Event::PgscanDirect,
         ];
         let before = events.map(|e| self.count(e));
-        let (cpu, kswapd) = (thread_cpu(), cpu_of("kswapd")?);
+        let (cpu, kswapd) = (thread_cpu(), cpu_of("kswapd"));
         let (cold, rng) = (&self.cold, &mut self.rng);
         let mut buf = vec![0; PAGE as usize];
         each(8_000, |_| {
             cold.read_at(&mut buf, rng.below(COLD_PAGES) * PAGE)
                 .map(drop)
         })?;
-        let (cpu, kswapd) = (thread_cpu() - cpu, cpu_of("kswapd")? - kswapd);
+        let (cpu, kswapd) = (thread_cpu() - cpu, cpu_of("kswapd") - kswapd);
         let mut n = events.map(|e| self.count(e));
         n.iter_mut().zip(before).for_each(|(n, b)| *n -= b);
         let [misses, scanned, stalls, stall_ns, scanned_direct] = n;
@@ -210,6 +195,34 @@ impl Bench {
         let own = cpu.as_nanos() as f64 / misses.max(1.0);
         let slow = (stall_ns - scanned_direct * scan) / stalls.max(1.0);
         Ok([own, scan, if stalls > 0.0 { slow } else { f64::NAN }])
+    }
+
+    /// Blocks of 2 MiB out of a cache full of single pages: the caller's CPU for each page that it moves.
+    fn moves(&mut self, scan_ns: u64) -> Result<f64> {
+        let events = [Event::PgmigrateSuccess, Event::PgscanDirect];
+        let (mut cpu, mut n) = (Duration::ZERO, [0.0; 2]);
+        for _ in 0..4 {
+            // Memory is in pieces again.
+            let (cold, rng) = (&self.cold, &mut self.rng);
+            let mut buf = vec![0; PAGE as usize];
+            each(2_000, |_| {
+                cold.read_at(&mut buf, rng.below(COLD_PAGES) * PAGE)
+                    .map(drop)
+            })?;
+            let before = events.map(|e| self.count(e));
+            let begin = thread_cpu();
+            let block = self.cache.alloc_block(9, BlockOptions::thp());
+            cpu += thread_cpu() - begin;
+            match block {
+                Ok(_) | Err(Error::NoBlock { .. }) => {}
+                Err(e) => return Err(failed(e)),
+            }
+            for ((n, e), b) in n.iter_mut().zip(events).zip(before) {
+                *n += self.count(e) - b;
+            }
+        }
+        let [moved, scanned] = n;
+        Ok((cpu.as_nanos() as f64 - scanned * scan_ns as f64) / moved.max(1.0))
     }
 
     /// Writes in order of pages that are not in memory: the writer's CPU per page; the flusher's per page; pages in a
@@ -221,12 +234,12 @@ impl Bench {
             Event::PgscanDirect,
         ];
         let before = events.map(|e| self.count(e));
-        let (cpu, flusher) = (thread_cpu(), cpu_of("flush-")?);
+        let (cpu, flusher) = (thread_cpu(), cpu_of("flush-"));
         let cold = &self.cold;
         let buf = vec![1; STREAM_IO as usize];
         let writes = COLD_PAGES * PAGE / STREAM_IO;
         each(writes, |i| cold.write_at(&buf, i * STREAM_IO))?;
-        let (cpu, flusher) = (thread_cpu() - cpu, cpu_of("flush-")? - flusher);
+        let (cpu, flusher) = (thread_cpu() - cpu, cpu_of("flush-") - flusher);
         let mut n = events.map(|e| self.count(e));
         n.iter_mut().zip(before).for_each(|(n, b)| *n -= b);
         let [written, requests, scanned] = n;
@@ -240,7 +253,7 @@ impl Bench {
 
     /// Random writes: the flusher's CPU per request it writes, and pages in a request.
     fn writes(&mut self) -> Result<[f64; 2]> {
-        let (requests, cpu) = (self.count(Event::WriteRequests), cpu_of("flush-")?);
+        let (requests, cpu) = (self.count(Event::WriteRequests), cpu_of("flush-"));
         let pages = self.count(Event::WrittenFlusher);
         let (cold, rng) = (&self.cold, &mut self.rng);
         let buf = vec![1; PAGE as usize];
@@ -248,7 +261,7 @@ impl Bench {
             cold.write_at(&buf, rng.below(COLD_PAGES) * PAGE)
         })?;
         let requests = (self.count(Event::WriteRequests) - requests).max(1.0);
-        let cpu = cpu_of("flush-")? - cpu;
+        let cpu = cpu_of("flush-") - cpu;
         let pages = self.count(Event::WrittenFlusher) - pages;
         self.cold.sync_data().map_err(failed)?;
         Ok([cpu as f64 / requests, pages / requests])
@@ -381,6 +394,11 @@ fn measure(dir: &std::path::Path) -> Result<Vec<(&'static str, Figure)>> {
     }
     let [mut own, mut scan, mut slow] = rounds;
     let scan = Figure::of(&mut scan);
+    progress("blocks of frames, and compaction");
+    let mut moves = Vec::new();
+    for _ in 0..ROUNDS {
+        moves.push(bench.moves(scan.median_ns)?);
+    }
     progress("streams of writes");
     let mut streams = Vec::new();
     for _ in 0..ROUNDS {
@@ -431,6 +449,7 @@ fn measure(dir: &std::path::Path) -> Result<Vec<(&'static str, Figure)>> {
     let other = cpus.get(1).copied().unwrap_or(cpus[0]);
     let switch = Figure::measure(|| ping_pong(&world, [cpus[0]; 2]))?;
     let wake = Figure::measure(|| ping_pong(&world, [cpus[0], other]))?;
+    let unpark = Figure::measure(|| unpark(&world, [cpus[0], other]))?;
     let slack = Figure::measure(|| Ok(late(&world)? - wake.median_ns as f64))?;
     let task = Figure::measure(|| task(&world))?;
     Ok(vec![
@@ -439,6 +458,7 @@ fn measure(dir: &std::path::Path) -> Result<Vec<(&'static str, Figure)>> {
         ("write_page_ns", write),
         ("install_page_ns", install),
         ("scan_page_ns", scan),
+        ("move_page_ns", Figure::of(&mut moves)),
         ("alloc_slow_ns", Figure::of(&mut slow)),
         ("writeback_page_ns", writeback),
         ("submit_ns", submit),
@@ -446,6 +466,7 @@ fn measure(dir: &std::path::Path) -> Result<Vec<(&'static str, Figure)>> {
         ("spin_ns", spin),
         ("syscall_ns", syscall),
         ("task_ns", task),
+        ("unpark_ns", unpark),
         ("wake_ns", wake),
         ("switch_ns", switch),
         ("timer_slack_ns", slack),

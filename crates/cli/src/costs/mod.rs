@@ -32,6 +32,8 @@ pub struct CostTable {
     pub install_page_ns: u64,
     /// One page looked at by reclaim, and freed where it is free to go.
     pub scan_page_ns: u64,
+    /// One page moved to another frame by compaction.
+    pub move_page_ns: u64,
     /// One allocation slow path entered.
     pub alloc_slow_ns: u64,
     /// One page put under writeback and taken out of it again.
@@ -46,11 +48,13 @@ pub struct CostTable {
     pub syscall_ns: u64,
     /// What a scenario's task does itself for one operation: its random numbers, two clocks, its histogram.
     pub task_ns: u64,
+    /// CPU of one wake-up of a sleeping task, for the one who wakes it.
+    pub unpark_ns: u64,
     /// From a wake-up until the task runs, on an idle CPU.
     pub wake_ns: u64,
     /// The same on a CPU that ran another task until then.
     pub switch_ns: u64,
-    /// How much later than asked for a timer goes off, `wake_ns` not counted.
+    /// How much later than asked for a timer goes off that no other timer joins, `wake_ns` not counted.
     pub timer_slack_ns: u64,
 }
 
@@ -95,13 +99,14 @@ impl CostTable {
     }
 
     /// Names and figures, in the order of the file.
-    fn rows(&self) -> [(&'static str, u64); 15] {
+    fn rows(&self) -> [(&'static str, u64); 17] {
         [
             ("hit_ns", self.hit_ns),
             ("read_page_ns", self.read_page_ns),
             ("write_page_ns", self.write_page_ns),
             ("install_page_ns", self.install_page_ns),
             ("scan_page_ns", self.scan_page_ns),
+            ("move_page_ns", self.move_page_ns),
             ("alloc_slow_ns", self.alloc_slow_ns),
             ("writeback_page_ns", self.writeback_page_ns),
             ("submit_ns", self.submit_ns),
@@ -109,6 +114,7 @@ impl CostTable {
             ("spin_ns", self.spin_ns),
             ("syscall_ns", self.syscall_ns),
             ("task_ns", self.task_ns),
+            ("unpark_ns", self.unpark_ns),
             ("wake_ns", self.wake_ns),
             ("switch_ns", self.switch_ns),
             ("timer_slack_ns", self.timer_slack_ns),
@@ -123,6 +129,7 @@ impl CostTable {
             copy_in: self.write_page_ns,
             install: self.install_page_ns,
             scan: self.scan_page_ns,
+            move_page: self.move_page_ns,
             alloc_slow: self.alloc_slow_ns,
             writeback: self.writeback_page_ns,
             submit: self.submit_ns,
@@ -131,6 +138,7 @@ impl CostTable {
             spin: self.spin_ns.max(1),
             syscall: self.syscall_ns,
             task: self.task_ns,
+            unpark: self.unpark_ns,
             wake: self.wake_ns,
             switch: self.switch_ns,
             timer_slack: self.timer_slack_ns,

@@ -7,17 +7,11 @@ use highwater_engine::world::{Nanos, World};
 use rustix::thread::CpuSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Half a round trip of two threads that wake each other, each bound to its CPU.
 pub(super) fn ping_pong(world: &Arc<OsWorld>, cpus: [usize; 2]) -> Result<f64> {
     const TURNS: u32 = 2_000;
-    let bind = |cpu: usize| {
-        let mut set = CpuSet::new();
-        set.set(cpu);
-        // Refused by a cpuset that changed meanwhile: the figure is then of any two CPUs.
-        let _ = rustix::thread::sched_setaffinity(None, &set);
-    };
     let turn = Arc::new(AtomicU32::new(0));
     let main = world.task().id();
     let (w, t) = (world.clone(), turn.clone());
@@ -52,14 +46,65 @@ pub(super) fn ping_pong(world: &Arc<OsWorld>, cpus: [usize; 2]) -> Result<f64> {
         let _ = rustix::thread::sched_setaffinity(None, &home);
     }
     if !ended {
-        return Err(CliError::failed(
-            "costs: a thread did not end within 10 s",
-            "a machine with less load",
-        ));
+        return Err(not_ended());
     }
     // The median trip: one that met another process says nothing of wake-ups.
     trips.sort_by(f64::total_cmp);
     Ok(trips[trips.len() / 2] / 2.0)
+}
+
+/// CPU of the call that wakes a thread which sleeps on the other CPU, on an idle one, in nanoseconds.
+pub(super) fn unpark(world: &Arc<OsWorld>, cpus: [usize; 2]) -> Result<f64> {
+    const WAKES: u32 = 300;
+    let ends = Arc::new(AtomicU32::new(0));
+    let (w, e) = (world.clone(), ends.clone());
+    let body = move || {
+        bind(cpus[1]);
+        // Acquire: pairs with the release of the last wake.
+        while e.load(Ordering::Acquire) == 0 {
+            w.park(w.now().plus(Nanos::from_secs(1)));
+        }
+    };
+    let home = rustix::thread::sched_getaffinity(None);
+    bind(cpus[0]);
+    let sleeper = world
+        .spawn("costs-sleeper", Box::new(body))
+        .map_err(failed)?;
+    let mut all = Vec::new();
+    for i in 0..WAKES {
+        // Until it sleeps again, and its CPU has nothing to do.
+        std::thread::sleep(Duration::from_micros(200));
+        if i + 1 == WAKES {
+            // Release: pairs with the acquire above.
+            ends.store(1, Ordering::Release);
+        }
+        let begin = Instant::now();
+        world.unpark(sleeper);
+        all.push(begin.elapsed().as_nanos() as f64);
+    }
+    let ended = world.join(sleeper, world.now().plus(Nanos::from_secs(10)));
+    if let Ok(home) = home {
+        let _ = rustix::thread::sched_setaffinity(None, &home);
+    }
+    if !ended {
+        return Err(not_ended());
+    }
+    all.sort_by(f64::total_cmp);
+    Ok(all[all.len() / 2])
+}
+
+fn bind(cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    // Refused by a cpuset that changed meanwhile: the figure is then of any CPU.
+    let _ = rustix::thread::sched_setaffinity(None, &set);
+}
+
+fn not_ended() -> CliError {
+    CliError::failed(
+        "costs: a thread did not end within 10 s",
+        "a machine with less load",
+    )
 }
 
 /// The CPUs that this thread may use.

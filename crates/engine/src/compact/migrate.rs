@@ -92,7 +92,7 @@ impl<W: World> Engine<W> {
 
     fn move_claimed(&self, m: &Mapping, key: Key, from: u32, to: u32) -> Moved {
         self.memory.copy(from, to);
-        self.world.charge(Work::Copy, 1);
+        self.world.charge(Work::Move, 1);
         let active = self.frames.get(from).state.peek() & ACTIVE != 0;
         self.switch_idle(m, key, from, to);
         let enter = Enter::Copy { active };

@@ -15,8 +15,8 @@ use crate::zone::Mark;
 /// The free scanner takes frames from units of 2^5 frames, or of the block's size if that is more.
 const UNIT_ORDER_MIN: u32 = 5;
 
-/// Frames that the free scanner looks at in the time of one page of reclaim's scan: it reads a cache line of state bytes.
-const FREE_SCAN_SHARE: usize = 64;
+/// So many frames are looked at in the time of one page that reclaim looks at.
+const LOOKS_PER_SCAN: u64 = 64;
 
 /// How an attempt at direct compaction ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -216,7 +216,7 @@ impl<W: World> Engine<W> {
         }
         let looked = u64::from(at - run.migrate);
         self.count(Event::CompactMigrateScanned, looked);
-        self.world.charge(Work::Scan, looked as u32);
+        self.charge_looks(looked);
         fit && !run.pages.is_empty()
     }
 
@@ -256,6 +256,12 @@ impl<W: World> Engine<W> {
         room
     }
 
+    /// A word of each frame is read: cheap beside a page that reclaim looks at.
+    fn charge_looks(&self, frames: u64) {
+        let work = (frames / LOOKS_PER_SCAN) as u32 + 1;
+        self.world.charge(Work::Scan, work);
+    }
+
     /// Sees to it that there is a frame to move to. False without.
     #[doc(alias = "isolate_freepages")]
     fn find_target(&self, run: &mut Run, block_end: u32) -> bool {
@@ -268,9 +274,7 @@ impl<W: World> Engine<W> {
                 self.zone
                     .take_free_in(&*self.world, unit, run.order, CLUSTER, &mut run.targets);
             self.count(Event::CompactFreeScanned, looked as u64);
-            // A byte for each frame: cheap beside a page that reclaim looks at.
-            self.world
-                .charge(Work::Scan, (looked / FREE_SCAN_SHARE) as u32 + 1);
+            self.charge_looks(looked as u64);
             self.count(Event::CompactIsolated, run.targets.len() as u64);
             run.exhausted = run.targets.len() < CLUSTER;
         }

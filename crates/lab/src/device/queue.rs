@@ -428,7 +428,7 @@ impl EventSink for LabQueue {
                     s.waiter
                 });
                 if let Some(task) = waiter {
-                    self.world.unpark(task);
+                    self.world.unpark_served(task);
                 }
             }
         }

@@ -204,6 +204,12 @@ impl LabWorld {
         self.sched.with(|s| s.steps)
     }
 
+    /// CPU that tasks whose name begins with `prefix` have been charged so far, ended ones included, in nanoseconds. The
+    /// main thread's and completion context's is not counted: they have no CPU.
+    pub fn cpu_ns(&self, prefix: &str) -> u64 {
+        self.sched.with(|s| s.used_ns(prefix))
+    }
+
     /// Is memory without bytes (`LabOptions::ghost`)?
     pub fn is_ghost(&self) -> bool {
         self.ghost
@@ -250,6 +256,11 @@ impl LabWorld {
     /// Sleeps until `rouse` names this task.
     pub(crate) fn sleep(&self) {
         self.wait(Then::Sleep(u64::MAX));
+    }
+
+    /// `unpark` of a task that waits in its device's queue: what it takes to wake it is in the device's time.
+    pub(crate) fn unpark_served(&self, task: TaskId) {
+        self.sched.with(|s| s.unpark(task.0 as usize, true));
     }
 
     /// Ends the sleep of `task`.
@@ -446,7 +457,7 @@ impl World for LabWorld {
     }
 
     fn unpark(&self, task: TaskId) {
-        self.sched.with(|s| s.unpark(task.0 as usize));
+        self.sched.with(|s| s.unpark(task.0 as usize, false));
     }
 
     fn relax(&self) {

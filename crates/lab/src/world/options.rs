@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 pub struct Costs {
     /// One look-up that hit.
     pub hit: u64,
-    /// One page copied: to a caller, with its look-up, or to another frame.
+    /// One page copied to a caller, with its look-up, or to another frame for a writer.
     pub copy: u64,
     /// One page copied in from a caller, with its look-up and its dirtying.
     pub copy_in: u64,
@@ -18,6 +18,8 @@ pub struct Costs {
     pub install: u64,
     /// One page looked at by reclaim.
     pub scan: u64,
+    /// One page moved to another frame by compaction.
+    pub move_page: u64,
     /// One allocation slow path entered.
     pub alloc_slow: u64,
     /// One page put under writeback and taken out of it again.
@@ -32,12 +34,15 @@ pub struct Costs {
     pub syscall: u64,
     /// What a caller does itself for one operation.
     pub task: u64,
+    /// What waking a parked task costs the one who wakes it.
+    pub unpark: u64,
     /// From an unpark, or a timer, until the parked task runs, on a CPU that was idle. A task that sleeps for a device
     /// pays nothing: the device's model has it.
     pub wake: u64,
     /// The same on a CPU that ran another task until then.
     pub switch: u64,
-    /// How much later than asked for a park's deadline comes, `wake` not counted.
+    /// How much later than asked for a park's deadline comes at most, `wake` not counted: as soon as another timer
+    /// interrupts the CPU in that time, it comes with it.
     pub timer_slack: u64,
 }
 
@@ -49,6 +54,7 @@ impl Default for Costs {
             copy_in: 450,
             install: 150,
             scan: 100,
+            move_page: 600,
             alloc_slow: 300,
             writeback: 100,
             submit: 1_000,
@@ -56,6 +62,7 @@ impl Default for Costs {
             spin: 50,
             syscall: 0,
             task: 0,
+            unpark: 0,
             wake: 0,
             switch: 0,
             timer_slack: 0,
@@ -72,6 +79,7 @@ impl Costs {
             Work::CopyIn => self.copy_in,
             Work::Install => self.install,
             Work::Scan => self.scan,
+            Work::Move => self.move_page,
             Work::AllocSlow => self.alloc_slow,
             Work::Writeback => self.writeback,
             Work::Submit => self.submit,

@@ -66,9 +66,13 @@ struct Slot {
     /// Woken from a park and not run since: further unparks are the same wake.
     woken: bool,
     since: u64,
+    /// From when on a timer of its CPU may end the wait: earlier than `deadline` by the timer slack.
+    soft_deadline: u64,
     deadline: u64,
     timer_at: u64,
     slice_ns: u64,
+    /// CPU that it has had in all.
+    used_ns: u64,
     /// Woken from a park: its way back to a CPU is not paid yet.
     owes_wake: bool,
     co: Option<Co>,
@@ -119,6 +123,8 @@ pub(crate) struct Sched {
     seq: u64,
     current: usize,
     owed: u64,
+    /// How much of it is an idle CPU that wakes up.
+    waking: u64,
     softirq_free_at: u64,
     /// The last instant at which anybody looked, and how often (SCHED-4).
     looked_at: u64,
@@ -143,6 +149,7 @@ impl Sched {
             seq: 0,
             current: ROOT,
             owed: 0,
+            waking: 0,
             softirq_free_at: 0,
             looked_at: 0,
             looks: 0,
@@ -167,9 +174,11 @@ impl Sched {
             roused: false,
             woken: false,
             since: self.clock,
+            soft_deadline: u64::MAX,
             deadline: u64::MAX,
             timer_at: u64::MAX,
             slice_ns: 0,
+            used_ns: 0,
             owes_wake: false,
             co,
             yielder,
@@ -222,6 +231,12 @@ impl Sched {
 
     pub fn name(&self, slot: usize) -> &str {
         &self.slots[slot].name
+    }
+
+    /// CPU that tasks whose name begins with `prefix` have had, in nanoseconds.
+    pub fn used_ns(&self, prefix: &str) -> u64 {
+        let of = self.slots.iter().filter(|s| s.name.starts_with(prefix));
+        of.map(|s| s.used_ns).sum()
     }
 
     pub fn ended(&self, slot: usize) -> bool {
@@ -299,6 +314,7 @@ impl Sched {
     pub fn settle(&mut self, mut then: Then) -> Option<*const Yielder<(), ()>> {
         let me = self.current;
         self.slots[me].slice_ns += self.owed;
+        self.slots[me].used_ns += self.owed - std::mem::take(&mut self.waking);
         if then == Then::Continue {
             let end = self.clock + self.owed;
             let starved = !self.ready.is_empty();
@@ -336,6 +352,7 @@ impl Sched {
     /// `slot` has done its work: it waits, or goes on (true).
     fn apply(&mut self, slot: usize, then: Then) -> bool {
         let now = self.clock;
+        let mut soft = u64::MAX;
         let until = match then {
             Then::Continue => return true,
             Then::Yield => {
@@ -355,6 +372,7 @@ impl Sched {
                 if self.rng.chance(self.options.spurious_ppm) {
                     until.min(now + self.rng.below(20_000))
                 } else {
+                    soft = until;
                     until.saturating_add(self.options.costs.timer_slack)
                 }
             }
@@ -372,6 +390,7 @@ impl Sched {
             _ => State::Sleeping,
         };
         s.since = now;
+        s.soft_deadline = soft;
         s.deadline = until;
         self.arm(slot);
         self.trace.note(2, slot as u64, until);
@@ -412,11 +431,27 @@ impl Sched {
         }
     }
 
-    /// Wakes `slot` from its park, or makes the next one return at once (WORLD-2).
-    pub fn unpark(&mut self, slot: usize) {
+    /// Wakes `slot` from its park, or makes the next one return at once (WORLD-2). `served`: a device does, whose model has
+    /// the way back to the CPU.
+    pub fn unpark(&mut self, slot: usize, served: bool) {
         assert!(slot < self.slots.len(), "unpark of no task: {slot}");
         match self.slots[slot].state {
-            State::Parked => self.wake(slot),
+            State::Parked => {
+                self.wake(slot);
+                self.slots[slot].owes_wake = !served;
+                if served {
+                    return;
+                }
+                // Owed, and not a place to switch: the caller may be anywhere.
+                match self.current {
+                    ROOT => {}
+                    SOFTIRQ => {
+                        let from = self.softirq_free_at.max(self.clock);
+                        self.softirq_free_at = from + self.options.costs.unpark;
+                    }
+                    _ => self.owed += self.options.costs.unpark,
+                }
+            }
             State::Ready if self.slots[slot].woken => {}
             State::Ended => {}
             _ => self.slots[slot].token = true,
@@ -440,12 +475,13 @@ impl Sched {
     pub fn put_back(&mut self, slot: usize, co: Option<Co>) {
         self.current = ROOT;
         if co.is_none() {
+            self.slots[slot].used_ns += self.owed - std::mem::take(&mut self.waking);
             self.clock += std::mem::take(&mut self.owed);
             self.leave_cpu(slot);
             self.slots[slot].state = State::Ended;
             self.trace.note(4, slot as u64, self.clock);
             for joiner in std::mem::take(&mut self.slots[slot].joiners) {
-                self.unpark(joiner);
+                self.unpark(joiner, false);
             }
         } else {
             self.slots[slot].co = co;
@@ -476,10 +512,12 @@ impl Sched {
         self.slots[slot].slice_ns = 0;
         if std::mem::take(&mut self.slots[slot].owes_wake) {
             let costs = &self.options.costs;
-            self.owed += match self.idle_since[cpu] < self.clock {
-                true => costs.wake,
-                false => costs.switch,
-            };
+            if self.idle_since[cpu] < self.clock {
+                self.waking = costs.wake;
+                self.owed += costs.wake;
+            } else {
+                self.owed += costs.switch;
+            }
         }
         Some(slot)
     }
@@ -550,8 +588,23 @@ impl Sched {
         if matches!(self.slots[slot].state, State::Parked | State::Sleeping) {
             if self.slots[slot].deadline <= self.clock {
                 self.wake(slot);
+                self.expire_soft(self.slots[slot].cpu);
             } else {
                 self.arm(slot);
+            }
+        }
+    }
+
+    /// A timer has interrupted `cpu`: whoever's time has come there, slack or not, is woken with it (hrtimer's
+    /// `softexpires`).
+    fn expire_soft(&mut self, cpu: usize) {
+        if self.options.costs.timer_slack == 0 {
+            return;
+        }
+        for slot in SOFTIRQ + 1..self.slots.len() {
+            let s = &self.slots[slot];
+            if s.state == State::Parked && s.cpu == cpu && s.soft_deadline <= self.clock {
+                self.wake(slot);
             }
         }
     }

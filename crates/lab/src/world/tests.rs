@@ -275,6 +275,92 @@ fn a_wake_up_costs_by_what_the_cpu_did_before() {
     assert_eq!(slept, ms(50));
 }
 
+/// A deadline may come late by the slack, and no later than another timer of its CPU within that time.
+#[test]
+fn a_timer_takes_those_with_it_whose_time_has_come() {
+    let us = Nanos::from_micros;
+    let ends = |cpus: usize, deadlines: [u64; 2]| {
+        let world = LabWorld::new(LabOptions {
+            cpus,
+            costs: Costs {
+                timer_slack: 50_000,
+                ..Costs::default()
+            },
+            ..LabOptions::calm(1)
+        });
+        let w = world.clone();
+        let run = world.run(move || {
+            let ends = Rc::new(Cell::new([Nanos::ZERO; 2]));
+            let tasks: Vec<_> = (0..2)
+                .map(|i| {
+                    let (w, ends) = (w.clone(), ends.clone());
+                    w.clone().spawn_local("t", move || {
+                        w.park(us(deadlines[i]));
+                        let mut all = ends.get();
+                        all[i] = w.now();
+                        ends.set(all);
+                    })
+                })
+                .collect();
+            for t in tasks {
+                assert!(w.join(t, ms(1_000)));
+            }
+            ends.get()
+        });
+        run.value
+    };
+    assert_eq!(ends(1, [100, 130]), [us(150); 2], "130 has come by then");
+    assert_eq!(ends(1, [100, 160]), [us(150), us(210)], "160 has not");
+    assert_eq!(
+        ends(2, [100, 130]),
+        [us(150), us(180)],
+        "another CPU's timer"
+    );
+}
+
+/// Who wakes another pays for it; a device's completion does not, and its task does not pay either.
+#[test]
+fn waking_costs_the_waker() {
+    let costs = Costs {
+        unpark: 7_000,
+        wake: 20_000,
+        ..Costs::default()
+    };
+    let woken_by = |served: bool| {
+        let world = LabWorld::new(LabOptions {
+            costs,
+            ..LabOptions::calm(1)
+        });
+        let w = world.clone();
+        let run = world.run(move || {
+            let (w2, me) = (w.clone(), w.task().id());
+            // Nobody sleeps there: nobody pays.
+            let awake = w.spawn_local("awake", || ());
+            let waker = w.spawn_local("waker", move || {
+                w2.sleep_until(ms(1));
+                match served {
+                    true => w2.unpark_served(me),
+                    false => w2.unpark(me),
+                }
+                w2.unpark(awake);
+                w2.sleep_until(ms(2));
+            });
+            w.park(ms(100));
+            let woken = w.now();
+            assert!(w.join(waker, ms(100)));
+            woken
+        });
+        (run.value, world.cpu_ns("waker"), world.cpu_ns(""))
+    };
+    let woken = Nanos(1_000_000 + 20_000);
+    assert_eq!(
+        woken_by(false),
+        (woken, 7_000, 7_000),
+        "time on an idle CPU is nobody's"
+    );
+    assert_eq!(woken_by(true), (ms(1), 0, 0));
+}
+
 #[test]
 fn the_main_thread_waits_outside_of_run() {
     let world = LabWorld::new(LabOptions::calm(1));
