@@ -1,5 +1,8 @@
 //! The device's own bound: `O_DIRECT` requests at a queue depth, by io_uring, or by a thread for each request where
-//! io_uring is forbidden. A single reader calls `pread`, as a miss of the cache does.
+//! io_uring is forbidden. A single reader calls `preadv`, as a miss of the cache does.
+//!
+//! Each request in flight has memory of its own, as far as [`MEMORY_MAX`] goes, on huge pages where there are any: what a
+//! disk's driver does for a request depends on the pieces of memory that it consists of.
 #![allow(unsafe_code)]
 
 use crate::error::{CliError, Result};
@@ -11,7 +14,7 @@ use hdrhistogram::Histogram;
 use io_uring::{IoUring, opcode, types};
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -32,6 +35,8 @@ pub struct Job {
     pub duration: Duration,
     /// What, and in which order.
     pub work: Work,
+    /// Pieces of memory of one request that do not adjoin; at most one for each 4 KiB.
+    pub pieces: u32,
 }
 
 /// What a job does, and in which order.
@@ -140,10 +145,106 @@ pub fn work(job: &Job, file: &File) -> std::io::Result<(Histogram<u64>, f64)> {
     Ok((latency, begin.elapsed().as_secs_f64()))
 }
 
+/// The most memory of a job's requests.
+const MEMORY_MAX: usize = 64 << 20;
+const HUGE: usize = 2 << 20;
+const PAGE: usize = 4096;
+
+/// What the requests of a job read into and write from: one mapping on huge pages, and the pieces of each slot there.
+struct Memory {
+    start: *mut libc::c_void,
+    len: usize,
+    /// Of each slot.
+    pieces: Vec<Vec<libc::iovec>>,
+}
+
+impl Memory {
+    /// For `job`: a slot's pieces are pages with a page between them, but for the first, which is what is left.
+    fn new(job: &Job) -> std::io::Result<Memory> {
+        let pages = (job.io as usize).div_ceil(PAGE).max(1);
+        let pieces = (job.pieces.max(1) as usize).min(pages);
+        let first = pages - (pieces - 1);
+        // With the gaps; a slot in one piece lies in one huge page.
+        let slot = match pieces {
+            1 => pages * PAGE,
+            _ => (pages + pieces) * PAGE,
+        };
+        let wanted = (slot * job.depth as usize).min(MEMORY_MAX.max(slot));
+        let len = wanted.next_multiple_of(HUGE) + HUGE;
+        // SAFETY: a new private mapping, of nobody's memory.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error());
+        }
+        let aligned = start.cast::<u8>().wrapping_add(start.align_offset(HUGE));
+        let usable = len - HUGE;
+        // SAFETY: `usable` bytes from `aligned` lie in the mapping, which nobody else knows. Whether there are huge pages
+        // is the kernel's choice: without, the answer does not matter.
+        unsafe {
+            libc::madvise(aligned.cast(), usable, libc::MADV_HUGEPAGE);
+            aligned.write_bytes(0xC3, usable);
+        }
+        let slots = (usable / slot).max(1);
+        let of = |i: usize| {
+            let base = aligned.wrapping_add(i % slots * slot);
+            let piece = |k: usize| libc::iovec {
+                iov_base: match k {
+                    0 => base.cast(),
+                    _ => base.wrapping_add((first + 2 * k - 1) * PAGE).cast(),
+                },
+                iov_len: if k == 0 { first * PAGE } else { PAGE },
+            };
+            (0..pieces).map(piece).collect()
+        };
+        Ok(Memory {
+            start,
+            len,
+            pieces: (0..job.depth as usize).map(of).collect(),
+        })
+    }
+
+    /// One request in the caller's time.
+    fn transfer(&self, slot: usize, read: bool, file: &File, offset: u64) -> std::io::Result<()> {
+        let pieces = &self.pieces[slot];
+        let (fd, at, n) = (file.as_raw_fd(), pieces.as_ptr(), pieces.len() as i32);
+        // SAFETY: the pieces lie in the mapping, which outlives the call; nobody looks at what requests leave there.
+        let done = unsafe {
+            match read {
+                true => libc::preadv(fd, at, n, offset as i64),
+                false => libc::pwritev(fd, at, n, offset as i64),
+            }
+        };
+        match done {
+            n if n < 0 => Err(std::io::Error::last_os_error()),
+            n if n as usize == self.bytes(slot) => Ok(()),
+            _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn bytes(&self, slot: usize) -> usize {
+        self.pieces[slot].iter().map(|p| p.iov_len).sum()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, in which no request is in flight any more.
+        unsafe { libc::munmap(self.start, self.len) };
+    }
+}
+
 fn by_ring(job: &Job, file: &File, mut ring: IoUring) -> std::io::Result<Histogram<u64>> {
     let mut latency = histogram();
-    let mut space = vec![0xC3u8; job.io as usize + 4096];
-    let buf = crate::place::aligned(&mut space, job.io as usize).as_mut_ptr();
+    let memory = Memory::new(job)?;
     let mut places = Places::new(job, u64::from(job.depth), 3);
     let begin = Instant::now();
     let mut started = vec![begin; job.depth as usize];
@@ -155,16 +256,21 @@ fn by_ring(job: &Job, file: &File, mut ring: IoUring) -> std::io::Result<Histogr
         while open && let Some(slot) = idle.pop() {
             started[slot as usize] = Instant::now();
             let offset = places.offset(job);
-            let (fd, len) = (types::Fd(file.as_raw_fd()), job.io as u32);
+            let pieces = &memory.pieces[slot as usize];
+            let (fd, at, n) = (
+                types::Fd(file.as_raw_fd()),
+                pieces.as_ptr(),
+                pieces.len() as u32,
+            );
             let entry = if job.work.read {
-                opcode::Read::new(fd, buf, len).offset(offset).build()
+                opcode::Readv::new(fd, at, n).offset(offset).build()
             } else {
-                opcode::Write::new(fd, buf, len).offset(offset).build()
+                opcode::Writev::new(fd, at, n).offset(offset).build()
             };
             let entry = entry.user_data(u64::from(slot));
-            // SAFETY: `space` and `file` outlive every request: the loop ends only when none is in flight. Nobody but the
-            // kernel touches the buffer meanwhile; what reads leave there, all in one place, nobody looks at. The ring
-            // has room for `depth` entries.
+            // SAFETY: `memory` and `file` outlive every request: the loop ends only when none is in flight. Nobody but the
+            // kernel touches the memory meanwhile; what reads leave there nobody looks at. The ring has room for `depth`
+            // entries.
             unsafe { ring.submission().push(&entry) }.expect("a ring of at least `depth` entries");
             in_flight += 1;
         }
@@ -178,9 +284,9 @@ fn by_ring(job: &Job, file: &File, mut ring: IoUring) -> std::io::Result<Histogr
                     e.raw_os_error(),
                     Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)
                 ) => {}
-            // Requests may be in flight, and their buffer must outlive them: nothing after this line may free it.
+            // Requests may be in flight, and their memory must outlive them: nothing after this line may free it.
             Err(e) => {
-                std::mem::forget(space);
+                std::mem::forget(memory);
                 return Err(e);
             }
         }
@@ -191,6 +297,8 @@ fn by_ring(job: &Job, file: &File, mut ring: IoUring) -> std::io::Result<Histogr
             idle.push(slot);
             if done.result() < 0 {
                 failed = Some(std::io::Error::from_raw_os_error(-done.result()));
+            } else if done.result() as usize != memory.bytes(slot as usize) {
+                failed = Some(std::io::ErrorKind::UnexpectedEof.into());
             } else {
                 latency.saturating_record((now - started[slot as usize]).as_nanos() as u64);
             }
@@ -204,16 +312,13 @@ fn by_threads(job: &Job, file: &File) -> std::io::Result<Histogram<u64>> {
     let one = |thread: u32| -> std::io::Result<Histogram<u64>> {
         let mut latency = histogram();
         let mut places = Places::new(job, u64::from(thread), 4);
-        let mut space = vec![0xC3u8; job.io as usize + 4096];
-        let buf = crate::place::aligned(&mut space, job.io as usize);
+        let memory = Memory::new(&Job {
+            depth: 1,
+            ..job.clone()
+        })?;
         while begin.elapsed() < job.duration {
             let at = Instant::now();
-            let offset = places.offset(job);
-            if job.work.read {
-                file.read_exact_at(buf, offset)?;
-            } else {
-                file.write_all_at(buf, offset)?;
-            }
+            memory.transfer(0, job.work.read, file, places.offset(job))?;
             latency.saturating_record(at.elapsed().as_nanos() as u64);
         }
         Ok(latency)
@@ -254,6 +359,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         depth: plan.arm.depth,
         duration: Duration::from_nanos(plan.duration_ns),
         work: Work::default(),
+        pieces: 1,
     };
     let done = random(&job)?;
     let us = |q: f64| done.latency.value_at_quantile(q) as f64 / 1e3;
@@ -290,6 +396,49 @@ mod tests {
     use super::*;
 
     #[test]
+    fn pieces_are_the_request_and_do_not_adjoin() {
+        let memory = |io, pieces, depth| {
+            Memory::new(&Job {
+                path: PathBuf::new(),
+                start: 0,
+                len: 1 << 30,
+                io,
+                depth,
+                duration: Duration::ZERO,
+                work: Work::default(),
+                pieces,
+            })
+            .unwrap()
+        };
+        for (io, pieces, want) in [
+            (4096, 1, 1),
+            (1 << 20, 1, 1),
+            (64 << 10, 99, 16),
+            (1 << 20, 254, 254),
+        ] {
+            let m = memory(io, pieces, 3);
+            for slot in 0..3 {
+                assert_eq!((m.pieces[slot].len(), m.bytes(slot)), (want, io as usize));
+            }
+            let mut all: Vec<(usize, usize)> = m.pieces.iter().flatten().map(range).collect();
+            all.sort_unstable();
+            let apart = |w: &[(usize, usize)]| w[0].1 < w[1].0 || want == 1 && w[0].1 <= w[1].0;
+            assert!(all.windows(2).all(apart), "{io} {pieces}");
+            let (start, end) = (m.start as usize, m.start as usize + m.len);
+            assert!(all[0].0 >= start && all[all.len() - 1].1 <= end);
+        }
+        // More than there may be: slots share.
+        let m = memory(1 << 20, 1, 256);
+        assert!(m.len <= MEMORY_MAX + 2 * HUGE);
+        assert_eq!(range(&m.pieces[0][0]), range(&m.pieces[64][0]));
+    }
+
+    fn range(piece: &libc::iovec) -> (usize, usize) {
+        let start = piece.iov_base as usize;
+        (start, start + piece.iov_len)
+    }
+
+    #[test]
     fn ring_and_threads_write_within_the_range() {
         let dir = tempfile::tempdir_in(".").unwrap();
         let path = dir.path().join("f");
@@ -302,6 +451,7 @@ mod tests {
             depth: 4,
             duration: Duration::from_millis(50),
             work: Work::default(),
+            pieces: 1,
         };
         let done = match random(&job) {
             Ok(done) => done,

@@ -118,6 +118,29 @@ mod tests {
     }
 
     #[test]
+    fn a_crowd_is_a_table_of_requests_under_way() {
+        let text = "model = \"ssd\"\nwrite_crowd = { x4 = \"32us\", x2 = \"7us\" }\nring = 256\nelevator = \"deadline\"\n";
+        let Model::Ssd(ssd) = load("d", text).unwrap().model else {
+            panic!("ssd")
+        };
+        let us = Nanos::from_micros;
+        let curve = model::Curve::points(vec![(1, us(7)), (3, us(32))]).unwrap();
+        assert_eq!(ssd.write_crowd, curve);
+        let front = (ssd.ring, ssd.elevator);
+        assert_eq!(front, (256, model::Scheduler::Deadline));
+        for (value, want) in [
+            ("\"7us\"", "times by requests under way"),
+            ("{ x1 = \"7us\" }", "x1"),
+            ("{ p50 = \"7us\" }", "p50"),
+            ("{ x2 = \"7us\", x3 = \"5us\" }", "do not descend"),
+        ] {
+            let e = error(&format!("model = \"ssd\"\nread_crowd = {value}\n"));
+            assert!(e.starts_with("d.toml:2:"), "{e}");
+            assert!(e.contains(want), "{e}");
+        }
+    }
+
+    #[test]
     fn unknown_models_and_parameters_get_a_hint() {
         let e = error("about = \"a\"\nmodel = \"nmve\"\n");
         assert!(e.starts_with("d.toml:2:9: unknown variant `nmve`"), "{e}");
@@ -175,6 +198,12 @@ mod tests {
                 "no time",
             ),
             ("model = \"ssd\"\nread = \"90m\"", "d.toml:2:1", "an hour"),
+            ("model = \"ssd\"\nring = 2", "d.toml:2:1", "descriptors"),
+            (
+                "model = \"ssd\"\nelevator = \"kyber\"",
+                "d.toml:2:12",
+                "deadline",
+            ),
             (
                 "model = \"cloud\"\n[iops]\nper_s = 0",
                 "d.toml:3:9",

@@ -3,7 +3,9 @@
 use crate::units::{Bytes, Span, parse_bytes, parse_duration};
 use highwater_engine::Nanos;
 use highwater_lab::Model;
-use highwater_lab::model::{Bucket, Cloud, Elevator, Hdd, Latency, Nvme, Object, Rate, Ssd};
+use highwater_lab::model::{
+    Bucket, Cloud, Curve, Elevator, Hdd, Latency, Nvme, Object, Rate, Scheduler, Ssd,
+};
 use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
@@ -56,15 +58,18 @@ spec!(HddSpec for Hdd:
 );
 spec!(SsdSpec for Ssd:
     depth: Count,
+    ring: Ring,
+    elevator: SchedulerName,
     read: Times,
-    read_writing: Times,
     write: Times,
-    read_crowd: Span,
-    write_crowd: Span,
+    read_crowd: Others,
+    write_crowd: Others,
     read_request_rate: Speed,
     write_request_rate: Speed,
     read_rate: Speed,
     write_rate: Speed,
+    read_segment: Span,
+    write_segment: Span,
     read_iops: Count,
     write_iops: Count,
     flush: Times,
@@ -117,6 +122,33 @@ impl From<ElevatorName> for Elevator {
             ElevatorName::CLook => Elevator::CLook,
             ElevatorName::Ncq => Elevator::Ncq,
         }
+    }
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum SchedulerName {
+    None,
+    Deadline,
+}
+
+impl From<SchedulerName> for Scheduler {
+    fn from(name: SchedulerName) -> Scheduler {
+        match name {
+            SchedulerName::None => Scheduler::None,
+            SchedulerName::Deadline => Scheduler::Deadline,
+        }
+    }
+}
+
+/// A ring's descriptors; 0: no ring.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(transparent)]
+struct Ring(u32);
+
+impl From<Ring> for u32 {
+    fn from(ring: Ring) -> u32 {
+        ring.0
     }
 }
 
@@ -238,11 +270,6 @@ impl From<Times> for Latency {
         times.0
     }
 }
-impl From<Times> for Option<Latency> {
-    fn from(times: Times) -> Option<Latency> {
-        Some(times.0)
-    }
-}
 
 /// `min`, `p50`, `p99_9`, `max`: per million.
 fn quantile(name: &str) -> Option<u32> {
@@ -287,6 +314,47 @@ impl<'de> Deserialize<'de> for Times {
                 let latency = Latency::quantiles(points)
                     .map_err(|e| A::Error::custom(format_args!("expected {e}")))?;
                 Ok(Times(latency))
+            }
+        }
+        d.deserialize_any(Text)
+    }
+}
+
+/// What others under way add: a table from how many requests there are to a time.
+struct Others(Curve);
+
+impl From<Others> for Curve {
+    fn from(others: Others) -> Curve {
+        others.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Others {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Others, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Others;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "times by requests under way, such as { x2 = \"7us\", x32 = \"300us\" }",
+                )
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Others, A::Error> {
+                let mut points: Vec<(u32, Nanos)> = Vec::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    let all = key.strip_prefix('x').and_then(|n| n.parse::<u32>().ok());
+                    let others = all.and_then(|n| n.checked_sub(1)).filter(|n| *n > 0);
+                    let others = others.ok_or_else(|| {
+                        A::Error::custom(format_args!(
+                            "{key:?} is no number of requests; expected x2 (one other), x4 and such"
+                        ))
+                    })?;
+                    points.push((others, map.next_value::<Span>()?.into()));
+                }
+                points.sort_by_key(|p| p.0);
+                let curve = Curve::points(points)
+                    .map_err(|e| A::Error::custom(format_args!("expected {e}")))?;
+                Ok(Others(curve))
             }
         }
         d.deserialize_any(Text)

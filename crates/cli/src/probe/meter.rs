@@ -61,7 +61,12 @@ impl Meter {
     /// # Errors
     /// What the disk answers.
     pub fn round(&mut self) -> Result<()> {
-        let probe = Probe::new(&self.subject.file, self.subject.len, self.each);
+        let probe = Probe::new(
+            &self.subject.file,
+            self.subject.len,
+            self.each,
+            self.subject.front.pieces_max,
+        );
         let mut round = Vec::new();
         for step in &self.steps {
             let point = probe
@@ -90,11 +95,12 @@ impl Meter {
     /// None but a bug: a fitted profile loads.
     pub fn profile(&self) -> Result<Named> {
         let points = medians(&self.rounds);
-        let fit = Fit::of(&points, self.subject.len);
+        let fit = Fit::of(&points, self.subject.len, self.subject.front);
+        let lines = fit.compare(&points);
         let rounds = self.rounds.len();
         let named = Named {
             name: "the disk as measured between the runs".into(),
-            text: fit.toml(&format!("{rounds} times, between runs"), &[]),
+            text: fit.toml(&format!("{rounds} times, between runs"), &lines),
         };
         named.profile()?;
         Ok(named)
@@ -137,7 +143,9 @@ mod tests {
     fn one_slow_round_of_three_does_not_count() {
         let round = |us: f64| {
             vec![Point {
-                step: Step::Mixed,
+                step: Step::Flush {
+                    after_writes: false,
+                },
                 per_s: 1e6 / us,
                 count: 10,
                 mean_us: us,

@@ -2,11 +2,18 @@
 //!
 //! A directory gets a temporary file that is removed at the end and on Ctrl-C. A file or a block device is only read,
 //! unless `--write` is said: then it is overwritten. All requests are `O_DIRECT`: a single reader calls `pread` as a miss
-//! does, everything deeper goes through io_uring as the flusher's requests do.
+//! does, everything deeper goes through io_uring as the flusher's requests do. A request's memory is in one piece on huge
+//! pages, as the cache's frames may be, or scattered, as its worst. What stands before the disk the system says.
 
+mod compare;
 mod fit;
+#[cfg(test)]
+mod fit_tests;
+mod front;
 mod meter;
 mod points;
+mod profile;
+mod solve;
 
 pub use meter::Meter;
 
@@ -16,13 +23,15 @@ use crate::error::{CliError, Result};
 use crate::place;
 use crate::table::{Group, Table};
 use crate::units::{show_bytes, show_count, show_us};
-use fit::{Fit, Line};
+use compare::Line;
+use fit::Fit;
+use front::Front;
 use indicatif::{ProgressBar, ProgressStyle};
 use points::{Point, Probe, Step};
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Less says nothing: every point would read the same few blocks.
@@ -33,6 +42,7 @@ struct Subject {
     file: File,
     len: u64,
     writes: bool,
+    front: Front,
     _undo: Option<Undo>,
     _place: Option<place::Place>,
 }
@@ -57,7 +67,8 @@ pub fn run(args: &ProbeArgs) -> Result<()> {
     let steps = points::steps(subject.writes);
     let each = meter::share(&steps, args.duration, "--duration")?;
     let bar = bar(&steps);
-    let probe = Probe::new(&subject.file, subject.len, each);
+    let front = subject.front;
+    let probe = Probe::new(&subject.file, subject.len, each, front.pieces_max);
     let mut points = Vec::new();
     for step in &steps {
         bar.set_message(step.name());
@@ -70,7 +81,7 @@ pub fn run(args: &ProbeArgs) -> Result<()> {
         crate::cleanup::wait_if_ending();
     }
     bar.finish_and_clear();
-    let fit = Fit::of(&points, subject.len);
+    let fit = Fit::of(&points, subject.len, front);
     let lines = fit.compare(&points);
     let origin = format!("{}, {}", args.path.display(), show_bytes(subject.len));
     let profile = fit.toml(&origin, &lines);
@@ -159,12 +170,24 @@ fn subject(path: &Path, file: File, len: u64, writes: bool) -> Result<Subject> {
         ));
     }
     Ok(Subject {
+        front: front(&file).map_err(|e| CliError::os(path.display(), e, "check its disk"))?,
         file,
         len,
         writes,
         _undo: None,
         _place: None,
     })
+}
+
+/// What stands before the disk of `file`, or the disk that it is.
+fn front(file: &File) -> std::io::Result<Front> {
+    let meta = file.metadata()?;
+    let dev = match meta.file_type().is_block_device() {
+        true => meta.rdev(),
+        false => meta.dev(),
+    };
+    let name = format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev));
+    Ok(Front::of(Path::new("/sys/dev/block"), &name))
 }
 
 fn in_directory(dir: &Path, size: u64) -> Result<Subject> {
@@ -190,7 +213,7 @@ fn in_directory(dir: &Path, size: u64) -> Result<Subject> {
 
 fn publish(args: &ProbeArgs, points: &[Point], lines: &[Line], profile: &str) -> Result<()> {
     let mut text = format!("\n{}\n", table(points, lines).render(crate::WIDTH));
-    text.push_str(&fit::verdict(lines));
+    text.push_str(&compare::verdict(lines));
     if let Some(out) = &args.out {
         std::fs::write(out, profile).map_err(|e| {
             CliError::os(out.display(), e, "--out with a file that you may write to")

@@ -8,8 +8,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const KIB: u64 = 1 << 10;
-/// Writes in flight beside the reads of [`Step::Mixed`].
-pub const WRITES_BESIDE: u32 = 16;
 /// Bytes written before a flush of [`Step::Flush`].
 pub const FLUSH_BYTES: u64 = 4 << 20;
 
@@ -17,23 +15,63 @@ pub const FLUSH_BYTES: u64 = 4 << 20;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
     /// A closed loop of one kind of request.
-    Load { work: Work, io: u64, depth: u32 },
-    /// Reads of 4 KiB, one at a time, while writes of 4 KiB are in flight.
-    Mixed,
+    Load(Requests),
+    /// Reads of 4 KiB, one at a time, while these writes are in flight.
+    Mixed(Requests),
     /// Flushes; `after_writes`: each after `FLUSH_BYTES` of writes.
     Flush { after_writes: bool },
+}
+
+/// One kind of request, and how many at one time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Requests {
+    pub work: Work,
+    /// Bytes of one.
+    pub io: u64,
+    pub depth: u32,
+    /// Its pages do not adjoin in memory.
+    pub scattered: bool,
+}
+
+impl Requests {
+    /// Of one piece of memory, at random.
+    pub const fn random(read: bool, io: u64, depth: u32) -> Requests {
+        Requests {
+            work: Work {
+                read,
+                sequential: false,
+            },
+            io,
+            depth,
+            scattered: false,
+        }
+    }
+
+    /// How many pieces of memory one is, when a disk takes `most`.
+    pub fn pieces(&self, most: u32) -> u32 {
+        match self.scattered {
+            true => most.min((self.io / 4096) as u32),
+            false => 1,
+        }
+    }
+
+    fn name(&self) -> String {
+        let op = if self.work.read { "read" } else { "write" };
+        let order = match (self.work.sequential, self.scattered) {
+            (true, _) => " in sequence",
+            (false, true) => " scattered",
+            (false, false) => "",
+        };
+        format!("{op} {}K x{}{order}", self.io / KIB, self.depth)
+    }
 }
 
 impl Step {
     /// As in the table: `read 4K x32`.
     pub fn name(&self) -> String {
-        match *self {
-            Step::Load { work, io, depth } => {
-                let op = if work.read { "read" } else { "write" };
-                let order = if work.sequential { " in sequence" } else { "" };
-                format!("{op} {}K x{depth}{order}", io / KIB)
-            }
-            Step::Mixed => format!("read 4K x1, {WRITES_BESIDE} writes beside"),
+        match self {
+            Step::Load(requests) => requests.name(),
+            Step::Mixed(beside) => format!("read 4K x1 beside {}", beside.name()),
             Step::Flush {
                 after_writes: false,
             } => "flush, idle".into(),
@@ -46,19 +84,19 @@ impl Step {
     /// True when it writes to the device.
     pub fn writes(&self) -> bool {
         match self {
-            Step::Load { work, .. } => !work.read,
-            Step::Mixed | Step::Flush { .. } => true,
+            Step::Load(requests) => !requests.work.read,
+            Step::Mixed(_) | Step::Flush { .. } => true,
         }
     }
 
     /// How much of the time it takes: what the profile's distributions come from takes more.
     fn weight(&self) -> f64 {
-        match *self {
-            Step::Load {
+        match self {
+            Step::Load(Requests {
                 io: 4096, depth: 1, ..
-            }
-            | Step::Mixed => 4.0,
-            Step::Load { depth: 128.., .. } => 0.7,
+            }) => 4.0,
+            Step::Mixed(_) => 2.0,
+            Step::Load(Requests { depth: 128.., .. }) => 0.7,
             _ => 1.0,
         }
     }
@@ -74,18 +112,41 @@ impl Serialize for Step {
 pub fn steps(writes: bool) -> Vec<Step> {
     let mut steps = Vec::new();
     for read in [true, false] {
-        let load = |io, depth, sequential| Step::Load {
-            work: Work { read, sequential },
-            io,
-            depth,
-        };
-        steps.extend([1, 2, 4, 8, 16, 32, 64, 128, 256].map(|depth| load(4 * KIB, depth, false)));
-        steps.extend([16, 64, 256, 1024].map(|kib| load(kib * KIB, 1, false)));
-        steps.extend([16, 64, 256, 1024].map(|kib| load(kib * KIB, 32, false)));
-        steps.extend([load(128 * KIB, 4, true), load(1024 * KIB, 8, true)]);
+        let load = |io, depth| Requests::random(read, io * KIB, depth);
+        let mut add = |requests| steps.push(Step::Load(requests));
+        for depth in [1, 2, 4, 8, 16, 32, 64, 128, 256] {
+            add(load(4, depth));
+        }
+        for depth in [1, 32] {
+            for kib in [16, 64, 256, 1024] {
+                add(load(kib, depth));
+            }
+        }
+        for (kib, depth) in [(1024, 1), (64, 32), (1024, 32)] {
+            add(Requests {
+                scattered: true,
+                ..load(kib, depth)
+            });
+        }
+        for (kib, depth) in [(128, 4), (1024, 8)] {
+            let work = Work {
+                read,
+                sequential: true,
+            };
+            add(Requests {
+                work,
+                ..load(kib, depth)
+            });
+        }
     }
-    let flush = |after_writes| Step::Flush { after_writes };
-    steps.extend([Step::Mixed, flush(false), flush(true)]);
+    let large = Requests::random(false, 1024 * KIB, 8);
+    let scattered = Requests {
+        scattered: true,
+        ..large
+    };
+    let small = Requests::random(false, 4 * KIB, 16);
+    steps.extend([small, large, scattered].map(Step::Mixed));
+    steps.extend([false, true].map(|after_writes| Step::Flush { after_writes }));
     steps.retain(|s| writes || !s.writes());
     steps
 }
@@ -113,10 +174,10 @@ pub struct Point {
     pub span: u64,
 }
 
-/// The quantiles that are kept, per million.
-const QUANTILES: [u32; 13] = [
-    0, 10_000, 50_000, 100_000, 250_000, 500_000, 750_000, 900_000, 950_000, 990_000, 995_000,
-    999_000, 1_000_000,
+/// The quantiles that are kept, per million: close in the tail, for the lab draws straight lines between them.
+const QUANTILES: [u32; 18] = [
+    0, 10_000, 50_000, 100_000, 250_000, 500_000, 750_000, 900_000, 950_000, 970_000, 980_000,
+    990_000, 995_000, 998_000, 999_000, 999_500, 999_900, 1_000_000,
 ];
 
 impl Point {
@@ -130,8 +191,8 @@ impl Point {
     /// Bytes a second.
     pub fn bytes_per_s(&self) -> f64 {
         match self.step {
-            Step::Load { io, .. } => self.per_s * io as f64,
-            Step::Mixed => self.per_s * 4096.0,
+            Step::Load(requests) => self.per_s * requests.io as f64,
+            Step::Mixed(_) => self.per_s * 4096.0,
             Step::Flush { .. } => 0.0,
         }
     }
@@ -144,12 +205,19 @@ pub struct Probe<'a> {
     file: &'a File,
     len: u64,
     each: Duration,
+    pieces_max: u32,
 }
 
 impl Probe<'_> {
-    /// Measures the first `len` bytes of `file`; a point of weight 1 takes `each`.
-    pub fn new(file: &File, len: u64, each: Duration) -> Probe<'_> {
-        Probe { file, len, each }
+    /// Measures the first `len` bytes of `file`, whose disk takes requests of `pieces_max` pieces of memory; a point of
+    /// weight 1 takes `each`.
+    pub fn new(file: &File, len: u64, each: Duration, pieces_max: u32) -> Probe<'_> {
+        Probe {
+            file,
+            len,
+            each,
+            pieces_max,
+        }
     }
 
     /// Measures one point.
@@ -159,12 +227,8 @@ impl Probe<'_> {
     pub fn measure(&self, step: &Step) -> std::io::Result<Point> {
         let duration = self.each.mul_f64(step.weight());
         let (latency, seconds) = match *step {
-            Step::Load {
-                work: kind,
-                io,
-                depth,
-            } => work(&self.job(kind, io, depth, duration), self.file)?,
-            Step::Mixed => self.mixed(duration)?,
+            Step::Load(requests) => work(&self.job(&requests, duration), self.file)?,
+            Step::Mixed(beside) => self.mixed(&beside, duration)?,
             Step::Flush { after_writes } => self.flushes(after_writes, duration)?,
         };
         let us = |ppm: u32| {
@@ -184,30 +248,28 @@ impl Probe<'_> {
         })
     }
 
-    fn job(&self, work: Work, io: u64, depth: u32, duration: Duration) -> Job {
+    fn job(&self, requests: &Requests, duration: Duration) -> Job {
         Job {
             path: PathBuf::new(),
             start: 0,
             len: self.len,
-            io,
-            depth,
+            io: requests.io,
+            depth: requests.depth,
             duration,
-            work,
+            work: requests.work,
+            pieces: requests.pieces(self.pieces_max),
         }
     }
 
-    fn mixed(&self, duration: Duration) -> std::io::Result<(Histogram, f64)> {
-        let reads = Work {
-            read: true,
-            sequential: false,
-        };
+    fn mixed(&self, beside: &Requests, duration: Duration) -> std::io::Result<(Histogram, f64)> {
         // The writes begin before the reads and end after them.
         let margin = duration / 10;
-        let writes = self.job(Work::default(), 4096, WRITES_BESIDE, duration + margin * 2);
+        let writes = self.job(beside, duration + margin * 2);
+        let reads = self.job(&Requests::random(true, 4096, 1), duration);
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| work(&writes, self.file));
             std::thread::sleep(margin);
-            let reads = work(&self.job(reads, 4096, 1, duration), self.file);
+            let reads = work(&reads, self.file);
             let failed = || std::io::Error::other("the writing thread panicked");
             writer.join().map_err(|_| failed())??;
             reads

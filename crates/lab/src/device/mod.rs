@@ -19,6 +19,8 @@ pub mod model;
 mod queue;
 mod ram;
 #[cfg(test)]
+mod ring_tests;
+#[cfg(test)]
 mod tests;
 
 pub use fault::{FaultCounts, FaultRates, Rule};

@@ -5,7 +5,7 @@ use super::ram::RamDevice;
 use crate::cell::LabCell;
 use crate::rng::Rng;
 use crate::world::{EventSink, LabWorld};
-use highwater_engine::io::{IoOp, Lane, Request};
+use highwater_engine::io::{IoBuf, IoOp, Lane, Request};
 use highwater_engine::world::{Queue, QueueId, TaskId};
 use highwater_engine::{IoError, Nanos, World};
 use std::collections::VecDeque;
@@ -52,7 +52,7 @@ pub(super) struct InFlight {
 /// What a token stands for.
 enum Slot {
     Io(InFlight),
-    /// A task in `serve_now`, asleep until the arm has served it.
+    /// A task in `serve_now`, asleep until the device has served it.
     Caller(TaskId),
     /// Its request was served.
     Served,
@@ -65,10 +65,10 @@ struct State {
     server: Server,
     /// When the cap lets the next read, and the next write, through.
     cap_free_at: [u64; 2],
-    /// Waiting for the arm, oldest first.
+    /// Waiting with the host until the device takes them, oldest first.
     pending: Vec<Waiting>,
-    /// What the arm serves.
-    arm: Option<u64>,
+    /// What the device has taken of those: tokens, and segments.
+    taken: Vec<(u64, u32)>,
     /// What reaches the device later, by token.
     arriving: Vec<(u64, Access)>,
     slab: Vec<Option<Slot>>,
@@ -98,7 +98,7 @@ impl State {
             server: model.server(),
             cap_free_at: [0; 2],
             pending: Vec::new(),
-            arm: None,
+            taken: Vec::new(),
             arriving: Vec::new(),
             slab: Vec::new(),
             free: Vec::new(),
@@ -164,16 +164,31 @@ impl State {
         self.remove(token)
     }
 
-    /// Starts the arm on what its elevator chooses, if it is idle: the token and its end.
+    /// The device takes the next of those that wait, if it has room: the token and its end.
     fn dispatch(&mut self, now: u64, rng: &mut Rng) -> Option<(u64, u64)> {
-        let arm = self.server.arm()?;
-        if self.arm.is_some() || self.pending.is_empty() {
-            return None;
-        }
-        let next = self.pending.remove(arm.choose(now, &self.pending));
-        self.arm = Some(next.token);
+        let next = self.server.take(now, &self.pending)?;
+        let next = self.pending.remove(next);
+        self.taken.push((next.token, next.access.segments));
         Some((next.token, self.server.end_of(now, &next.access, rng)))
     }
+
+    /// What `token` held on the device is free, if it held anything.
+    fn leave(&mut self, token: u64) -> bool {
+        let at = self.taken.iter().position(|t| t.0 == token);
+        let Some(at) = at else {
+            return false;
+        };
+        let (_, segments) = self.taken.swap_remove(at);
+        self.server.leave(segments);
+        true
+    }
+}
+
+/// How many pieces of memory `bufs` are: buffers that adjoin are one, as for the block layer.
+pub(super) fn segments(bufs: &[IoBuf]) -> u32 {
+    let pairs = bufs.iter().zip(bufs.iter().skip(1));
+    let gaps = pairs.filter(|(a, b)| a.ptr.wrapping_add(a.len) != b.ptr);
+    1 + gaps.count() as u32
 }
 
 impl LabQueue {
@@ -241,6 +256,7 @@ impl LabQueue {
             op: entry.request.op,
             offset: at,
             len: entry.request.len() as u64,
+            segments: segments(&entry.request.bufs),
             extra: extra.0,
         };
         self.enter(Slot::Io(entry), access);
@@ -258,7 +274,7 @@ impl LabQueue {
         let (token, at, event) = self.state.with(|s| {
             let token = s.add(slot);
             let at = s.pass(self.options.cap, now, &access);
-            if at == now && s.server.arm().is_none() {
+            if at == now && !s.server.has_front() {
                 let end = self.rng.with(|rng| s.server.end_of(at, &access, rng));
                 return (token, end, Some(token));
             }
@@ -283,7 +299,7 @@ impl LabQueue {
                 unreachable!("IO-2: a request arrives once")
             };
             let (token, access) = s.arriving.swap_remove(at);
-            if s.server.arm().is_none() {
+            if !s.server.has_front() {
                 return Some(self.rng.with(|rng| s.server.end_of(since, &access, rng)));
             }
             s.pending.push(Waiting {
@@ -301,10 +317,11 @@ impl LabQueue {
 
     fn dispatch(&self) {
         let now = self.world.now().0;
-        let next = self
-            .rng
-            .with(|rng| self.state.with(|s| s.dispatch(now, rng)));
-        if let Some((token, end)) = next {
+        let next = || {
+            self.rng
+                .with(|rng| self.state.with(|s| s.dispatch(now, rng)))
+        };
+        while let Some((token, end)) = next() {
             self.world.schedule(Nanos(end), self.source, token);
         }
     }
@@ -313,7 +330,7 @@ impl LabQueue {
     fn sleep_through(&self, access: Access) {
         let now = self.world.now().0;
         let direct = self.state.with(|s| {
-            if s.server.arm().is_some() {
+            if s.server.has_front() {
                 return None;
             }
             Some(s.pass(self.options.cap, now, &access))
@@ -340,11 +357,13 @@ impl LabQueue {
     }
 
     /// Sleeps for as long as a request of the calling task takes; its bytes begin at `at` of the disk.
-    pub(super) fn serve_now(&self, op: IoOp, at: u64, len: usize, extra: Nanos) {
+    /// One that hangs then has left the device: only its caller waits.
+    pub(super) fn serve_now(&self, op: IoOp, at: u64, bufs: &[IoBuf], extra: Nanos) {
         self.sleep_through(Access {
             op,
             offset: at,
-            len: len as u64,
+            len: bufs.iter().map(|b| b.len as u64).sum(),
+            segments: segments(bufs),
             extra: extra.0,
         });
         let released = self.state.with(|s| {
@@ -401,12 +420,10 @@ impl EventSink for LabQueue {
             return self.arrive(token & !ARRIVES);
         }
         let (freed, entry) = self.state.with(|s| {
-            // A hung request does not keep the arm, and one that is released no longer has it.
-            let freed = s.arm == Some(token);
-            if freed {
-                s.arm = None;
-            }
-            (freed, s.end(token))
+            let ended = s.end(token);
+            // A request that was hung and is released may have left before.
+            let stays = ended.is_none() && s.server.hung_stays();
+            (!stays && s.leave(token), ended)
         });
         if freed {
             self.dispatch();
@@ -477,7 +494,6 @@ impl Queue for LabQueue {
     }
 
     fn segments_max(&self) -> usize {
-        // As many as the largest request has pages, where that is larger than a disk's.
-        (self.request_bytes_max() / 4096).max(254)
+        self.options.model.segments_max()
     }
 }

@@ -374,19 +374,19 @@ impl Device for RamDevice {
             self.queue.world.charge_syscall();
         } else {
             self.queue
-                .serve_now(IoOp::Read, self.base + offset, len, self.spike());
+                .serve_now(IoOp::Read, self.base + offset, bufs, self.spike());
         }
         self.carry_out(IoOp::Read, offset, bufs)
     }
 
     fn write_now(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
-        self.queue
-            .serve_now(IoOp::Write, self.base + offset, buf.len(), self.spike());
-        let buf = IoBuf {
+        let bufs = [IoBuf {
             ptr: buf.as_ptr().cast_mut(),
             len: buf.len(),
-        };
-        let result = self.carry_out(IoOp::Write, offset, &[buf]);
+        }];
+        self.queue
+            .serve_now(IoOp::Write, self.base + offset, &bufs, self.spike());
+        let result = self.carry_out(IoOp::Write, offset, &bufs);
         if result.is_ok() {
             self.notify(Moment::Written);
         }
@@ -434,7 +434,7 @@ impl Device for RamDevice {
 
     fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), IoError> {
         self.queue
-            .serve_now(IoOp::Write, self.base + offset, 0, Nanos::ZERO);
+            .serve_now(IoOp::Write, self.base + offset, &[], Nanos::ZERO);
         self.state.with(|s| {
             match self.ghost {
                 true => s.images.grow(offset.saturating_add(len)),

@@ -13,7 +13,7 @@
 //! Left out: the write cache (a write ends on the platter), head switches, remapped sectors. Defaults: a 7,200 rpm drive
 //! of 4 TB (data sheets of the Seagate Exos 7E8: 8.5 ms average, 215 MB/s outermost; the full stroke is a guess).
 
-use super::{Access, Rate, TIME_EXPECTED, TIME_MAX, expect};
+use super::{Access, Rate, TIME_EXPECTED, TIME_MAX, Waiting, expect};
 use highwater_engine::Nanos;
 
 /// Which request comes next.
@@ -142,23 +142,21 @@ impl Hdd {
     }
 }
 
-/// A request that waits for the arm.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::device) struct Waiting {
-    pub token: u64,
-    pub access: Access,
-    pub since: u64,
-}
-
 pub(in crate::device) struct Arm {
     hdd: Hdd,
     /// The byte under the head: one past the last served.
     head: u64,
+    /// Does it serve a request?
+    busy: bool,
 }
 
 impl Arm {
     pub fn new(hdd: Hdd) -> Arm {
-        Arm { hdd, head: 0 }
+        Arm {
+            hdd,
+            head: 0,
+            busy: false,
+        }
     }
 
     pub fn flush(&self) -> Nanos {
@@ -175,6 +173,20 @@ impl Arm {
         let there = (u128::from(offset % track) * u128::from(period) / u128::from(track)) as u64;
         let now = (at + seek) % period;
         seek + (there + period - now) % period
+    }
+
+    /// Which of `waiting`, oldest first, the arm begins now, if it is idle.
+    pub fn take(&mut self, now: u64, waiting: &[Waiting]) -> Option<usize> {
+        if self.busy || waiting.is_empty() {
+            return None;
+        }
+        self.busy = true;
+        Some(self.choose(now, waiting))
+    }
+
+    /// The arm has served its request.
+    pub fn leave(&mut self) {
+        self.busy = false;
     }
 
     /// Which of `pending`, oldest first and not empty, is the next at `now`.

@@ -1,8 +1,9 @@
 //! Models of devices: when a request ends, from parameters that a user can state.
 //!
 //! Each model is a struct of parameters with published or stated defaults, and a server that keeps its state. A server
-//! says when a request ends that reaches it at a time; a disk with an arm also chooses which of those that wait comes
-//! next. What a model leaves out, its head says.
+//! says when a request ends that reaches it at a time. In front of an arm, and of a ring of descriptors, requests wait on
+//! the host's side: then the server also chooses which of them it takes (`take`), and is told when one has left
+//! (`leave`). What a model leaves out, its head says.
 //!
 //! **Context.** Called under the queue's cell; never sleeps. Draws from the queue's stream of random numbers only, and
 //! one draw for each request of [`Ssd`], so that a seed names a run.
@@ -11,6 +12,8 @@
 //! - MODEL-2: parameters that `Model::check` accepts serve every request in finite time.
 
 mod cloud;
+mod curve;
+mod deadline;
 mod hdd;
 mod latency;
 mod nvme;
@@ -18,16 +21,18 @@ mod object;
 mod simulate;
 mod ssd;
 #[cfg(test)]
+mod ssd_tests;
+#[cfg(test)]
 mod tests;
 
 pub use cloud::{Bucket, Cloud};
-pub(in crate::device) use hdd::Waiting;
+pub use curve::{Curve, Share};
 pub use hdd::{Elevator, Hdd};
 pub use latency::{Latency, Rate};
 pub use nvme::Nvme;
 pub use object::Object;
-pub use simulate::{Load, Simulated};
-pub use ssd::Ssd;
+pub use simulate::{Beside, Load, Simulated};
+pub use ssd::{Scheduler, Ssd};
 
 use crate::rng::Rng;
 use highwater_engine::Nanos;
@@ -61,8 +66,18 @@ pub(in crate::device) struct Access {
     /// The first byte on the device.
     pub offset: u64,
     pub len: u64,
+    /// Pieces of memory that do not adjoin.
+    pub segments: u32,
     /// A spike on top.
     pub extra: u64,
+}
+
+/// A request that the device has not taken.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::device) struct Waiting {
+    pub token: u64,
+    pub access: Access,
+    pub since: u64,
 }
 
 impl Model {
@@ -82,6 +97,15 @@ impl Model {
         match self {
             Model::Object(m) => m.request_bytes_max as usize,
             _ => 1 << 20,
+        }
+    }
+
+    /// The most pieces of memory of one request: as many as the largest has pages where that is more than a disk's, or
+    /// what its ring has room for.
+    pub fn segments_max(&self) -> usize {
+        match self {
+            Model::Ssd(m) if m.ring > 0 => (m.ring - ssd::HEADERS) as usize,
+            _ => (self.request_bytes_max() / 4096).max(254),
         }
     }
 
@@ -140,7 +164,40 @@ pub(in crate::device) enum Server {
 }
 
 impl Server {
-    /// When a request ends that reaches the device at `at` (an arm: that it begins at `at`).
+    /// Do requests wait on the host's side until the device takes them?
+    pub fn has_front(&self) -> bool {
+        match self {
+            Server::Hdd(_) => true,
+            Server::Ssd(s) => s.has_front(),
+            _ => false,
+        }
+    }
+
+    /// Which of `waiting`, oldest first, the device takes at `now`; none when it has no room.
+    pub fn take(&mut self, now: u64, waiting: &[Waiting]) -> Option<usize> {
+        match self {
+            Server::Hdd(arm) => arm.take(now, waiting),
+            Server::Ssd(s) => s.take(now, waiting),
+            _ => None,
+        }
+    }
+
+    /// A request of so many segments that was taken has left.
+    pub fn leave(&mut self, segments: u32) {
+        match self {
+            Server::Hdd(arm) => arm.leave(),
+            Server::Ssd(s) => s.leave(segments),
+            _ => {}
+        }
+    }
+
+    /// Does a request that hangs keep its room on the device? An arm goes on to the next; the descriptors of a ring are
+    /// the device's until it answers.
+    pub fn hung_stays(&self) -> bool {
+        !matches!(self, Server::Hdd(_))
+    }
+
+    /// When a request ends that reaches the device at `at` (behind a front: that it takes at `at`).
     pub fn end_of(&mut self, at: u64, access: &Access, rng: &mut Rng) -> u64 {
         match self {
             Server::Hdd(s) => s.end_of(at, access),
@@ -159,14 +216,6 @@ impl Server {
             Server::Nvme(s) => at + s.flush().0,
             Server::Cloud(s) => at + s.flush().0,
             Server::Object(s) => at + s.flush().0,
-        }
-    }
-
-    /// The arm, where requests wait for one.
-    pub fn arm(&self) -> Option<&hdd::Arm> {
-        match self {
-            Server::Hdd(arm) => Some(arm),
-            _ => None,
         }
     }
 }

@@ -18,10 +18,23 @@ pub struct Load {
     pub sequential: bool,
     /// Bytes from the start of the device in which the requests lie.
     pub span: u64,
+    /// Pieces of memory of one request that do not adjoin.
+    pub segments: u32,
     /// How many.
     pub count: usize,
-    /// Writes of 4 KiB in flight beside them, which are not counted.
-    pub writes_beside: usize,
+    /// Writes in flight beside them, which are not counted.
+    pub beside: Beside,
+}
+
+/// Writes at random that go on while a load is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Beside {
+    /// How many at one time.
+    pub writes: usize,
+    /// Bytes of one.
+    pub len: u64,
+    /// Pieces of memory of one.
+    pub segments: u32,
 }
 
 /// What came of it.
@@ -52,6 +65,7 @@ struct Flying {
     end: u64,
     since: u64,
     slot: usize,
+    segments: u32,
 }
 
 impl Model {
@@ -66,7 +80,10 @@ impl Model {
         let (mut next, mut now) = (0u64, 0u64);
         let mut access = |slot: usize| {
             let beside = slot >= load.depth;
-            let len = if beside { 4096 } else { load.len };
+            let (op, len, segments) = match beside {
+                true => (IoOp::Write, load.beside.len, load.beside.segments),
+                false => (load.op, load.len, load.segments),
+            };
             let blocks = (load.span / len).max(1);
             let block = if load.sequential && !beside {
                 next += 1;
@@ -75,43 +92,37 @@ impl Model {
                 places.below(blocks)
             };
             Access {
-                op: if beside { IoOp::Write } else { load.op },
+                op,
                 offset: block * len,
                 len,
+                segments,
                 extra: 0,
             }
         };
-        let slots = load.depth + load.writes_beside;
+        let slots = load.depth + load.beside.writes;
         let mut idle: Vec<usize> = (0..slots).rev().collect();
         let mut flying: Vec<Flying> = Vec::new();
-        let mut pending: Vec<Waiting> = Vec::new();
+        let mut waiting: Vec<Waiting> = Vec::new();
         let mut latency = Vec::with_capacity(load.count);
         while latency.len() < load.count {
             while let Some(slot) = idle.pop() {
-                let access = access(slot);
-                if server.arm().is_some() {
-                    pending.push(Waiting {
-                        token: slot as u64,
-                        access,
-                        since: now,
-                    });
-                    continue;
-                }
-                let end = server.end_of(now, &access, &mut rng);
-                flying.push(Flying {
-                    end,
+                waiting.push(Waiting {
+                    token: slot as u64,
+                    access: access(slot),
                     since: now,
-                    slot,
                 });
             }
-            if let Some(arm) = server.arm()
-                && flying.is_empty()
-            {
-                let w = pending.remove(arm.choose(now, &pending));
+            let front = server.has_front();
+            while let Some(next) = match front {
+                true => server.take(now, &waiting),
+                false => (!waiting.is_empty()).then_some(0),
+            } {
+                let w = waiting.remove(next);
                 flying.push(Flying {
                     end: server.end_of(now, &w.access, &mut rng),
                     since: w.since,
                     slot: w.token as usize,
+                    segments: w.access.segments,
                 });
             }
             let first = (0..flying.len()).min_by_key(|&i| (flying[i].end, flying[i].slot));
@@ -120,6 +131,9 @@ impl Model {
             };
             let done = flying.swap_remove(first);
             now = done.end;
+            if front {
+                server.leave(done.segments);
+            }
             if done.slot < load.depth {
                 latency.push(done.end - done.since);
             }

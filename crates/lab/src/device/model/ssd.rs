@@ -1,41 +1,76 @@
-//! A flash disk seen from outside: so many requests at one time, each with a latency, and one bus for their bytes.
+//! A flash disk seen from outside: one server behind a delay, and the ring and the elevator through which requests come.
 //!
-//! Also what `highwater probe` fits, for it takes distributions as they were measured: a latency for each direction, a
-//! third for reads while writes are under way, what a request's own bytes add, and limits of requests and bytes a
-//! second. Left out: garbage collection as a state (its effect is in the tail of the latencies that were measured).
+//! Also what `highwater probe` fits, so its parameters are what can be measured at the host's side of a disk:
+//! - **Latency**: what a request of 4 KiB takes alone, as a distribution for each direction; its further bytes and pieces
+//!   of memory add to it (`*_request_rate`, `*_segment`).
+//! - **Occupancy**: one server takes all requests one after the other, for a fixed time + bytes / rate + a time for each
+//!   further piece of memory. The fixed time is what `*_iops` leaves: 1 / iops less 4 KiB's bytes.
+//! - **Crowd**: what n other requests of 4 KiB under way add to a latency, as a curve, for the cost of one falls with
+//!   their number: requests that come together share a notification. [`Curve::share`] says which part of it occupies
+//!   the server (where that is more than the fixed time), so that further bytes come on top, and which part is delay.
+//! - **Ring**: a request takes a descriptor for each piece and two more (virtio: its header and its status). Those in
+//!   the ring are served in order. Those that find no room (or no place, `depth`) wait with the host, in the order of
+//!   the elevator; the one that was chosen and did not fit is the next, so no later read passes it.
+//!
+//! Left out: garbage collection as a state (its effect is in the tail of the latencies that were measured), and completions
+//! that are signalled together.
 
-use super::{Access, Latency, Places, Rate, TIME_EXPECTED, TIME_MAX, expect};
+use super::deadline::Deadline;
+use super::{
+    Access, Curve, Latency, Places, Rate, Share, TIME_EXPECTED, TIME_MAX, Waiting, expect,
+};
 use crate::rng::Rng;
 use highwater_engine::Nanos;
 use highwater_engine::io::IoOp;
+
+/// A request's descriptors beside those of its pieces.
+pub(super) const HEADERS: u32 = 2;
+/// What a request of `*_iops` has.
+const UNIT: u64 = 4096;
+
+/// The order in which requests wait that the device has no room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Scheduler {
+    /// As they came.
+    #[default]
+    None,
+    /// Linux' mq-deadline.
+    Deadline,
+}
 
 /// A flash disk. The default is a quick one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ssd {
     /// How many requests are served at one time.
     pub depth: usize,
-    /// What a read takes besides its bytes.
+    /// The ring's descriptors, of which a request takes one for each piece of memory and two more; 0: no limit but
+    /// `depth`.
+    pub ring: u32,
+    /// How requests wait for the ring, or for a place.
+    pub elevator: Scheduler,
+    /// What a read of 4 KiB takes alone.
     pub read: Latency,
-    /// What a read takes while a write is being served, where that differs.
-    pub read_writing: Option<Latency>,
-    /// What a write takes besides its bytes.
+    /// What a write of 4 KiB takes alone.
     pub write: Latency,
-    /// What each other request under way adds to a read (unless `read_writing` says it): the share of its path, in the
-    /// host or in the disk, that serves one at a time.
-    pub read_crowd: Nanos,
-    /// What each other request under way adds to a write.
-    pub write_crowd: Nanos,
-    /// What the bytes of a read add to its own latency (not to the bus).
+    /// What others under way add to a read of 4 KiB.
+    pub read_crowd: Curve,
+    /// What others under way add to a write of 4 KiB.
+    pub write_crowd: Curve,
+    /// What the bytes of a read add to its own latency.
     pub read_request_rate: Rate,
     /// What the bytes of a write add to its own latency.
     pub write_request_rate: Rate,
-    /// The bus that all requests share, as reads use it.
+    /// How quickly the server moves the bytes of reads.
     pub read_rate: Rate,
-    /// As writes use it.
+    /// As writes have it.
     pub write_rate: Rate,
-    /// Reads a second at most; 0: no limit.
+    /// What each piece of memory of a read but the first costs, the server and the read.
+    pub read_segment: Nanos,
+    /// As writes have it.
+    pub write_segment: Nanos,
+    /// Reads of 4 KiB a second at most; 0: no limit but their bytes.
     pub read_iops: u64,
-    /// Writes a second at most; 0: no limit.
+    /// Writes of 4 KiB a second at most; 0: no limit but their bytes.
     pub write_iops: u64,
     /// What a flush takes when there is nothing to do, a truncation, or a question.
     pub flush: Latency,
@@ -48,15 +83,18 @@ impl Default for Ssd {
         let us = Nanos::from_micros;
         Ssd {
             depth: 32,
+            ring: 0,
+            elevator: Scheduler::None,
             read: Latency::uniform(us(60), us(78)),
-            read_writing: None,
             write: Latency::uniform(us(20), us(26)),
-            read_crowd: Nanos::ZERO,
-            write_crowd: Nanos::ZERO,
+            read_crowd: Curve::default(),
+            write_crowd: Curve::default(),
             read_request_rate: Rate::UNLIMITED,
             write_request_rate: Rate::UNLIMITED,
             read_rate: Rate::ns_per_kib(500),
             write_rate: Rate::ns_per_kib(500),
+            read_segment: Nanos::ZERO,
+            write_segment: Nanos::ZERO,
             read_iops: 0,
             write_iops: 0,
             flush: Latency::constant(us(200)),
@@ -89,70 +127,149 @@ impl Ssd {
 
     pub(super) fn check(&self) -> Result<(), (&'static str, &'static str)> {
         expect(self.depth > 0, "depth", "at least 1 request at one time")?;
-        let slow = [&self.read, &self.write, &self.flush].into_iter();
-        let crowds = self.read_crowd.max(self.write_crowd) <= Nanos::from_secs(1);
+        let ring = self.ring == 0 || (HEADERS + 1..=1 << 16).contains(&self.ring);
+        expect(ring, "ring", "0, or 3 to 65536 descriptors")?;
+        let second = Nanos::from_secs(1);
+        let crowds = self.read_crowd.max().max(self.write_crowd.max()) <= second.0;
         expect(crowds, "read_crowd, write_crowd", "at most a second")?;
-        let longest = slow.chain(&self.read_writing).map(Latency::max).max();
+        let pieces = self.read_segment.max(self.write_segment) <= second;
+        expect(pieces, "read_segment, write_segment", "at most a second")?;
+        let slow = [&self.read, &self.write, &self.flush].into_iter();
         expect(
-            longest <= Some(TIME_MAX),
+            slow.map(Latency::max).max() <= Some(TIME_MAX),
             "read, write, flush",
             TIME_EXPECTED,
         )
+    }
+
+    fn has_front(&self) -> bool {
+        self.ring > 0 || self.elevator != Scheduler::None
+    }
+}
+
+/// What requests of one direction cost the server.
+struct Cost {
+    /// Each request, whatever its size.
+    fixed: u64,
+    /// What a request of `UNIT` costs by its bytes.
+    unit: u64,
+}
+
+impl Cost {
+    fn new(iops: u64, rate: Rate) -> Cost {
+        let unit = rate.time(UNIT);
+        let pace = 1_000_000_000u64.checked_div(iops).unwrap_or(0);
+        Cost {
+            fixed: pace.saturating_sub(unit),
+            unit,
+        }
     }
 }
 
 pub(in crate::device) struct Flash {
     ssd: Ssd,
+    costs: [Cost; 2],
     places: Places,
-    bus_free_at: u64,
-    /// The latest end of a write.
-    writing_until: u64,
+    server_free_at: u64,
     unflushed: u64,
+    deadline: Deadline,
+    /// Taken from the host, and not left.
+    inside: usize,
+    /// Descriptors of those.
+    used: u32,
+    /// Waiting with the host since the last `take`.
+    outside: u64,
+    /// The request that was chosen and did not fit.
+    stuck: Option<u64>,
 }
 
 impl Flash {
     pub fn new(ssd: Ssd) -> Flash {
         Flash {
+            costs: [
+                Cost::new(ssd.read_iops, ssd.read_rate),
+                Cost::new(ssd.write_iops, ssd.write_rate),
+            ],
             places: Places::new(ssd.depth),
-            bus_free_at: 0,
-            writing_until: 0,
+            server_free_at: 0,
             unflushed: 0,
+            deadline: Deadline::default(),
+            inside: 0,
+            used: 0,
+            outside: 0,
+            stuck: None,
             ssd,
         }
     }
 
+    pub fn has_front(&self) -> bool {
+        self.ssd.has_front()
+    }
+
+    /// Which of `waiting`, oldest first, goes into the ring now.
+    pub fn take(&mut self, now: u64, waiting: &[Waiting]) -> Option<usize> {
+        let stuck = self.stuck.take();
+        let stuck = stuck.and_then(|t| waiting.iter().position(|w| w.token == t));
+        let next = match (stuck, self.ssd.elevator) {
+            (Some(stuck), _) => stuck,
+            (None, _) if waiting.is_empty() => return None,
+            (None, Scheduler::None) => 0,
+            (None, Scheduler::Deadline) => self.deadline.choose(now, waiting)?,
+        };
+        let wanted = waiting[next].access.segments + HEADERS;
+        // One that is larger than the ring goes alone: MODEL-2.
+        let fits = self.ssd.ring == 0 || self.used == 0 || self.used + wanted <= self.ssd.ring;
+        if !fits || self.inside >= self.ssd.depth {
+            self.stuck = Some(waiting[next].token);
+            return None;
+        }
+        self.inside += 1;
+        self.used += wanted;
+        self.outside = waiting.len() as u64 - 1;
+        Some(next)
+    }
+
+    /// The device has answered a request of `segments`.
+    pub fn leave(&mut self, segments: u32) {
+        self.inside -= 1;
+        self.used -= segments + HEADERS;
+    }
+
     pub fn end_of(&mut self, at: u64, access: &Access, rng: &mut Rng) -> u64 {
         let s = &self.ssd;
-        let mut crowd = match access.op {
-            IoOp::Read => s.read_crowd.0,
-            IoOp::Write => s.write_crowd.0,
+        let (latency, own, rate, segment, crowd) = match access.op {
+            IoOp::Read => (
+                &s.read,
+                s.read_request_rate,
+                s.read_rate,
+                s.read_segment,
+                &s.read_crowd,
+            ),
+            IoOp::Write => (
+                &s.write,
+                s.write_request_rate,
+                s.write_rate,
+                s.write_segment,
+                &s.write_crowd,
+            ),
         };
-        let others = match crowd {
-            0 => 0,
-            _ => self.places.busy(at),
-        };
+        let cost = &self.costs[usize::from(access.op == IoOp::Write)];
+        let (mut share, mut others) = (Share::default(), 0);
+        if !crowd.is_free() {
+            let inside = self.places.busy(at);
+            share = crowd.share(latency.at(500_000), inside + self.outside);
+            others = share.delays.0 * inside;
+        }
         let (place, start) = self.places.earliest(at);
-        let (latency, own, rate, iops) = match access.op {
-            IoOp::Read => {
-                let busy = s
-                    .read_writing
-                    .as_ref()
-                    .filter(|_| self.writing_until > start);
-                let latency = busy.unwrap_or(&s.read);
-                if busy.is_some() {
-                    crowd = 0;
-                }
-                (latency, s.read_request_rate, s.read_rate, s.read_iops)
-            }
-            IoOp::Write => (&s.write, s.write_request_rate, s.write_rate, s.write_iops),
-        };
-        let served = latency.sample(rng) + own.time(access.len) + crowd * others + access.extra;
-        let pace = 1_000_000_000u64.checked_div(iops).unwrap_or(0);
-        self.bus_free_at = self.bus_free_at.max(start) + rate.time(access.len).max(pace);
-        let end = (start + served).max(self.bus_free_at);
+        let pieces = segment.0 * u64::from(access.segments.saturating_sub(1));
+        let further = own.time(access.len.saturating_sub(UNIT));
+        let served = latency.sample(rng) + further + pieces + others + access.extra;
+        let fixed = cost.fixed.max(share.occupies.0.saturating_sub(cost.unit));
+        self.server_free_at =
+            self.server_free_at.max(start) + fixed + rate.time(access.len) + pieces;
+        let end = (start + served).max(self.server_free_at);
         *place = end;
         if access.op == IoOp::Write {
-            self.writing_until = self.writing_until.max(end);
             self.unflushed += access.len;
         }
         end

@@ -21,6 +21,7 @@ fn closed_loop(
             op,
             offset: offset(&mut places),
             len,
+            segments: 1,
             extra: 0,
         };
         let end = server.end_of(*slot, &access, &mut rng);
@@ -85,6 +86,7 @@ fn seek_of(hdd: &Hdd, distance: u64) -> u64 {
         op: IoOp::Read,
         offset: distance,
         len: 1,
+        segments: 1,
         extra: 0,
     };
     Model::Hdd(quick)
@@ -101,6 +103,7 @@ fn hdd_elevators_choose_by_their_rule() {
             op: IoOp::Read,
             offset,
             len: 4096,
+            segments: 1,
             extra: 0,
         },
     };
@@ -215,6 +218,7 @@ fn a_rested_bucket_regains_no_more_than_its_credits() {
         op: IoOp::Read,
         offset: 0,
         len: 512,
+        segments: 1,
         extra: 0,
     };
     let hour = 3_600_000_000_000;
@@ -244,42 +248,6 @@ fn object_stores_want_large_requests_and_many_of_them() {
 }
 
 #[test]
-fn ssd_flushes_pay_for_what_was_written_and_reads_for_writes_beside_them() {
-    let us = Nanos::from_micros;
-    let ssd = Ssd {
-        read: Latency::constant(us(100)),
-        read_writing: Some(Latency::constant(us(300))),
-        write: Latency::constant(us(50)),
-        flush: Latency::constant(us(20)),
-        flush_rate: Rate::ns_per_kib(1_000),
-        write_iops: 1_000,
-        ..Ssd::default()
-    };
-    let mut server = Model::Ssd(ssd).server();
-    let mut rng = Rng::new(1, 1);
-    let mut end = |at, op, len| {
-        let access = Access {
-            op,
-            offset: 0,
-            len,
-            extra: 0,
-        };
-        server.end_of(at, &access, &mut rng)
-    };
-    assert_eq!(end(0, IoOp::Read, 4096), 100_000);
-    let write = end(200_000, IoOp::Write, 8192);
-    assert_eq!(write, 1_200_000, "a thousand a second");
-    assert_eq!(
-        end(210_000, IoOp::Read, 512),
-        1_200_250,
-        "behind it on the bus"
-    );
-    assert_eq!(end(2_000_000, IoOp::Read, 512), 2_100_000);
-    assert_eq!(server.flush_end(3_000_000, &mut rng), 3_028_000);
-    assert_eq!(server.flush_end(4_000_000, &mut rng), 4_020_000);
-}
-
-#[test]
 fn impossible_parameters_are_named() {
     let name = |model: Model| model.check().expect_err("must not pass").0;
     let hdd = Hdd::default;
@@ -302,6 +270,11 @@ fn impossible_parameters_are_named() {
         ..Ssd::default()
     };
     assert_eq!(name(Model::Ssd(ssd)), "depth");
+    let ssd = Ssd {
+        ring: 2,
+        ..Ssd::default()
+    };
+    assert_eq!(name(Model::Ssd(ssd)), "ring");
     let nvme = Nvme {
         channels: 0,
         ..Nvme::default()
@@ -328,7 +301,8 @@ fn a_simulated_load_repeats_and_knows_the_arm() {
         sequential: false,
         span: 1 << 40,
         count: 300,
-        writes_beside: 0,
+        segments: 1,
+        beside: Beside::default(),
     };
     let hdd = |elevator| {
         Model::Hdd(Hdd {
@@ -356,29 +330,18 @@ fn a_simulated_load_repeats_and_knows_the_arm() {
     );
     assert_eq!(ncq, of(Elevator::Ncq));
     let beside = Load {
-        writes_beside: 8,
+        beside: Beside {
+            writes: 8,
+            len: 4096,
+            segments: 1,
+        },
         depth: 1,
         ..load
     };
     let quiet = Load {
-        writes_beside: 0,
+        beside: Beside::default(),
         ..beside
     };
     let mean = |load| hdd(Elevator::Ncq).simulate(load, 1).per_s();
     assert!(mean(&beside) < mean(&quiet) / 1.5, "writes cost reads");
-}
-
-#[test]
-fn ssd_requests_in_flight_slow_each_other_by_the_crowd() {
-    let ssd = Model::Ssd(Ssd {
-        read: Latency::constant(Nanos::from_micros(60)),
-        read_crowd: Nanos::from_micros(8),
-        ..Ssd::default()
-    });
-    let one = closed_loop(&ssd, IoOp::Read, 512, 1, 800, random);
-    assert_eq!(one, 800 * 60_000, "alone");
-    let eight = closed_loop(&ssd, IoOp::Read, 512, 8, 800, random);
-    // Between 60 us for the first and 116 us for the eighth.
-    let each = eight / 100;
-    assert!((100_000..=116_000).contains(&each), "{each}");
 }

@@ -1,0 +1,91 @@
+//! What a fitted profile predicts for each point, beside what was measured there.
+
+use super::fit::Fit;
+use super::points::{Point, Requests, Step};
+use highwater_engine::io::IoOp;
+use highwater_lab::Model;
+use highwater_lab::model::{Beside, Load};
+use serde::Serialize;
+
+/// How near a line must be to fit.
+pub const GOOD: f64 = 0.25;
+
+/// A point and what the profile predicts for it, in shares of what was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    /// The point's name.
+    pub point: String,
+    /// Requests a second: predicted / measured.
+    pub throughput: f64,
+    /// The median latency.
+    pub p50: f64,
+    /// The 99th percentile.
+    pub p99: f64,
+}
+
+/// The load of a point; None for flushes.
+pub(super) fn load(step: Step, span: u64, pieces_max: u32) -> Option<Load> {
+    let (requests, beside) = match step {
+        Step::Load(requests) => (requests, Beside::default()),
+        Step::Mixed(writes) => {
+            let beside = Beside {
+                writes: writes.depth as usize,
+                len: writes.io,
+                segments: writes.pieces(pieces_max),
+            };
+            (Requests::random(true, 4096, 1), beside)
+        }
+        Step::Flush { .. } => return None,
+    };
+    Some(Load {
+        op: match requests.work.read {
+            true => IoOp::Read,
+            false => IoOp::Write,
+        },
+        len: requests.io,
+        depth: requests.depth as usize,
+        sequential: requests.work.sequential,
+        span,
+        segments: requests.pieces(pieces_max),
+        count: 4_000,
+        beside,
+    })
+}
+
+impl Fit {
+    /// What the profile predicts for each point that is a load.
+    pub fn compare(&self, points: &[Point]) -> Vec<Line> {
+        let model = self.model();
+        points.iter().filter_map(|p| self.line(&model, p)).collect()
+    }
+
+    fn line(&self, model: &Model, point: &Point) -> Option<Line> {
+        let load = load(point.step, self.span, self.front.pieces_max)?;
+        let simulated = model.simulate(&load, 1);
+        let share = |q: f64| simulated.quantile(q).0 as f64 / (point.us(q) * 1e3).max(1.0);
+        Some(Line {
+            point: point.step.name(),
+            throughput: simulated.per_s() / point.per_s.max(1e-9),
+            p50: share(0.5),
+            p99: share(0.99),
+        })
+    }
+}
+
+/// In one line: how many points fit.
+pub fn verdict(lines: &[Line]) -> String {
+    let within = |share: fn(&Line) -> f64| {
+        lines
+            .iter()
+            .filter(|l| (share(l) - 1.0).abs() <= GOOD)
+            .count()
+    };
+    format!(
+        "Of {} points the profile is within {:.0} % in requests a second for {}, in p50 for {}, in p99 for {}.\n",
+        lines.len(),
+        GOOD * 100.0,
+        within(|l| l.throughput),
+        within(|l| l.p50),
+        within(|l| l.p99),
+    )
+}

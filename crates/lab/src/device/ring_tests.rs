@@ -1,0 +1,162 @@
+//! A disk behind a ring of descriptors: what requests take there is told from their buffers.
+
+use super::model::{Latency, Rate, Scheduler, Ssd};
+use super::queue::segments;
+use super::*;
+use crate::{LabOptions, LabWorld};
+use highwater_engine::io::{IoBuf, IoOp, IoSink, Lane, Request};
+use highwater_engine::world::{Device, Queue};
+use highwater_engine::{IoError, Nanos, World};
+use std::sync::{Arc, Mutex};
+
+/// What ended: cookie, time.
+struct Sink {
+    world: Arc<LabWorld>,
+    ends: Mutex<Vec<(u64, Nanos)>>,
+}
+
+impl IoSink for Sink {
+    fn io_done(&self, request: &mut Request, result: Result<(), IoError>) {
+        assert_eq!(result, Ok(()));
+        let end = (request.cookie, self.world.now());
+        self.ends.lock().unwrap().push(end);
+    }
+}
+
+struct Lab {
+    world: Arc<LabWorld>,
+    queue: Arc<LabQueue>,
+    device: Arc<RamDevice>,
+    sink: Arc<Sink>,
+    memory: Vec<u8>,
+}
+
+const PAGE: usize = 4096;
+
+/// A ring of 16 descriptors before a disk that takes 100 us for a request and each further piece.
+fn lab(elevator: Scheduler) -> Lab {
+    let world = LabWorld::new(LabOptions::calm(1));
+    let us = Nanos::from_micros;
+    let model = Model::Ssd(Ssd {
+        depth: 8,
+        ring: 16,
+        elevator,
+        read: Latency::constant(us(100)),
+        write: Latency::constant(us(100)),
+        read_segment: us(100),
+        write_segment: us(100),
+        read_rate: Rate::UNLIMITED,
+        write_rate: Rate::UNLIMITED,
+        read_iops: 10_000,
+        write_iops: 10_000,
+        ..Ssd::default()
+    });
+    let options = QueueOptions {
+        model,
+        ..QueueOptions::default()
+    };
+    let queue = LabQueue::new(&world, options);
+    Lab {
+        device: RamDevice::new(&queue, RamOptions::default()),
+        sink: Arc::new(Sink {
+            world: world.clone(),
+            ends: Mutex::default(),
+        }),
+        world,
+        queue,
+        memory: vec![0; 64 * PAGE],
+    }
+}
+
+impl Lab {
+    /// `pages` of memory as buffers, `step` apart.
+    fn bufs(&mut self, pages: usize, step: usize) -> Vec<IoBuf> {
+        let pages = self.memory.chunks_mut(PAGE).step_by(step).take(pages);
+        pages
+            .map(|p| IoBuf {
+                ptr: p.as_mut_ptr(),
+                len: p.len(),
+            })
+            .collect()
+    }
+
+    fn submit(&mut self, op: IoOp, cookie: u64, page: u64, pages: usize, step: usize) {
+        let mut request = Request::new(op, page * PAGE as u64, self.sink.clone());
+        request.cookie = cookie;
+        request.bufs.extend(self.bufs(pages, step));
+        self.device.submit(Lane::Shared, &mut vec![request]);
+    }
+
+    fn ends(&self) -> Vec<(u64, u64)> {
+        let ends = self.sink.ends.lock().unwrap();
+        ends.iter().map(|e| (e.0, e.1.0 / 1_000)).collect()
+    }
+}
+
+#[test]
+fn buffers_that_adjoin_are_one_segment() {
+    let mut l = lab(Scheduler::None);
+    assert_eq!(segments(&l.bufs(12, 1)), 1);
+    assert_eq!(segments(&l.bufs(12, 2)), 12);
+    let mut bufs = l.bufs(4, 1);
+    bufs.swap(2, 3);
+    assert_eq!(segments(&bufs), 3);
+    assert_eq!(segments(&[]), 1);
+    assert_eq!(l.queue.segments_max(), 14, "what the ring has room for");
+}
+
+#[test]
+fn a_scattered_request_costs_its_pieces_and_fills_the_ring() {
+    let mut l = lab(Scheduler::None);
+    l.submit(IoOp::Write, 1, 0, 14, 2);
+    l.submit(IoOp::Write, 2, 20, 14, 1);
+    l.submit(IoOp::Write, 3, 40, 14, 1);
+    l.world.park(Nanos::from_millis(9));
+    assert_eq!(l.ends(), [(1, 1_400), (2, 1_500), (3, 1_600)]);
+    assert_eq!(l.queue.in_flight(), 0);
+}
+
+#[test]
+fn what_waits_before_the_ring_goes_by_address_and_reads_before_writes() {
+    let mut l = lab(Scheduler::Deadline);
+    // Fills the ring; the next one is chosen, and waits for room.
+    l.submit(IoOp::Write, 1, 0, 14, 2);
+    l.submit(IoOp::Write, 2, 50, 1, 1);
+    for (cookie, page) in [(3, 90), (4, 70), (5, 60)] {
+        l.submit(IoOp::Write, cookie, page, 1, 1);
+    }
+    l.submit(IoOp::Read, 6, 10, 14, 2);
+    l.world.park(Nanos::from_millis(9));
+    // The batch of writes goes up; then comes the read.
+    let order: Vec<u64> = l.ends().iter().map(|e| e.0).collect();
+    assert_eq!(order, [1, 2, 5, 4, 3, 6]);
+}
+
+#[test]
+fn a_hung_request_keeps_its_descriptors() {
+    let mut l = lab(Scheduler::None);
+    l.queue.hang_next(IoOp::Write, 1);
+    l.submit(IoOp::Write, 1, 0, 11, 2);
+    l.submit(IoOp::Read, 2, 0, 1, 1);
+    l.submit(IoOp::Read, 3, 0, 1, 1);
+    l.world.park(Nanos::from_millis(5));
+    // 13 descriptors are the hung one's: three remain, so the reads go one after the other.
+    assert_eq!(l.ends(), [(2, 1_200), (3, 1_300)]);
+    l.submit(IoOp::Read, 4, 0, 14, 2);
+    l.world.park(Nanos::from_millis(10));
+    assert_eq!(l.ends().len(), 2, "no room");
+    assert_eq!(l.queue.release_hung(), 1);
+    l.world.park(Nanos::from_millis(20));
+    assert_eq!(l.ends()[2..], [(1, 10_000), (4, 11_400)]);
+    assert_eq!(l.queue.in_flight(), 0);
+}
+
+#[test]
+fn a_caller_waits_for_the_ring_as_requests_do() {
+    let mut l = lab(Scheduler::None);
+    l.submit(IoOp::Write, 1, 0, 14, 2);
+    let bufs = l.bufs(2, 3);
+    l.device.read_now(0, &bufs).unwrap();
+    let us = l.world.now().0 / 1_000;
+    assert!((1_600..1_605).contains(&us), "{us} us");
+}
