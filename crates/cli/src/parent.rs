@@ -137,11 +137,16 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
             true => Progress::silent(arm, &plan),
             false => Progress::new(turn, turns.len(), arm, &plan),
         };
+        // What it measured is nobody's file: the report keeps it.
+        let measured = plan.lab_device.clone().filter(|_| options.probe.is_some());
         let result = stack::with_chains(plan, |plan| run_arm(plan, &progress));
         crate::cleanup::wait_if_ending();
         match result {
             Ok(mut done) => {
                 progress.finish(&done);
+                if arm.world == WorldName::Lab {
+                    done.profile = measured.map(|named| named.text);
+                }
                 if !options.real_time {
                     done.real = None;
                 }

@@ -182,6 +182,16 @@ fn show(metric: &str, v: f64) -> String {
     }
 }
 
+/// How well the profile fits that the lab's disk has by `--probe`, in a line; None without.
+fn disk(report: &Report) -> Option<String> {
+    let profile = report.arms.iter().find_map(|a| a.profile.as_ref())?;
+    let verdict = profile.lines().find_map(|l| l.strip_prefix("# Of "))?;
+    Some(format!(
+        "{}, the disk that was measured (--json has its profile): of {verdict}\n",
+        report.scenario
+    ))
+}
+
 /// The table of all predictions, and the count of verdicts below it; empty without predictions.
 pub fn table(reports: &[(&Report, &[Prediction])], width: usize) -> String {
     let mut table = Table {
@@ -234,8 +244,9 @@ pub fn table(reports: &[(&Report, &[Prediction])], width: usize) -> String {
         return String::new();
     }
     let [within, spread, missed] = counts;
+    let disks: String = reports.iter().filter_map(|(r, _)| disk(r)).collect();
     format!(
-        "{}\n{within} within 25 % of the median, {spread} in the spread, {missed} missed, of {}. \
+        "{}\n{disks}{within} within 25 % of the median, {spread} in the spread, {missed} missed, of {}. \
          * held out: no table and no model was fitted to it.\n",
         table.render(width),
         within + spread + missed,
@@ -283,6 +294,18 @@ mod tests {
                 arm("lab", "2.6.35", 1.0, [1.0, 1.0], 1),
             ],
         }
+    }
+
+    #[test]
+    fn the_table_says_how_well_the_disk_was_measured() {
+        let mut report = report();
+        let p = predictions(&report);
+        assert!(!table(&[(&report, &p)], 100).contains("profile"));
+        report.arms[4].profile = Some("# Measured.\n# Of 47 points 40 fit.\nmodel\n".into());
+        let text = table(&[(&report, &p)], 100);
+        let line =
+            "zipf-mix, the disk that was measured (--json has its profile): of 47 points 40 fit.\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

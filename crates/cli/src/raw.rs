@@ -1,9 +1,13 @@
 //! The device's own bound: `O_DIRECT` requests at a queue depth, by io_uring, or by a thread for each request where
 //! io_uring is forbidden. A single reader calls `preadv`, as a miss of the cache does.
 //!
-//! Each request in flight has memory of its own, as far as [`MEMORY_MAX`] goes, on huge pages where there are any: what a
-//! disk's driver does for a request depends on the pieces of memory that it consists of.
+//! Each request in flight has memory of its own, as far as [`Region`] goes, on huge pages where there are any: what a disk's
+//! driver does for a request depends on the pieces of memory that it consists of.
 #![allow(unsafe_code)]
+
+mod memory;
+
+pub use memory::Region;
 
 use crate::error::{CliError, Result};
 use crate::measure::percentiles;
@@ -12,6 +16,7 @@ use crate::report::{ArmReport, Latency, TaskReport};
 use crate::rng::Rng;
 use hdrhistogram::Histogram;
 use io_uring::{IoUring, opcode, types};
+use memory::Memory;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -109,7 +114,8 @@ pub fn random(job: &Job) -> Result<Done> {
         .custom_flags(libc::O_DIRECT)
         .open(&job.path)
         .map_err(|e| CliError::os(format!("O_DIRECT {}", job.path.display()), e, remedy))?;
-    let (latency, seconds) = work(job, &file).map_err(|e| {
+    let region = Region::of(job).map_err(|e| CliError::os("memory for requests", e, remedy))?;
+    let (latency, seconds) = work(job, &file, &region).map_err(|e| {
         CliError::os(
             format!("O_DIRECT write of {}", job.path.display()),
             e,
@@ -126,125 +132,34 @@ pub fn random(job: &Job) -> Result<Done> {
     })
 }
 
-/// Runs the job on `file`, which is open for it: each request's nanoseconds, and the seconds of all.
+/// Runs the job on `file`, which is open for it, with requests from `region`: each request's nanoseconds, and the seconds of
+/// all.
 ///
 /// # Errors
 /// What the device answers.
-pub fn work(job: &Job, file: &File) -> std::io::Result<(Histogram<u64>, f64)> {
-    let begin = Instant::now();
+pub fn work(job: &Job, file: &File, region: &Region) -> std::io::Result<(Histogram<u64>, f64)> {
     let alone = job.work.read && job.depth == 1;
     let ring = if alone {
         None
     } else {
         IoUring::new(job.depth.next_power_of_two()).ok()
     };
+    let begin = Instant::now();
     let latency = match ring {
-        Some(ring) => by_ring(job, file, ring)?,
-        None => by_threads(job, file)?,
+        Some(ring) => by_ring(job, file, region, ring)?,
+        None => by_threads(job, file, region)?,
     };
     Ok((latency, begin.elapsed().as_secs_f64()))
 }
 
-/// The most memory of a job's requests.
-const MEMORY_MAX: usize = 64 << 20;
-const HUGE: usize = 2 << 20;
-const PAGE: usize = 4096;
-
-/// What the requests of a job read into and write from: one mapping on huge pages, and the pieces of each slot there.
-struct Memory {
-    start: *mut libc::c_void,
-    len: usize,
-    /// Of each slot.
-    pieces: Vec<Vec<libc::iovec>>,
-}
-
-impl Memory {
-    /// For `job`: a slot's pieces are pages with a page between them, but for the first, which is what is left.
-    fn new(job: &Job) -> std::io::Result<Memory> {
-        let pages = (job.io as usize).div_ceil(PAGE).max(1);
-        let pieces = (job.pieces.max(1) as usize).min(pages);
-        let first = pages - (pieces - 1);
-        // With the gaps; a slot in one piece lies in one huge page.
-        let slot = match pieces {
-            1 => pages * PAGE,
-            _ => (pages + pieces) * PAGE,
-        };
-        let wanted = (slot * job.depth as usize).min(MEMORY_MAX.max(slot));
-        let len = wanted.next_multiple_of(HUGE) + HUGE;
-        // SAFETY: a new private mapping, of nobody's memory.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(std::io::Error::last_os_error());
-        }
-        let aligned = start.cast::<u8>().wrapping_add(start.align_offset(HUGE));
-        let usable = len - HUGE;
-        // SAFETY: `usable` bytes from `aligned` lie in the mapping, which nobody else knows. Whether there are huge pages
-        // is the kernel's choice: without, the answer does not matter.
-        unsafe {
-            libc::madvise(aligned.cast(), usable, libc::MADV_HUGEPAGE);
-            aligned.write_bytes(0xC3, usable);
-        }
-        let slots = (usable / slot).max(1);
-        let of = |i: usize| {
-            let base = aligned.wrapping_add(i % slots * slot);
-            let piece = |k: usize| libc::iovec {
-                iov_base: match k {
-                    0 => base.cast(),
-                    _ => base.wrapping_add((first + 2 * k - 1) * PAGE).cast(),
-                },
-                iov_len: if k == 0 { first * PAGE } else { PAGE },
-            };
-            (0..pieces).map(piece).collect()
-        };
-        Ok(Memory {
-            start,
-            len,
-            pieces: (0..job.depth as usize).map(of).collect(),
-        })
-    }
-
-    /// One request in the caller's time.
-    fn transfer(&self, slot: usize, read: bool, file: &File, offset: u64) -> std::io::Result<()> {
-        let pieces = &self.pieces[slot];
-        let (fd, at, n) = (file.as_raw_fd(), pieces.as_ptr(), pieces.len() as i32);
-        // SAFETY: the pieces lie in the mapping, which outlives the call; nobody looks at what requests leave there.
-        let done = unsafe {
-            match read {
-                true => libc::preadv(fd, at, n, offset as i64),
-                false => libc::pwritev(fd, at, n, offset as i64),
-            }
-        };
-        match done {
-            n if n < 0 => Err(std::io::Error::last_os_error()),
-            n if n as usize == self.bytes(slot) => Ok(()),
-            _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-
-    fn bytes(&self, slot: usize) -> usize {
-        self.pieces[slot].iter().map(|p| p.iov_len).sum()
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: the mapping of `new`, in which no request is in flight any more.
-        unsafe { libc::munmap(self.start, self.len) };
-    }
-}
-
-fn by_ring(job: &Job, file: &File, mut ring: IoUring) -> std::io::Result<Histogram<u64>> {
+fn by_ring(
+    job: &Job,
+    file: &File,
+    region: &Region,
+    mut ring: IoUring,
+) -> std::io::Result<Histogram<u64>> {
     let mut latency = histogram();
-    let memory = Memory::new(job)?;
+    let memory = Memory::new(job, region);
     let mut places = Places::new(job, u64::from(job.depth), 3);
     let begin = Instant::now();
     let mut started = vec![begin; job.depth as usize];
@@ -268,9 +183,9 @@ fn by_ring(job: &Job, file: &File, mut ring: IoUring) -> std::io::Result<Histogr
                 opcode::Writev::new(fd, at, n).offset(offset).build()
             };
             let entry = entry.user_data(u64::from(slot));
-            // SAFETY: `memory` and `file` outlive every request: the loop ends only when none is in flight. Nobody but the
-            // kernel touches the memory meanwhile; what reads leave there nobody looks at. The ring has room for `depth`
-            // entries.
+            // SAFETY: the region and `file` outlive every request: the loop ends only when none is in flight. Nobody but
+            // the kernel touches the region meanwhile; what reads leave there nobody looks at. The ring has room for
+            // `depth` entries.
             unsafe { ring.submission().push(&entry) }.expect("a ring of at least `depth` entries");
             in_flight += 1;
         }
@@ -284,9 +199,9 @@ fn by_ring(job: &Job, file: &File, mut ring: IoUring) -> std::io::Result<Histogr
                     e.raw_os_error(),
                     Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)
                 ) => {}
-            // Requests may be in flight, and their memory must outlive them: nothing after this line may free it.
+            // Requests may be in flight, and their memory must outlive them: nobody may unmap it.
             Err(e) => {
-                std::mem::forget(memory);
+                region.keep();
                 return Err(e);
             }
         }
@@ -307,18 +222,15 @@ fn by_ring(job: &Job, file: &File, mut ring: IoUring) -> std::io::Result<Histogr
     failed.map_or(Ok(latency), Err)
 }
 
-fn by_threads(job: &Job, file: &File) -> std::io::Result<Histogram<u64>> {
+fn by_threads(job: &Job, file: &File, region: &Region) -> std::io::Result<Histogram<u64>> {
     let begin = Instant::now();
     let one = |thread: u32| -> std::io::Result<Histogram<u64>> {
         let mut latency = histogram();
         let mut places = Places::new(job, u64::from(thread), 4);
-        let memory = Memory::new(&Job {
-            depth: 1,
-            ..job.clone()
-        })?;
+        let memory = Memory::new(job, region);
         while begin.elapsed() < job.duration {
             let at = Instant::now();
-            memory.transfer(0, job.work.read, file, places.offset(job))?;
+            memory.transfer(thread as usize, job.work.read, file, places.offset(job))?;
             latency.saturating_record(at.elapsed().as_nanos() as u64);
         }
         Ok(latency)
@@ -396,49 +308,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_the_request_and_do_not_adjoin() {
-        let memory = |io, pieces, depth| {
-            Memory::new(&Job {
-                path: PathBuf::new(),
-                start: 0,
-                len: 1 << 30,
-                io,
-                depth,
-                duration: Duration::ZERO,
-                work: Work::default(),
-                pieces,
-            })
-            .unwrap()
-        };
-        for (io, pieces, want) in [
-            (4096, 1, 1),
-            (1 << 20, 1, 1),
-            (64 << 10, 99, 16),
-            (1 << 20, 254, 254),
-        ] {
-            let m = memory(io, pieces, 3);
-            for slot in 0..3 {
-                assert_eq!((m.pieces[slot].len(), m.bytes(slot)), (want, io as usize));
-            }
-            let mut all: Vec<(usize, usize)> = m.pieces.iter().flatten().map(range).collect();
-            all.sort_unstable();
-            let apart = |w: &[(usize, usize)]| w[0].1 < w[1].0 || want == 1 && w[0].1 <= w[1].0;
-            assert!(all.windows(2).all(apart), "{io} {pieces}");
-            let (start, end) = (m.start as usize, m.start as usize + m.len);
-            assert!(all[0].0 >= start && all[all.len() - 1].1 <= end);
-        }
-        // More than there may be: slots share.
-        let m = memory(1 << 20, 1, 256);
-        assert!(m.len <= MEMORY_MAX + 2 * HUGE);
-        assert_eq!(range(&m.pieces[0][0]), range(&m.pieces[64][0]));
-    }
-
-    fn range(piece: &libc::iovec) -> (usize, usize) {
-        let start = piece.iov_base as usize;
-        (start, start + piece.iov_len)
-    }
-
-    #[test]
     fn ring_and_threads_write_within_the_range() {
         let dir = tempfile::tempdir_in(".").unwrap();
         let path = dir.path().join("f");
@@ -466,7 +335,8 @@ mod tests {
             .custom_flags(libc::O_DIRECT)
             .open(&path)
             .unwrap();
-        assert!(!by_threads(&job, &file).unwrap().is_empty());
+        let region = Region::new().unwrap();
+        assert!(!by_threads(&job, &file, &region).unwrap().is_empty());
         for depth in [1, 4] {
             let job = Job {
                 depth,
@@ -477,7 +347,7 @@ mod tests {
                 ..job.clone()
             };
             let file = std::fs::File::open(&path).unwrap();
-            assert!(!work(&job, &file).unwrap().0.is_empty());
+            assert!(!work(&job, &file, &region).unwrap().0.is_empty());
         }
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
     }

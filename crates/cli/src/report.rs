@@ -65,6 +65,9 @@ pub struct ArmReport {
     /// How deep the tasks' stacks were used; absent unless `highwater stack` asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stacks: Option<StackReport>,
+    /// The lab's disk as `--probe` measured it: its profile, as `--device` reads it; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
 }
 
 /// How fast the lab itself was, in real time.

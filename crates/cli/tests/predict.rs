@@ -143,6 +143,9 @@ fn the_disk_is_measured_between_the_runs() {
     let arms = report["arms"].as_array().unwrap();
     let worlds: Vec<&str> = arms.iter().map(|a| a["world"].as_str().unwrap()).collect();
     assert_eq!(worlds, ["os", "os", "lab"]);
+    assert!(arms[0]["profile"].is_null());
+    let profile = arms[2]["profile"].as_str().unwrap();
+    assert!(profile.contains("\nmodel = \"ssd\"\n"), "{profile}");
     let bad = |args: &str, what: &str| refuses(&words(args), 2, &[what]);
     bad("run rfc --world lab --probe", "os is not run");
     bad(

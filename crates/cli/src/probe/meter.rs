@@ -66,7 +66,8 @@ impl Meter {
             self.subject.len,
             self.each,
             self.subject.front.pieces_max,
-        );
+        )
+        .map_err(super::no_memory)?;
         let mut round = Vec::new();
         for step in &self.steps {
             let point = probe

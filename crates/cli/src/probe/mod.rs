@@ -68,7 +68,8 @@ pub fn run(args: &ProbeArgs) -> Result<()> {
     let each = meter::share(&steps, args.duration, "--duration")?;
     let bar = bar(&steps);
     let front = subject.front;
-    let probe = Probe::new(&subject.file, subject.len, each, front.pieces_max);
+    let probe =
+        Probe::new(&subject.file, subject.len, each, front.pieces_max).map_err(no_memory)?;
     let mut points = Vec::new();
     for step in &steps {
         bar.set_message(step.name());
@@ -89,6 +90,10 @@ pub fn run(args: &ProbeArgs) -> Result<()> {
     crate::device::load("the fitted profile", &profile)?;
     drop(subject);
     publish(args, &points, &lines, &profile)
+}
+
+fn no_memory(e: std::io::Error) -> CliError {
+    CliError::os("memory for requests", e, "64 MiB of free memory")
 }
 
 fn failed(path: &Path, step: &Step, e: std::io::Error) -> CliError {

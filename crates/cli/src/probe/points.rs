@@ -1,6 +1,6 @@
 //! What is measured, and how: one point after the other.
 
-use crate::raw::{Job, Work, work};
+use crate::raw::{Job, Region, Work, work};
 use serde::{Serialize, Serializer};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -206,18 +206,28 @@ pub struct Probe<'a> {
     len: u64,
     each: Duration,
     pieces_max: u32,
+    region: Region,
 }
 
 impl Probe<'_> {
     /// Measures the first `len` bytes of `file`, whose disk takes requests of `pieces_max` pieces of memory; a point of
     /// weight 1 takes `each`.
-    pub fn new(file: &File, len: u64, each: Duration, pieces_max: u32) -> Probe<'_> {
-        Probe {
+    ///
+    /// # Errors
+    /// When there is no memory for requests.
+    pub fn new(
+        file: &File,
+        len: u64,
+        each: Duration,
+        pieces_max: u32,
+    ) -> std::io::Result<Probe<'_>> {
+        Ok(Probe {
             file,
             len,
             each,
             pieces_max,
-        }
+            region: Region::new()?,
+        })
     }
 
     /// Measures one point.
@@ -227,7 +237,7 @@ impl Probe<'_> {
     pub fn measure(&self, step: &Step) -> std::io::Result<Point> {
         let duration = self.each.mul_f64(step.weight());
         let (latency, seconds) = match *step {
-            Step::Load(requests) => work(&self.job(&requests, duration), self.file)?,
+            Step::Load(requests) => work(&self.job(&requests, duration), self.file, &self.region)?,
             Step::Mixed(beside) => self.mixed(&beside, duration)?,
             Step::Flush { after_writes } => self.flushes(after_writes, duration)?,
         };
@@ -267,9 +277,9 @@ impl Probe<'_> {
         let writes = self.job(beside, duration + margin * 2);
         let reads = self.job(&Requests::random(true, 4096, 1), duration);
         std::thread::scope(|scope| {
-            let writer = scope.spawn(|| work(&writes, self.file));
+            let writer = scope.spawn(|| work(&writes, self.file, &self.region));
             std::thread::sleep(margin);
-            let reads = work(&reads, self.file);
+            let reads = work(&reads, self.file, &self.region);
             let failed = || std::io::Error::other("the writing thread panicked");
             writer.join().map_err(|_| failed())??;
             reads
