@@ -10,7 +10,7 @@ use crate::report::Report;
 use crate::scenario::{self, BUILTIN, Kind};
 use crate::sentences;
 use crate::units::show_bytes;
-use crate::{WIDTH, for_json, run_scenario, write_out};
+use crate::{for_json, run_scenario, width, write_out};
 
 /// What `run` calls all scenarios.
 pub const NAME: &str = "all";
@@ -63,14 +63,14 @@ pub fn run(args: &RunArgs) -> Result<()> {
             "\n{}, memory {}\n\n{}\n",
             report.scenario,
             show_bytes(report.memory_bytes),
-            columns::table(report).render(WIDTH)
+            columns::table(report).render(width())
         ));
         for sentence in sentences::sentences(report) {
             text.push_str(&sentence);
             text.push('\n');
         }
     }
-    let table = predict::table(&pairs, WIDTH);
+    let table = predict::table(&pairs, width());
     if !table.is_empty() {
         text.push('\n');
         text.push_str(&table);

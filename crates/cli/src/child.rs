@@ -30,6 +30,7 @@ pub fn main() -> Result<()> {
             "this sub-command is internal; use `highwater run`",
         )
     })?;
+    crate::progress::tell();
     let plan = &order.plan;
     let report = match plan.arm.world {
         WorldName::Os => crate::world_os::run(plan),

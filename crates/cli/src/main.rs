@@ -27,6 +27,7 @@ mod place;
 mod plan;
 mod predict;
 mod probe;
+mod progress;
 mod raw;
 mod replay;
 mod report;
@@ -55,8 +56,20 @@ use std::io::Write;
 use std::process::ExitCode;
 use units::{Bytes, Span, show_bytes};
 
-/// No line of a table is longer.
+/// No line of a table is longer, in a file or a pipe.
 const WIDTH: usize = 160;
+/// Nor is a terminal taken to be narrower: the widest group of columns has so many.
+const WIDTH_MIN: usize = 80;
+
+/// How long a line on standard output may be: the terminal's width, so that no row of a table is broken in two.
+fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    let columns = size.map_or(0, |s| usize::from(s.ws_col));
+    match columns {
+        0 => WIDTH,
+        n => n.clamp(WIDTH_MIN, WIDTH),
+    }
+}
 /// No budget is smaller: the engine's metadata and watermarks need some frames.
 const MEMORY_MIN: u64 = 1 << 20;
 /// No budget is larger.
@@ -292,9 +305,9 @@ fn run(args: &RunArgs) -> Result<()> {
 
 /// The table of one scenario, with the lab's predictions beside it.
 fn show_one(report: &Report, common: &Common) -> Result<()> {
-    let mut table = columns::table(report).render(WIDTH);
+    let mut table = columns::table(report).render(width());
     let predictions = predict::predictions(report);
-    let text = predict::table(&[(report, &predictions)], WIDTH);
+    let text = predict::table(&[(report, &predictions)], width());
     if !text.is_empty() {
         table.push('\n');
         table.push_str(&text);

@@ -86,8 +86,8 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
     page.write(&report)?;
     let text = format!(
         "{}\n{}",
-        grid(&report).render(crate::WIDTH),
-        columns::table(&report).render(crate::WIDTH)
+        grid(&report).render(crate::width()),
+        columns::table(&report).render(crate::width())
     );
     crate::publish(&report, &args.common, &text)
 }

@@ -5,6 +5,7 @@
 use crate::blocks;
 use crate::error::{CliError, Result};
 use crate::plan::{Plan, PlanTask, WorldName};
+use crate::progress::{self, Phase};
 use crate::replay::{self, Source};
 use crate::report::{ArmReport, Latency, Real, Stall, TaskReport};
 use crate::samples::{OpCount, Probe, Sampler};
@@ -85,6 +86,7 @@ pub fn measure<H: Host, F: Handle>(
     let real_s = real.elapsed().as_secs_f64();
     let after = counters();
     let ended = host.now();
+    progress::at(Phase::Sync, 0, 1);
     for (index, file) in files.iter().enumerate() {
         if plan
             .tasks

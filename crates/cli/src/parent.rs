@@ -8,17 +8,18 @@ use crate::linux;
 use crate::place::{self, Place};
 use crate::plan::{Arm, Plan, WorldName};
 use crate::probe::Meter;
+use crate::progress::{self, Progress, Step};
 use crate::report::{ArmReport, Report};
 use crate::scenario::Scenario;
 use crate::stack;
-use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{IsTerminal, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long after its plan's time a child is given up.
+/// How long beyond its plan's time a child may get no further before it is given up. A lab's time is no machine's: a run
+/// that gets on may take hours.
 const CHILD_GRACE: Duration = Duration::from_secs(240);
 /// The size of the file that is measured between runs.
 const PROBE_BYTES: u64 = 512 << 20;
@@ -134,7 +135,7 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
             plan.stack.size = None;
         }
         let progress = match options.quiet {
-            true => Progress::silent(arm, &plan),
+            true => Progress::silent(arm),
             false => Progress::new(turn, turns.len(), arm, &plan),
         };
         // What it measured is nobody's file: the report keeps it.
@@ -265,29 +266,36 @@ fn run_child(order: &Order, limit: Duration, progress: &Progress) -> Result<ArmR
         // A child that died before it read says why on its standard error.
         let _ = stdin.write_all(&text);
     }
-    let collect = |stream: Option<Box<dyn Read + Send>>| {
-        std::thread::spawn(move || {
-            let mut text = Vec::new();
-            if let Some(mut stream) = stream {
-                let _ = stream.read_to_end(&mut text);
-            }
-            String::from_utf8_lossy(&text).into_owned()
-        })
-    };
-    let out = collect(stdout.map(|s| Box::new(s) as Box<dyn Read + Send>));
-    let err = collect(stderr.map(|s| Box::new(s) as Box<dyn Read + Send>));
-    let begin = Instant::now();
+    let step = Arc::new(Mutex::new(None));
+    let out = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        if let Some(mut stdout) = stdout {
+            let _ = stdout.read_to_end(&mut text);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    let news = step.clone();
+    let err = std::thread::spawn(move || stderr.map_or(String::new(), |s| words(s, &news)));
+    let (mut begin, mut last) = (Instant::now(), None);
     let status = loop {
         if let Some(status) = lock(&running.child).try_wait().map_err(|e| fail(&e))? {
             break status;
         }
+        let now = *step.lock().unwrap_or_else(|e| e.into_inner());
+        if now != last {
+            (begin, last) = (Instant::now(), now);
+        }
         if begin.elapsed() > limit {
+            let remedy = match order.plan.arm.world {
+                WorldName::Lab => remedy,
+                _ => "check the disk (`dmesg`); on a slow disk use a smaller --memory",
+            };
             return Err(CliError::failed(
-                format!("{title}: no result after {} s", limit.as_secs()),
-                "check the disk (`dmesg`); on a slow disk use a smaller --memory",
+                format!("{title}: got no further for {} s", limit.as_secs()),
+                remedy,
             ));
         }
-        progress.tick();
+        progress.show(now);
         std::thread::sleep(Duration::from_millis(50));
     };
     let (out, err) = (
@@ -301,6 +309,21 @@ fn run_child(order: &Order, limit: Duration, progress: &Progress) -> Result<ArmR
         return serde_json::from_str(out.trim()).map_err(|e| fail(&e));
     }
     Err(child_error(&title, &status.to_string(), &err))
+}
+
+/// What a child says to the user; what it says of its progress goes to `step`.
+fn words(stream: impl Read, step: &Mutex<Option<Step>>) -> String {
+    let mut stream = BufReader::new(stream);
+    let (mut text, mut line) = (String::new(), Vec::new());
+    while matches!(stream.read_until(b'\n', &mut line), Ok(n) if n > 0) {
+        let said = String::from_utf8_lossy(&line);
+        match progress::told(&said) {
+            Some(news) => *step.lock().unwrap_or_else(|e| e.into_inner()) = Some(news),
+            None => text.push_str(&said),
+        }
+        line.clear();
+    }
+    text
 }
 
 /// A child's last words, with its own remedy if it had one.
@@ -318,93 +341,6 @@ fn child_error(title: &str, status: &str, err: &str) -> CliError {
     }
 }
 
-/// A bar on a terminal, else a line for each arm.
-struct Progress {
-    bar: Option<ProgressBar>,
-    label: String,
-    begin: Instant,
-    plan_ms: u64,
-    silent: bool,
-}
-
-impl Progress {
-    /// Shows nothing but notes.
-    fn silent(arm: &Arm, plan: &Plan) -> Progress {
-        Progress {
-            bar: None,
-            label: arm.title(),
-            begin: Instant::now(),
-            plan_ms: plan_ms(plan),
-            silent: true,
-        }
-    }
-
-    fn new(index: usize, of: usize, arm: &Arm, plan: &Plan) -> Progress {
-        let label = format!("{}/{of} {}", index + 1, arm.title());
-        let plan_ms = plan_ms(plan);
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(plan_ms);
-            if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {elapsed}") {
-                bar.set_style(style);
-            }
-            bar.set_message(label.clone());
-            bar
-        });
-        Progress {
-            bar,
-            label,
-            begin: Instant::now(),
-            plan_ms,
-            silent: false,
-        }
-    }
-
-    fn tick(&self) {
-        if let Some(bar) = &self.bar {
-            let ms = self.begin.elapsed().as_millis() as u64;
-            bar.set_position(ms.min(self.plan_ms));
-            bar.tick();
-        }
-    }
-
-    fn note(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("note: {text}")),
-            None => eprintln!("note: {text}"),
-        }
-    }
-
-    fn finish(&self, report: &ArmReport) {
-        self.give_up();
-        if self.silent {
-            return;
-        }
-        eprintln!(
-            "{}: {} ops/s, longest wait {}  ({:.1} s)",
-            self.label,
-            crate::units::show_count(report.ops_per_s as u64),
-            report
-                .stall_s
-                .longest
-                .map_or("-".into(), |s| crate::units::show_us(s * 1e6)),
-            self.begin.elapsed().as_secs_f64(),
-        );
-        if let Some(real) = report.real.as_ref() {
-            eprintln!("{}: {real}", self.label);
-        }
-    }
-
-    fn give_up(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn plan_ms(plan: &Plan) -> u64 {
-    (plan.settle_ns + plan.duration_ns) / 1_000_000
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,6 +356,15 @@ mod tests {
         assert_eq!(turns(&arms, 1, false), [0, 1, 2, 3]);
         assert_eq!(turns(&arms, 3, false), [0, 1, 2, 3, 0, 1, 0, 1]);
         assert_eq!(turns(&arms, 2, true), [0, 1, 0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn progress_is_no_word_to_the_user() {
+        let step = Mutex::new(None);
+        let said = words(&b"one\n\x011 250\ntwo\n\x012 7\nthree"[..], &step);
+        assert_eq!(said, "one\ntwo\nthree");
+        let last = *step.lock().unwrap();
+        assert_eq!(last, Some(Step(progress::Phase::Measure, 7)));
     }
 
     #[test]

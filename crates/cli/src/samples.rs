@@ -13,6 +13,7 @@
 
 use crate::error::Result;
 use crate::plan::Plan;
+use crate::progress::{self, Phase};
 use crate::report::ArmReport;
 use crate::target::Host;
 use crate::tasks::Window;
@@ -257,14 +258,19 @@ impl<H: Host> Sampler<H> {
         let rhythm = Rhythm::new(plan);
         let (host2, stop2, sink) = (host.clone(), stop.clone(), taken.clone());
         let (start, end) = (window.start, window.end);
+        let ends = Ends::new(plan, window);
         let body = move || {
-            let read = || Taken {
-                at: host2.now(),
-                reading: probe(),
-                ops: counts
-                    .iter()
-                    .map(|threads| threads.iter().map(|c| c.get()).sum())
-                    .collect(),
+            let read = || {
+                let taken = Taken {
+                    at: host2.now(),
+                    reading: probe(),
+                    ops: counts
+                        .iter()
+                        .map(|threads| threads.iter().map(|c| c.get()).sum())
+                        .collect(),
+                };
+                progress::at(Phase::Measure, ends.thousandths(&taken), 1_000);
+                taken
             };
             let samples = sample(&*host2, rhythm, start, end, &stop2, read);
             *sink.lock().unwrap_or_else(|e| e.into_inner()) = samples;
@@ -289,6 +295,46 @@ impl<H: Host> Sampler<H> {
         let taken = std::mem::take(&mut *self.taken.lock().unwrap_or_else(|e| e.into_inner()));
         report.limits = taken.last().and_then(|t| t.reading.limits);
         report.samples = Some(columns(&taken, self.start, &self.names));
+    }
+}
+
+/// What ends the measured time: its length, its operations, or the end of each trace that is replayed.
+struct Ends {
+    begin: Nanos,
+    end: Nanos,
+    ops: Option<(Arc<AtomicU64>, u64)>,
+    /// The task's place in the plan, and its trace's requests.
+    records: Vec<(usize, u64)>,
+}
+
+impl Ends {
+    fn new(plan: &Plan, window: &Window) -> Ends {
+        let replays = plan.tasks.iter().map(|t| t.replay.as_ref());
+        let once = |r: &crate::replay::PlanReplay| (!r.repeat).then_some(r.records);
+        let records: Option<Vec<u64>> = replays.map(|r| once(r?)).collect();
+        Ends {
+            begin: window.start.since(Nanos(plan.settle_ns)),
+            end: window.end,
+            ops: window.ops.clone().zip(plan.ops),
+            records: records
+                .unwrap_or_default()
+                .into_iter()
+                .enumerate()
+                .collect(),
+        }
+    }
+
+    /// How much of it is over, by what comes first.
+    fn thousandths(&self, taken: &Taken) -> u64 {
+        let share = |done: u64, of: u64| done.min(of) as f64 / of.max(1) as f64;
+        let time = share(taken.at.since(self.begin).0, self.end.since(self.begin).0);
+        // Relaxed: a statistic.
+        let ops = self.ops.as_ref().map_or(0.0, |(left, all)| {
+            share(all - left.load(Ordering::Relaxed).min(*all), *all)
+        });
+        let traces = self.records.iter().map(|&(i, n)| share(taken.ops[i], n));
+        let traces = traces.reduce(f64::min).unwrap_or(0.0);
+        (1_000.0 * time.max(ops).max(traces)) as u64
     }
 }
 
@@ -414,6 +460,29 @@ mod tests {
         for gauges in [g(90, 0, 20, 30, 0), g(0, 0, 60, 60, 60), g(200, 1, 1, 1, 1)] {
             assert_eq!(share_out(100, &gauges).iter().sum::<u64>(), 100);
         }
+    }
+
+    #[test]
+    fn progress_goes_by_what_ends_the_run_first() {
+        let taken = |s, ops| Taken {
+            at: Nanos::from_secs(s),
+            reading: Reading::default(),
+            ops,
+        };
+        let mut ends = Ends {
+            begin: Nanos::from_secs(10),
+            end: Nanos::from_secs(20),
+            ops: None,
+            records: Vec::new(),
+        };
+        assert_eq!(ends.thousandths(&taken(12, vec![])), 200);
+        assert_eq!(ends.thousandths(&taken(99, vec![])), 1_000);
+        ends.ops = Some((Arc::new(AtomicU64::new(25)), 100));
+        assert_eq!(ends.thousandths(&taken(12, vec![])), 750);
+        ends.ops = None;
+        ends.records = vec![(0, 100), (1, 1_000)];
+        let slowest = ends.thousandths(&taken(12, vec![100, 300]));
+        assert_eq!(slowest, 300, "the run ends with the last of its traces");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use crate::blocks::{BlockTally, Holder};
 use crate::plan::PlanTask;
+use crate::progress::{self, Phase};
 use crate::replay::ReplayTally;
 use crate::rng::{Rng, Scatter, Zipf};
 use crate::samples::OpCount;
@@ -369,6 +370,7 @@ pub fn warm_up<F: Handle>(files: &[&F], bytes: u64) -> Result<(), OpError> {
             }
         }
         offset += IO;
+        progress::at(Phase::WarmUp, bytes - left, bytes);
     }
     Ok(())
 }

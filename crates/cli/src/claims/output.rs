@@ -13,7 +13,7 @@ pub fn text(judged: &[Judged], world: WorldName, verbose: bool) -> String {
     let mut out = format!(
         "\nThe mail of 15 June 2010, claim by claim; world {}\n\n{}\n",
         world.name(),
-        table(judged).render(crate::WIDTH)
+        table(judged).render(crate::width())
     );
     out.push_str(&tally(judged));
     out.push('\n');

@@ -159,7 +159,7 @@ impl Sweep {
             show_bytes(self.memory_bytes),
             self.world,
             self.task,
-            self.table().render(crate::WIDTH)
+            self.table().render(crate::width())
         );
         for sentence in self.sentences() {
             out.push_str(&sentence);

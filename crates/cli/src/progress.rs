@@ -1,0 +1,217 @@
+//! How far an arm is: its child counts, the parent shows, and gives up a child that no longer gets on.
+//!
+//! Only the child knows: virtual time passes at a speed of its own, a run may end with its operations or its trace, and a
+//! warm-up takes as long as it takes. What it knows stands in one word ([`at`]); a thread of its own says it on standard
+//! error, since a task's stack may be too small for that ([`tell`]).
+//!
+//! **Tests.** Here and in `samples.rs`; `tests/command.rs` for the command.
+
+use crate::plan::{Arm, Plan};
+use crate::report::ArmReport;
+use crate::units::{show_count, show_us};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What an arm is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Writes memory through the cache before anything is measured.
+    WarmUp = 1,
+    /// Settles, then measures.
+    Measure = 2,
+    /// The final sync.
+    Sync = 3,
+}
+
+impl Phase {
+    const ALL: [Phase; 3] = [Phase::WarmUp, Phase::Measure, Phase::Sync];
+
+    fn name(self) -> &'static str {
+        match self {
+            Phase::WarmUp => "warm-up",
+            Phase::Measure => "measuring",
+            Phase::Sync => "final sync",
+        }
+    }
+}
+
+/// A phase, and how many thousandths of it are done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step(pub Phase, pub u32);
+
+/// The child's step, as a word; 0 before the first.
+static NOW: AtomicU64 = AtomicU64::new(0);
+/// How often the child looks for news.
+const LOOK: Duration = Duration::from_millis(200);
+/// Begins a line that is the parent's, not the user's.
+const MARK: char = '\u{1}';
+
+/// `done` of `of` in `phase`. Cheap, and may be called on any task's stack.
+pub fn at(phase: Phase, done: u64, of: u64) {
+    let thousandths = u128::from(done.min(of)) * 1_000 / u128::from(of.max(1));
+    // Relaxed: a statistic that nothing else goes by.
+    NOW.store((phase as u64) << 32 | thousandths as u64, Ordering::Relaxed);
+}
+
+/// Tells the parent each new step from now on, in the child.
+pub fn tell() {
+    let body = || {
+        let mut told = 0;
+        loop {
+            std::thread::sleep(LOOK);
+            // Relaxed: as where it is stored.
+            let word = NOW.load(Ordering::Relaxed);
+            if word == std::mem::replace(&mut told, word) {
+                continue;
+            }
+            let line = format!("{MARK}{} {}\n", word >> 32, word as u32);
+            // One write, so that no other line comes between; a parent that went away needs no news.
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        }
+    };
+    // An arm runs without it.
+    let _ = std::thread::Builder::new()
+        .name("progress".into())
+        .stack_size(128 << 10)
+        .spawn(body);
+}
+
+/// The step that a line of the child tells; none for a line that is meant for people.
+pub fn told(line: &str) -> Option<Step> {
+    let (phase, thousandths) = line.trim_end().strip_prefix(MARK)?.split_once(' ')?;
+    let phase: u64 = phase.parse().ok()?;
+    let phase = Phase::ALL.into_iter().find(|p| *p as u64 == phase)?;
+    Some(Step(phase, thousandths.parse().ok()?))
+}
+
+/// A bar on a terminal, else a line for each arm.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    label: String,
+    begin: Instant,
+    silent: bool,
+}
+
+impl Progress {
+    /// Shows nothing but notes.
+    pub fn silent(arm: &Arm) -> Progress {
+        Progress {
+            bar: None,
+            label: arm.title(),
+            begin: Instant::now(),
+            silent: true,
+        }
+    }
+
+    /// For the arm `index` of `of`.
+    pub fn new(index: usize, of: usize, arm: &Arm, plan: &Plan) -> Progress {
+        let label = format!("{}/{of} {}", index + 1, arm.title());
+        // As long as a child says nothing, as those that have no tasks, its plan's time is all there is to go by.
+        let plan_ms = (plan.settle_ns + plan.duration_ns) / 1_000_000;
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(plan_ms);
+            if let Ok(style) =
+                ProgressStyle::with_template("{msg} {bar:30} {percent:>3} % {elapsed}")
+            {
+                bar.set_style(style);
+            }
+            bar.set_message(label.clone());
+            bar
+        });
+        Progress {
+            bar,
+            label,
+            begin: Instant::now(),
+            silent: false,
+        }
+    }
+
+    /// Shows how far the child is.
+    pub fn show(&self, step: Option<Step>) {
+        let Some(bar) = &self.bar else {
+            return;
+        };
+        match step {
+            Some(Step(phase, thousandths)) => {
+                bar.set_message(format!("{}, {}", self.label, phase.name()));
+                bar.set_length(1_000);
+                bar.set_position(thousandths.into());
+            }
+            None => {
+                let ms = self.begin.elapsed().as_millis() as u64;
+                bar.set_position(ms.min(bar.length().unwrap_or(ms)));
+            }
+        }
+        bar.tick();
+    }
+
+    /// Says `text` to the user.
+    pub fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("note: {text}")),
+            None => eprintln!("note: {text}"),
+        }
+    }
+
+    /// The arm has ended so.
+    pub fn finish(&self, report: &ArmReport) {
+        self.give_up();
+        if self.silent {
+            return;
+        }
+        eprintln!(
+            "{}: {} ops/s, longest wait {}  ({:.1} s)",
+            self.label,
+            show_count(report.ops_per_s as u64),
+            report
+                .stall_s
+                .longest
+                .map_or("-".into(), |s| show_us(s * 1e6)),
+            self.begin.elapsed().as_secs_f64(),
+        );
+        if let Some(real) = report.real.as_ref() {
+            eprintln!("{}: {real}", self.label);
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn give_up(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_told_and_read_back_and_no_other_line_is_one() {
+        at(Phase::Measure, 1, 3);
+        let word = NOW.load(Ordering::Relaxed);
+        let line = format!("{MARK}{} {}\n", word >> 32, word as u32);
+        assert_eq!(told(&line), Some(Step(Phase::Measure, 333)));
+        for line in [
+            "",
+            "2 333",
+            "\u{1}9 333",
+            "\u{1}2",
+            "\u{1}2 x",
+            "highwater: no",
+        ] {
+            assert_eq!(told(line), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn no_number_makes_more_than_all_or_overflows() {
+        for (done, of) in [(0, 0), (5, 0), (u64::MAX, u64::MAX), (7, 3)] {
+            at(Phase::WarmUp, done, of);
+            let thousandths = NOW.load(Ordering::Relaxed) as u32;
+            assert!(thousandths <= 1_000, "{done} of {of}: {thousandths}");
+        }
+    }
+}
