@@ -12,6 +12,8 @@ const LEFT: f64 = 84.0;
 const WIDE: f64 = 1120.0;
 const WIDE_LEFT: f64 = 190.0;
 const RIGHT: f64 = 14.0;
+/// At most so wide is a character of a tick.
+const TICK_CHAR: f64 = 8.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 40.0;
 
@@ -206,10 +208,16 @@ impl Chart {
         }
         for (v, text) in &self.x.ticks {
             let x = self.px(*v);
+            // One that would be cut off by the chart's edge ends there: "10 ms" without its end is another time.
+            let half = text.chars().count() as f64 * TICK_CHAR / 2.0;
+            let (at, anchor) = match x + half > w {
+                true => (w, "end"),
+                false => (x, "middle"),
+            };
             let _ = write!(
                 out,
                 "<path class=\"rule\" d=\"M{x:.1} {top:.1}V{bottom:.1}\"/>\
-                 <text class=\"tick\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                 <text class=\"tick\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
                 bottom + 15.0,
                 escape(text)
             );
@@ -297,5 +305,23 @@ mod tests {
         );
         // Nothing to show still has an axis.
         assert!(Axis::linear(0.0, 0.0, "", show).max > 0.0);
+    }
+
+    #[test]
+    fn the_last_tick_is_not_cut_off_by_the_edge() {
+        let ticks = vec![(0.0, "0".to_string()), (1.0, "100 ms".to_string())];
+        let axis = Axis {
+            min: 0.0,
+            max: 1.0,
+            ticks,
+            name: String::new(),
+        };
+        let chart = Chart::new("c", "t", "a", 200.0, axis.clone(), axis).finish();
+        let at = format!("x=\"{WIDTH:.1}\"");
+        let mut texts = chart.split("<text ").filter(|t| t.contains(">100 ms<"));
+        assert!(
+            texts.any(|t| t.contains(&at) && t.contains("\"end\"")),
+            "{chart}"
+        );
     }
 }
