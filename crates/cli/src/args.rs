@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const LONG: &str = "\
-Highwater is a page cache you embed: one byte budget, real files, and every policy of Linux's page reclaim as a setting.
-This command runs a scenario - files larger than memory, and tasks that read and write them - on real files through that
-cache, once for each preset of policies, and prints what each cost: operations/s, latencies, and who stood still, for how
+Highwater is a page cache you embed: one byte budget, real files, and every policy of Linux's page reclaim as a setting. \
+This command runs a scenario - files larger than memory, and tasks that read and write them - on real files through that \
+cache, once for each preset of policies, and prints what each cost: operations/s, latencies, and who stood still, for how \
 long, because somebody had to write pages.
 
 Presets (--preset), oldest first:
@@ -25,8 +25,7 @@ Presets (--preset), oldest first:
 Worlds (--world):
   os     the engine on threads, io_uring and O_DIRECT, on real files
   lab    the same engine on coroutines in virtual time, on a modelled disk: repeatable by --seed
-  linux  the same tasks by pread and pwrite on Linux's own page cache, in a memory cgroup of the same size (needs root,
-         or a delegated cgroup)";
+  linux  the same tasks by pread and pwrite on Linux's own page cache, in a memory cgroup of the same size (needs root, or a delegated cgroup)";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,8 +62,8 @@ Examples:
   highwater soak --stack 8KiB --preset highwater --seeds 1000
                                        every task on a small stack, by one preset's policy
 
-A seed draws memory, frame size, policies, disks, files, tasks, faults and power cuts, and runs at least 20,000 operations in
-virtual time. What must hold: a read returns the last write, every synced byte survives a crash, no write is lost without
+A seed draws memory, frame size, policies, disks, files, tasks, faults and power cuts, and runs at least 20,000 operations in \
+virtual time. What must hold: a read returns the last write, every synced byte survives a crash, no write is lost without \
 an error, every task goes on, all invariants hold, the budget is never passed, no wake-up is lost.
 
 Exit codes: 0 all seeds passed, 1 one failed, or 100 seeds and more left a slow path unreached.";
@@ -151,8 +150,8 @@ pub enum ScenarioCommand {
 }
 
 const VOLUME: &str = "\
-A volume holds one file. Space on the disk is chosen when pages are written, so that random pages become long runs; every
-block has a checksum; after a power failure or a kill the file is as it was at some moment since its last sync. Programs open
+A volume holds one file. Space on the disk is chosen when pages are written, so that random pages become long runs; every \
+block has a checksum; after a power failure or a kill the file is as it was at some moment since its last sync. Programs open \
 it with Cache::open_volume; a scenario with backing = \"journaled\" runs on one (`highwater run deep-chain`).
 
 Examples:
@@ -162,7 +161,7 @@ Examples:
   highwater volume fsck disk.hwv --json - | jq .faults
   highwater volume crash-test --images 10000                power failures in the lab, each image compared
 
-Exit codes: 0 done, or clean; 1 damage was found, or the disk failed; 2 the command line makes no sense, or PATH is no volume
+Exit codes: 0 done, or clean; 1 damage was found, or the disk failed; 2 the command line makes no sense, or PATH is no volume \
 that this program can read.";
 
 /// What to do with volumes.
@@ -234,7 +233,7 @@ pub struct CrashTestArgs {
 }
 
 const PROBE: &str = "\
-Measures latency at depth 1 and by size, throughput by depth and by size, sequences, reads beside writes, and flushes,
+Measures latency at depth 1 and by size, throughput by depth and by size, sequences, reads beside writes, and flushes, \
 all with O_DIRECT; fits the lab's model `ssd`, and says for each point how well the profile predicts it.
 
 Examples:
@@ -474,6 +473,25 @@ impl Default for RunArgs {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    /// A line that is broken by hand is broken again by a terminal that is narrower.
+    #[test]
+    fn prose_is_left_to_the_terminal_to_break() {
+        fn look(command: &clap::Command) {
+            for text in [command.get_long_about(), command.get_after_help()] {
+                let text = text.map(ToString::to_string).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                for pair in lines.windows(2) {
+                    let prose = |l: &str| !l.is_empty() && !l.starts_with(' ');
+                    let broken =
+                        prose(pair[0]) && prose(pair[1]) && pair[1].starts_with(char::is_lowercase);
+                    assert!(!broken, "{}: {pair:?}", command.get_name());
+                }
+            }
+            command.get_subcommands().for_each(look);
+        }
+        look(&Cli::command());
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "\
-The mail is Mel Gorman's answer to Andrea Arcangeli of 15 June 2010, on patches that keep direct reclaim from writing dirty
-pages. Both claim things that can be measured, and here they are: each claim has a small scenario, figures, and a rule that
+The mail is Mel Gorman's answer to Andrea Arcangeli of 15 June 2010, on patches that keep direct reclaim from writing dirty \
+pages. Both claim things that can be measured, and here they are: each claim has a small scenario, figures, and a rule that \
 makes a verdict of the figures:
 
   holds           in each condition (a quick disk, a slow one, ...) and with four seeds in five
@@ -14,7 +14,7 @@ makes a verdict of the figures:
   depends on ...  here so, there otherwise; what the conditions differ in
   not measured    and why
 
-The sides are presets: 2.6.35 writes from direct reclaim, rfc-2010 does not. \"OOM\" counts where the kernel's rule of those
+The sides are presets: 2.6.35 writes from direct reclaim, rfc-2010 does not. \"OOM\" counts where the kernel's rule of those \
 years would have been out of memory, as this engine goes on waiting.
 
 Examples:

@@ -11,9 +11,9 @@ use std::time::Duration;
 const SIZE_MAX: u64 = 64 << 20;
 
 pub const EXAMPLES: &str = "\
-For each preset a row for each kind of task: bytes of stack that it used, counted to the word, and the engine's share of
-them; then the chain of calls at the record, in the format of Linux's stack tracer. In the lab each arm runs twice: the
-second run, the same to the byte, stops where the first was deepest. In the world os the chain is that of the deepest of
+For each preset a row for each kind of task: bytes of stack that it used, counted to the word, and the engine's share of \
+them; then the chain of calls at the record, in the format of Linux's stack tracer. In the lab each arm runs twice: the \
+second run, the same to the byte, stops where the first was deepest. In the world os the chain is that of the deepest of \
 the places that look (park, submit), while the depth is counted to the word.
 
 Examples:

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "\
-Pressure is data over memory: the lengths of the files that tasks go back to, added up, over the budget. The files are
-scaled, all by one factor, whatever sizes the scenario gives them; the budget stays, so that watermarks, dirty limits and the disk are the
+Pressure is data over memory: the lengths of the files that tasks go back to, added up, over the budget. The files are \
+scaled, all by one factor, whatever sizes the scenario gives them; the budget stays, so that watermarks, dirty limits and the disk are the \
 same at each point. A file of fresh pages (the probe's) keeps its length. At 0.8 everything fits; at 8 one page in eight does.
 
-For each arm and pressure: the p99.9 of one task, refaults (pages that were reclaimed too early) for each operation,
-allocations that failed, where the kernel's rule of those years would have been out of memory (this engine waits), operations
+For each arm and pressure: the p99.9 of one task, refaults (pages that were reclaimed too early) for each operation, \
+allocations that failed, where the kernel's rule of those years would have been out of memory (this engine waits), operations \
 a second; medians over the seeds. Then where two lines cross, which is the answer to
 \"when memory pressure is low ... when it is high\": differences within a tenth, or within what seeds differ, are no crossing.
 
