@@ -185,6 +185,90 @@ fn what_is_no_trace_is_refused_with_the_place_and_the_remedy() {
 }
 
 #[test]
+fn an_argument_that_makes_no_sense_is_named_and_not_a_line_of_a_scenario_that_nobody_wrote() {
+    let dir = temp();
+    let path = write(dir.path(), "a.csv", cloudphysics(10));
+    let timed = ["--pace", "timestamps"];
+    for (flag, values, what) in [
+        (
+            "--speed",
+            &["0", "-1", "1e9", "nan", "inf", "fast"][..],
+            "how many times as fast",
+        ),
+        ("--threads", &["0", "1025"][..], "1..=1024"),
+        ("--size", &["0", "4e", "99999999999999999999"][..], "4x"),
+        ("--duration", &["0s", "5"][..], "such as 5s"),
+    ] {
+        for value in values {
+            let args = [&["replay", &path, flag, value], &timed[..]].concat();
+            let said = common::refuses(&args, 2, &[flag, what]);
+            assert!(!said.contains("replay:"), "{value}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_selection_by_what_the_format_does_not_say_is_refused() {
+    let dir = temp();
+    let path = write(dir.path(), "a.csv", cloudphysics(10));
+    refuses(
+        &["replay", &path, "--disk", "8,0"],
+        &["name no disk", "cloudphysics"],
+    );
+    refuses(
+        &["trace", "info", &path, "--action", "D"],
+        &["name no action", "blkparse"],
+    );
+}
+
+#[test]
+fn a_trace_is_replayed_in_each_order_and_with_a_trace_of_reclaim() {
+    let dir = temp();
+    let path = write(dir.path(), "a.csv", cloudphysics(3_000));
+    let trace = dir.path().join("trace.txt");
+    let args = [
+        "replay",
+        &path,
+        "--memory",
+        "1MiB",
+        "--order",
+        "two-list,s3-fifo",
+        "--cpus",
+        "1",
+    ];
+    let report = json(&[&args[..], &["--ftrace", trace.to_str().unwrap()]].concat());
+    let arms = report["arms"].as_array().unwrap();
+    assert_eq!(arms.len(), 2);
+    assert_ne!(arms[0]["vmstat"], arms[1]["vmstat"]);
+    assert_eq!(
+        entries(dir.path()),
+        3,
+        "the trace that was replayed, and one for each arm"
+    );
+}
+
+#[test]
+fn times_that_no_disk_can_have_met_are_doubted() {
+    let dir = temp();
+    // One request a microsecond is much, twenty are too much.
+    let line = |i: u64| format!("1,{},28,4096,{}\n", 7_000 + i / 20, i * 8);
+    let text: String = (0..2_000).map(line).collect();
+    let path = write(
+        dir.path(),
+        "a.csv",
+        format!("version,time,op,size,lbn\n{text}"),
+    );
+    let info = common::out(&highwater(&["trace", "info", &path]));
+    assert!(info.contains("larger unit"), "{info}");
+    let timed = ["replay", &path, "--pace", "timestamps"];
+    assert!(err(&highwater(&timed)).contains("larger unit"));
+    assert!(
+        !err(&highwater(&timed[..2])).contains("larger unit"),
+        "a closed loop"
+    );
+}
+
+#[test]
 fn a_trace_beyond_the_file_s_end_is_an_error_or_wrapped_or_skipped() {
     let dir = temp();
     let text = cloudphysics(50) + "1,2000000,2a,4096,83886080\n";

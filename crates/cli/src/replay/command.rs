@@ -1,11 +1,12 @@
 //! `highwater replay TRACE` and `highwater trace info TRACE`.
 
+use super::resolve::{SPEED_EXPECTED, SPEEDS};
 use super::scan::{self, Summary, scan};
 use super::{Format, Select};
 use crate::args::{Common, RunArgs};
 use crate::error::{CliError, Result};
 use crate::scenario;
-use crate::units::{parse_bytes, parse_duration, show_bytes, show_count, show_us};
+use crate::units::{Size, parse_bytes, parse_duration, show_bytes, show_count, show_us};
 use clap::{Args, Subcommand, ValueEnum};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -74,21 +75,25 @@ pub struct ReplayArgs {
     /// The budget of each arm, such as 64MiB
     #[arg(long, value_parser = parse_bytes, default_value = "64MiB")]
     pub memory: u64,
+    /// In which order pages are tried for reclaim: two-list, s3-fifo, or both with a comma between, each with each preset
+    /// [default: two-list]
+    #[arg(long)]
+    pub order: Option<String>,
     /// The most time that an arm takes (in the lab: virtual); it ends with the trace
-    #[arg(long, value_parser = parse_duration, default_value = "60m")]
+    #[arg(long, value_parser = some_time, default_value = "60m")]
     pub duration: Duration,
     /// When requests are made
     #[arg(long, value_enum, default_value = "closed")]
     pub pace: PaceArg,
     /// How many times as fast as the trace's own times (with --pace timestamps)
-    #[arg(long)]
+    #[arg(long, value_parser = speed, allow_negative_numbers = true)]
     pub speed: Option<f64>,
     /// Threads: as many requests are outstanding at the most
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: u32,
-    /// The file's length, such as 43GiB [default: as the trace needs, without blocks until they are written:
-    /// on real files, reading what was never written then costs no disk time]
-    #[arg(long)]
+    /// The file's length, such as 43GiB, in whole 64 KiB [default: as the trace needs, without blocks until they are
+    /// written: on real files, reading what was never written then costs no disk time]
+    #[arg(long, value_parser = size)]
     pub size: Option<String>,
     /// What becomes of requests beyond the file's end (with --size)
     #[arg(long, value_enum, default_value = "refuse")]
@@ -99,6 +104,13 @@ pub struct ReplayArgs {
     /// The lab's memory and disk hold no data: files larger than this machine's memory
     #[arg(long)]
     pub ghost: bool,
+    /// The lab's arms only: virtual CPUs [default: 2]
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<usize>,
+    /// Write each event of reclaim as Linux's ftrace does (mm_vmscan_*), to a file; with several arms to one for each, as
+    /// `run --ftrace`
+    #[arg(long, value_name = "FILE")]
+    pub ftrace: Option<PathBuf>,
     /// Everything shared with `run`
     #[command(flatten)]
     pub common: Common,
@@ -110,6 +122,25 @@ pub enum TraceCommand {
     /// Format, requests, time, the bytes that it addresses, bad lines
     #[command(after_help = FORMATS)]
     Info(TraceArgs),
+}
+
+/// More than no time.
+fn some_time(text: &str) -> std::result::Result<Duration, String> {
+    match parse_duration(text)? {
+        time if time.is_zero() => Err("expected more than no time, such as 5s".into()),
+        time => Ok(time),
+    }
+}
+
+/// How many times as fast.
+fn speed(text: &str) -> std::result::Result<f64, String> {
+    let times = text.parse().ok().filter(|s| SPEEDS.contains(s));
+    times.ok_or_else(|| SPEED_EXPECTED.into())
+}
+
+/// A file's length, as a scenario has it.
+fn size(text: &str) -> std::result::Result<String, String> {
+    text.parse::<Size>().map(|_| text.to_string())
 }
 
 /// Text as a TOML string.
@@ -169,6 +200,9 @@ pub fn replay(args: &ReplayArgs) -> Result<()> {
     let run = RunArgs {
         world: args.world.clone(),
         preset: Some(args.preset.clone()),
+        order: args.order.clone(),
+        cpus: args.cpus,
+        ftrace: args.ftrace.clone(),
         strict: args.trace.strict,
         ghost: args.ghost,
         common: args.common.clone(),
@@ -230,6 +264,9 @@ fn info(path: &Path, s: &Summary) -> String {
         ),
     );
     row("time", show_us(s.span_ns() as f64 / 1e3));
+    if let Some(doubt) = s.doubt() {
+        row("", doubt);
+    }
     let more = if s.touched.at_least { "at least " } else { "" };
     row(
         "footprint",

@@ -161,7 +161,7 @@ impl std::str::FromStr for Format {
         let found = Self::ALL.into_iter().find(|f| f.name() == text);
         found.ok_or_else(|| {
             let hint = did_you_mean(text, names)
-                .map_or(String::new(), |near| format!("; did you mean {near}?"));
+                .map_or(String::new(), |near| format!(" (did you mean {near}?)"));
             format!(
                 "unknown trace format {text:?}{hint}, expected one of {}",
                 names.join(", ")

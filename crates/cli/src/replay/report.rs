@@ -87,8 +87,9 @@ pub fn sentences(report: &Report) -> Vec<String> {
 fn sentence(arm: &str, r: &ReplayReport) -> String {
     let done = r.reads + r.writes + r.flushes;
     let mut text = format!(
-        "{arm}: {} requests of {} ({} in the trace, its end reached {}): {} reads, {} writes, {} syncs",
+        "{arm}: {} {} of {} ({} in the trace, its end reached {}): {} reads, {} writes, {} syncs",
         show_count(done),
+        if done == 1 { "request" } else { "requests" },
         r.trace,
         show_count(r.records),
         match r.passes {

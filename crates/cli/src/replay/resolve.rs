@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 /// No file is made longer for a trace's sake: a larger offset is a damaged trace, or wants `beyond`.
 const EXTENT_MAX: u64 = 8 << 40;
 
+/// How many times as fast as its own times a trace may be replayed.
+pub(super) const SPEEDS: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
+pub(super) const SPEED_EXPECTED: &str = "expected how many times as fast, from 0.000001 to 1000000";
+
 /// How fast a trace is replayed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -87,8 +91,8 @@ pub fn problem(task: &TaskSpec) -> Option<String> {
     if task.speed.is_some() && task.pace != Some(Pace::Timestamps) {
         return Some("speed belongs to pace = \"timestamps\"".into());
     }
-    if task.speed.is_some_and(|s| !(1e-6..=1e6).contains(&s)) {
-        return Some("speed: expected how many times as fast, from 0.000001 to 1000000".into());
+    if task.speed.is_some_and(|s| !SPEEDS.contains(&s)) {
+        return Some(format!("speed: {SPEED_EXPECTED}"));
     }
     if task.rate.is_some() || task.think.is_some() || task.fsync_every.is_some() {
         return Some(
@@ -134,6 +138,9 @@ pub fn resolve(scenario: &mut Scenario, origin: &str, strict: bool) -> Result<Ve
             _ => {}
         }
         notes.extend(summary.notes(&path));
+        if let (Some(Pace::Timestamps), Some(doubt)) = (task.pace, summary.doubt()) {
+            notes.push(format!("{}: {doubt}", path.display()));
+        }
         if task.disk.is_none() && summary.disks.len() > 1 {
             notes.push(format!(
                 "{}: requests of {} disks go to the one file {name:?}; disk = {:?} (--disk) takes one",

@@ -3,6 +3,7 @@
 use super::lines::{Lines, detect, parse, unreadable};
 use super::{Format, Line, Op, Parser, Record, Select};
 use crate::error::{CliError, Result};
+use crate::units::{show_count, show_us};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -14,6 +15,9 @@ const NAMED_MAX: usize = 5;
 const PAGE: u64 = 4096;
 /// Pages of one bitmap: 16 MiB of the file.
 const MAP_PAGES: u64 = 4096;
+/// More requests a second than this, over so many requests, were made by no disk.
+const DOUBT_PER_S: u64 = 10_000_000;
+const DOUBT_MIN: u64 = 1_000;
 /// Bitmaps of one footprint: 64 MiB of memory, 1 TiB of a file that is touched everywhere.
 const MAPS_MAX: usize = 1 << 16;
 
@@ -131,6 +135,7 @@ pub struct Options {
 /// As [`detect`]; with `strict` the first bad line; a trace without a request.
 pub fn scan(path: &Path, options: &Options) -> Result<Summary> {
     let format = detect(path, options.format)?;
+    selectable(path, format, &options.select)?;
     let mut lines = Lines::open(path).map_err(|e| unreadable(path, &e))?;
     let mut parser = Parser::new(format, options.select.clone());
     let mut s = Summary {
@@ -173,7 +178,42 @@ pub fn scan(path: &Path, options: &Options) -> Result<Summary> {
     Ok(s)
 }
 
+/// Refuses to select by what lines of the format do not say: such a selection would select everything.
+fn selectable(path: &Path, format: Format, select: &Select) -> Result<()> {
+    let refused = |what: &str, key: &str, whose: &str| {
+        Err(CliError::usage(
+            format!(
+                "{}: lines of format {} name no {what}: {key} selects nothing in them",
+                path.display(),
+                format.name()
+            ),
+            format!("leave {key} (--{key}) out; it is for {whose}"),
+        ))
+    };
+    if select.disk.is_some() && format == Format::CloudPhysics {
+        return refused("disk", "disk", "msr, fio and blkparse");
+    }
+    if select.action.is_some() && format != Format::Blkparse {
+        return refused("action", "action", "blkparse");
+    }
+    Ok(())
+}
+
 impl Summary {
+    /// What speaks against the times, if they cannot be meant so.
+    pub fn doubt(&self) -> Option<String> {
+        let (n, span) = (self.records(), self.span_ns());
+        if span == 0 || n < DOUBT_MIN || n.saturating_mul(1_000_000_000) / span < DOUBT_PER_S {
+            return None;
+        }
+        Some(format!(
+            "{} requests within {} are more than disks do: the times may be in a larger unit than the format's; a speed of \
+             0.000001 takes microseconds for seconds, 0.001 for milliseconds",
+            show_count(n),
+            show_us(span as f64 / 1e3)
+        ))
+    }
+
     fn add(&mut self, record: Record, limit: Option<u64>) {
         if self.records() == 0 {
             (self.first_ns, self.last_ns) = (record.time_ns, record.time_ns);
