@@ -31,7 +31,6 @@ struct Summary {
     images_that_replayed_the_log: u64,
     mounts_used_on: u64,
     disk_faults: u64,
-    mounts_stuck_without_space: u64,
     failures: Vec<Failure>,
 }
 
@@ -54,7 +53,6 @@ impl Summary {
         self.images_that_replayed_the_log += r.replayed;
         self.mounts_used_on += r.mounts;
         self.disk_faults += r.faults;
-        self.mounts_stuck_without_space += r.stuck;
     }
 
     fn text(&self, seconds: f64) -> String {

@@ -145,6 +145,12 @@ pub trait Backing: Send + Sync + 'static {
     fn release(&self, page: u64) {
         let _ = page;
     }
+    /// After a flush that failed: is the page's last completed write durable all the same, by a commit that the backing has made
+    /// for itself? Then it stays clean. Called under an engine lock; must not sleep.
+    fn is_durable(&self, page: u64) -> bool {
+        let _ = page;
+        false
+    }
     /// A page that was written well is dirty again, since a flush after it has failed: it needs a block once more, and gets
     /// one (the block of the write that may be lost is the backing's to use). Called under an engine lock; must not sleep.
     fn redirtied(&self, page: u64) {

@@ -67,6 +67,9 @@ impl<B: Backing> Backing for RefusingBacking<B> {
     fn release(&self, page: u64) {
         self.inner.release(page);
     }
+    fn is_durable(&self, page: u64) -> bool {
+        self.inner.is_durable(page)
+    }
     fn redirtied(&self, page: u64) {
         self.inner.redirtied(page);
     }

@@ -329,7 +329,10 @@ impl<W: World> Engine<W> {
                 && f.mapping() == m.id
                 && f.page() == page;
             let clean = f.state.load() & (DIRTY | WRITEBACK) == 0;
-            if here && clean && f.generation() > flushed {
+            if here && clean && f.generation() > flushed && m.reserves && m.backing.is_durable(page)
+            {
+                f.set_generation(flushed);
+            } else if here && clean && f.generation() > flushed {
                 self.enter_dirty(m, &mut dirty, frame, DIRTY);
                 f.set_generation(m.dirty_generation());
                 if m.reserves {

@@ -25,8 +25,7 @@ use crate::rng::Rng;
 use crate::world::{LabOptions, LabWorld};
 use highwater_engine::backing::journaled::{FormatOptions, MountOptions, Volume};
 use highwater_engine::{
-    Config, Engine, Error, File, FileId, FileOptions, IoErrorKind, LendContext, Nanos, Preset,
-    World,
+    Config, Engine, Error, File, FileId, FileOptions, LendContext, Nanos, Preset, World,
 };
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -152,8 +151,6 @@ pub struct CrashReport {
     pub mounts: u64,
     /// Requests and flushes that the disk failed.
     pub faults: u64,
-    /// Mounts that ended with a sync that found no space, after commits had failed one after the other.
-    pub stuck: u64,
 }
 
 impl std::ops::AddAssign for CrashReport {
@@ -167,7 +164,6 @@ impl std::ops::AddAssign for CrashReport {
         self.replayed += o.replayed;
         self.mounts += o.mounts;
         self.faults += o.faults;
-        self.stuck += o.stuck;
     }
 }
 
@@ -437,15 +433,10 @@ fn settle(
             ranges.iter().for_each(|r| versions.lose(r));
             return;
         }
-        // Commit after commit has failed on a volume that is nearly full: the blocks that may be lost and those that took
-        // their place are more than there are, and a commit must not come before the pages. Nothing promised is lost.
-        Err(Error::Io { source, .. })
-            if shared.drawn.faulty && source.kind == IoErrorKind::NoSpace =>
-        {
-            shared.count(|c| c.stuck += 1);
-            return;
-        }
-        Err(e) => panic!("the disk is well, and a sync fails: {e}"),
+        Err(e) => panic!(
+            "the disk is well, and a sync fails: {e}; {:?}",
+            volume.info()
+        ),
     }
     let stats = engine.stats();
     if !shared.drawn.faulty {

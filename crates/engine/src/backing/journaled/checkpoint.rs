@@ -12,7 +12,9 @@
 //! both superblocks come to name it before the commit is acknowledged.
 
 use super::Volume;
-use super::format::{LOG_HEADER, SB_BYTES, Superblock, put_u32, seal_leaf};
+use super::format::{
+    ENTRY, LEAF_HEADER, LOG_HEADER, SB_BYTES, Superblock, put_u32, seal_leaf, u32_at,
+};
 use super::log::Log;
 use crate::error::IoError;
 use crate::world::Nanos;
@@ -90,12 +92,15 @@ impl Volume {
         log.slot = 1 - log.slot;
         log.sb = sb;
         log.chain = sb.chain;
-        // It may name what was written while it was made; and the log before it counts no more.
-        self.state().space.age();
+        // The log before it counts no more.
+        self.state().space.end_leaves();
         log.tried.clear();
         self.state().stats.checkpoints += 1;
         if superblocks == Superblocks::Both {
+            // The other one, which may be found when this one is damaged, is of before the commit until then.
+            log.in_doubt = true;
             self.repeat_superblock(log)?;
+            log.in_doubt = false;
         }
         Ok(())
     }
@@ -130,6 +135,7 @@ impl Volume {
     /// Writes each leaf that has pages; how many there were.
     fn write_leaves(&self, sb: &Superblock, until: Nanos) -> Result<u32, IoError> {
         let first = self.geometry.area_first(sb.area);
+        self.state().space.begin_leaves();
         let (mut index, mut written) = (0, 0);
         loop {
             let mut frames: Vec<LentFrame> = Vec::new();
@@ -139,11 +145,17 @@ impl Volume {
             }
             while let Some(mut frame) = self.pooled_frame() {
                 let found = {
-                    let st = self.state();
-                    st.map.next_leaf(index).map(|(i, bytes)| {
+                    let mut st = self.state();
+                    let found = st.map.next_leaf(index).map(|(i, bytes)| {
                         frame.copy_from_slice(bytes);
                         i
-                    })
+                    });
+                    if found.is_some() {
+                        let entries = frame[LEAF_HEADER..].chunks_exact(ENTRY);
+                        let blocks = entries.map(|e| u32_at(e, 0)).filter(|b| *b != 0);
+                        blocks.for_each(|b| st.space.in_leaf(b));
+                    }
+                    found
                 };
                 let Some(found) = found else {
                     self.return_buffer(frame);

@@ -19,7 +19,6 @@
 
 use super::checkpoint::Superblocks;
 use super::log::Log;
-use super::state::State;
 use super::{COMMIT_TIMEOUT, Volume};
 use crate::error::{IoError, IoErrorKind};
 use crate::world::Nanos;
@@ -147,22 +146,23 @@ impl Volume {
         Ok(())
     }
 
-    /// After commits that failed, on a volume without room: frees the blocks of writes that were repeated since, which a commit
-    /// would free, but none may be made before the pages in doubt are written (JRN-6). First the disk is told that none of
-    /// the failed commits is its state (SPACE-2). Called by writers before they write; does nothing if somebody has the turn.
-    pub(super) fn make_room(&self) {
-        let starved = |st: &mut State| std::mem::take(&mut st.starved) && st.failed;
-        if !starved(&mut self.state()) {
-            return;
-        }
+    /// After commits that failed, on a volume without room: frees the blocks that a commit would free and the disk's state does
+    /// not name, such as those of writes that were repeated since; a commit cannot be made before the pages in doubt are
+    /// written (JRN-6). First the disk is told that none of the failed commits is its state (SPACE-2). Called by writers who
+    /// have found no block; false if there is still none, or somebody has the turn.
+    pub(super) fn make_room(&self) -> bool {
         let Some(mut log) = self.try_turn() else {
-            return;
+            return false;
         };
         let until = self.memory.now().plus(COMMIT_TIMEOUT);
-        if self.disown(&mut log, until).is_ok() {
-            self.state().space.free_fresh();
-        }
+        let told = self.disown(&mut log, until).is_ok();
+        let freed = if told {
+            self.state().space.free_unnamed()
+        } else {
+            0
+        };
         self.end_turn(log);
+        freed > 0
     }
 
     /// Overwrites what was left of commits that failed.

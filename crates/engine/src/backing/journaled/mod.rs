@@ -23,6 +23,7 @@
 //!   chain of blocks up to the last mark is the state, and a mark beyond a break in the chain is damage.
 //! - JRN-5: each request of ours is in the table from before its submission to its end.
 //! - JRN-6: after a failed flush nothing is committed before the pages that it may have lost are written again.
+//!   What a commit of a writer's has made durable is not among these, though the cache has not heard of it (`is_durable`).
 //! - JRN-7: behind the file's end there are only zeroes (`resize`).
 //!
 //! After a failed flush, pages that had left memory are lost as far as the device lost them; the cache says so. Their
@@ -326,7 +327,6 @@ fn mounted(loaded: Loaded<LentFrame>, pool: Vec<LentFrame>) -> State {
         changes: Vec::new(),
         rewrite: false,
         failed: false,
-        starved: false,
         untold: None,
         doubtful: std::collections::BTreeSet::new(),
         leafless: std::collections::BTreeSet::new(),
@@ -423,6 +423,10 @@ impl Backing for Volume {
     }
     fn redirtied(&self, page: u64) {
         self.reserve_again(page);
+    }
+    fn is_durable(&self, page: u64) -> bool {
+        let st = self.state();
+        (st.map.get(page)).is_some_and(|m| !st.space.is_young(m.block))
     }
     fn doubted(&self, page: u64) {
         self.doubt_page(page);

@@ -1,8 +1,10 @@
 //! Space set aside for dirty pages: delayed allocation's promise.
 //!
 //! A writer gets a block's worth of space before its page is dirty, or an error; where the block is, is decided when the
-//! page is written. Kept back are: what is reserved, what a failed flush would ask for a second time, a small slack, and for
-//! pages that replace others some headroom, so that a full volume can be written over.
+//! page is written. Kept back are: what is reserved, what a failed flush would ask for a second time (a block for each page
+//! that is dirty or was written since the last commit), a small slack, and for pages that replace others some headroom, so that
+//! a full volume can be written over. So each such page has three blocks at hand: the disk's, that of the write which may be
+//! lost, and one for the next try, in which they take turns for as long as flushes fail (`Volume::make_room`).
 //! Blocks that wait for a commit are had by committing: by one writer when space begins to be scarce, while the others go on;
 //! by whoever finds none.
 
@@ -100,14 +102,15 @@ impl Volume {
     pub(super) fn reserve_again(&self, page: u64) {
         let mut st = self.state();
         st.reserved += 1;
-        st.unsettled = st.unsettled.saturating_sub(1);
+        if st.doubt(page) {
+            st.unsettled = st.unsettled.saturating_sub(1);
+        }
         if st.map.has_leaf(page) {
             st.map.pin(page);
         } else {
             // A truncation or a hole has been here, and drops the page next: it is never written.
             st.leafless.insert(page);
         }
-        st.doubt(page);
     }
 
     /// A page that is dirty already is in doubt.

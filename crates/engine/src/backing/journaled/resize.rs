@@ -19,7 +19,7 @@ impl Volume {
         }
         let block = u64::from(self.geometry.block_size);
         let cut = (!len.is_multiple_of(block)).then_some(len / block);
-        if cut.is_some() && self.state().available(0, self.memory.frames()) == 0 {
+        if cut.is_some() && !self.state().has_one(self.memory.frames()) {
             // For the tail's new block; without one there is an error below.
             let _ = self.commit(Why::Space);
         }
@@ -111,7 +111,7 @@ impl Volume {
         let block = {
             let mut st = self.state();
             // The slack may be used, and nothing that a dirty page was promised.
-            let free = (st.available(0, self.memory.frames()) > 0).then(|| st.space.alloc(1));
+            let free = st.has_one(self.memory.frames()).then(|| st.space.alloc(1));
             st.unsettled += u64::from(free.is_some());
             free.flatten()
         };
@@ -129,6 +129,7 @@ impl Volume {
         }
         let crc = crc32c::crc32c(bytes);
         let to = Mapped { block, crc };
+        st.space.link(block);
         if let Some(old) = st.map.set(page, to) {
             st.space.unlink(old);
         }

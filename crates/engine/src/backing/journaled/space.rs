@@ -28,9 +28,13 @@ pub(super) struct Space {
     pending: Vec<u64>,
     /// Unlinked by the commit that is under way.
     committing: Vec<u64>,
-    /// Given out since the last commit began, and before the one that is under way: no durable commit names these.
-    fresh: Vec<u64>,
+    /// Mapped since the last commit began, and before the one that is under way: what they hold may be lost.
+    young: Vec<u64>,
     settling: Vec<u64>,
+    /// What the disk's state may name. The rest of what is pending needs no commit to be free.
+    named: Vec<u64>,
+    /// What the checkpoint that is being written names; empty without one.
+    leaves: Vec<u64>,
     free: u64,
     nr_pending: u64,
     nr_committing: u64,
@@ -59,8 +63,10 @@ impl Space {
             taken,
             pending: vec![0; words],
             committing: vec![0; words],
-            fresh: vec![0; words],
+            young: vec![0; words],
             settling: vec![0; words],
+            named: vec![0; words],
+            leaves: Vec::new(),
             free: count as u64,
             nr_pending: 0,
             nr_committing: 0,
@@ -85,6 +91,7 @@ impl Space {
             return false;
         }
         self.taken[i / 64] |= 1 << (i % 64);
+        self.named[i / 64] |= 1 << (i % 64);
         self.free -= 1;
         true
     }
@@ -108,7 +115,6 @@ impl Space {
         };
         for i in at..at + len {
             self.taken[i / 64] |= 1 << (i % 64);
-            self.fresh[i / 64] |= 1 << (i % 64);
         }
         self.free -= len as u64;
         self.cursor = at + len;
@@ -152,9 +158,20 @@ impl Space {
         let i = (block - self.first) as usize;
         debug_assert!(bit(&self.taken, i), "SPACE-1: block {block} freed twice");
         self.taken[i / 64] &= !(1 << (i % 64));
-        self.fresh[i / 64] &= !(1 << (i % 64));
-        self.settling[i / 64] &= !(1 << (i % 64));
         self.free += 1;
+    }
+
+    /// A page is mapped to this block.
+    pub(super) fn link(&mut self, block: u32) {
+        let i = (block - self.first) as usize;
+        debug_assert!(bit(&self.taken, i), "SPACE-1: block {block} is free");
+        self.young[i / 64] |= 1 << (i % 64);
+    }
+
+    /// Has no commit made durable that a page is mapped to this block?
+    pub(super) fn is_young(&self, block: u32) -> bool {
+        let i = (block - self.first) as usize;
+        bit(&self.young, i) || bit(&self.settling, i)
     }
 
     /// Nothing maps this block any more.
@@ -174,26 +191,23 @@ impl Space {
             *c |= std::mem::take(p);
         }
         self.nr_committing += std::mem::take(&mut self.nr_pending);
-        for (s, f) in self.settling.iter_mut().zip(&mut self.fresh) {
-            *s |= std::mem::take(f);
+        for (s, y) in self.settling.iter_mut().zip(&mut self.young) {
+            *s |= std::mem::take(y);
         }
     }
 
     /// The commit is durable: what it unlinked is free. Or it failed: the next one will say so.
     pub(super) fn end_commit(&mut self, durable: bool) {
         for (i, c) in self.committing.iter_mut().enumerate() {
-            let blocks = std::mem::take(c);
+            let (gone, here) = (std::mem::take(c), std::mem::take(&mut self.settling[i]));
             if durable {
-                self.taken[i] &= !blocks;
-                self.fresh[i] &= !blocks;
-                self.settling[i] &= !blocks;
+                self.named[i] |= here;
+                self.named[i] &= !gone;
+                self.taken[i] &= !gone;
             } else {
-                self.pending[i] |= blocks;
+                self.pending[i] |= gone;
+                self.young[i] |= here;
             }
-        }
-        for (s, f) in self.settling.iter_mut().zip(&mut self.fresh) {
-            let blocks = std::mem::take(s);
-            *f |= if durable { 0 } else { blocks };
         }
         let n = std::mem::take(&mut self.nr_committing);
         if durable {
@@ -206,25 +220,41 @@ impl Space {
         }
     }
 
-    /// The disk's state may name any block that was given out before now.
-    pub(super) fn age(&mut self) {
-        self.fresh.fill(0);
-        self.settling.fill(0);
+    /// A checkpoint begins.
+    pub(super) fn begin_leaves(&mut self) {
+        self.leaves = vec![0; self.taken.len()];
     }
 
-    /// Frees what was unlinked and no commit has ever named. Only while no commit is under way, and none of which nobody knows
-    /// whether it is durable.
-    pub(super) fn free_fresh(&mut self) {
+    /// It names this block.
+    pub(super) fn in_leaf(&mut self, block: u32) {
+        let i = (block - self.first) as usize;
+        self.leaves[i / 64] |= 1 << (i % 64);
+    }
+
+    /// The checkpoint is durable: the disk's state is what it names, and nothing else. A commit that it stands for may fail yet.
+    pub(super) fn end_leaves(&mut self) {
+        self.named = std::mem::take(&mut self.leaves);
+        self.settling.fill(0);
+        for (young, named) in self.young.iter_mut().zip(&self.named) {
+            *young &= !named;
+        }
+    }
+
+    /// Frees what was unlinked and the disk's state does not name; how many blocks. Only while no commit is under way, and
+    /// none of which nobody knows whether it is durable.
+    pub(super) fn free_unnamed(&mut self) -> u64 {
         debug_assert_eq!(self.nr_committing, 0, "SPACE-2: a commit is under way");
+        let before = self.free;
         for i in 0..self.taken.len() {
-            let blocks = self.pending[i] & self.fresh[i];
+            let blocks = self.pending[i] & !self.named[i];
             self.pending[i] &= !blocks;
-            self.fresh[i] &= !blocks;
+            self.young[i] &= !blocks;
             self.taken[i] &= !blocks;
             let n = u64::from(blocks.count_ones());
             self.nr_pending -= n;
             self.free += n;
         }
+        self.free - before
     }
 
     /// SPACE-1.
@@ -245,8 +275,8 @@ impl Space {
         for (i, taken) in self.taken.iter().enumerate() {
             let waiting = self.pending[i] | self.committing[i];
             assert_eq!(waiting & !taken, 0, "SPACE-1: waiting and free");
-            let young = self.fresh[i] | self.settling[i];
-            assert_eq!(young & !taken, 0, "SPACE-1: given out and free");
+            let known = self.young[i] | self.settling[i] | self.named[i];
+            assert_eq!(known & !taken, 0, "SPACE-1: known to somebody and free");
         }
     }
 }
@@ -357,27 +387,75 @@ mod tests {
         assert_eq!(s.alloc(1), None);
     }
 
+    /// A space where `n` blocks are mapped.
+    fn mapped(s: &mut Space, n: u32) {
+        let (first, got) = s.alloc(n).expect("room");
+        assert_eq!(got, n);
+        (first..first + n).for_each(|b| s.link(b));
+    }
+
     #[test]
     fn what_no_commit_has_named_may_be_freed_without_one() {
         let mut s = Space::new(0, 8);
-        assert_eq!(s.alloc(2), Some((0, 2)));
+        mapped(&mut s, 2);
         s.begin_commit();
-        assert_eq!(s.alloc(2), Some((2, 2)));
+        mapped(&mut s, 2);
         s.end_commit(true);
+        assert!(!s.is_young(1) && s.is_young(2));
         (0..4).for_each(|b| s.unlink(b));
-        s.free_fresh();
+        assert_eq!(s.free_unnamed(), 2);
         assert_eq!((s.free(), s.pending()), (6, 2), "0 and 1 are the commit's");
         s.check_invariants();
-        assert_eq!(s.alloc(6), Some((2, 6)));
+        mapped(&mut s, 2);
+        mapped(&mut s, 2);
         s.begin_commit();
         s.end_commit(false);
+        assert!(s.is_young(4), "it failed");
         (4..6).for_each(|b| s.unlink(b));
-        s.free_fresh();
-        assert_eq!(s.pending(), 2, "it failed: it has named nothing");
-        s.age();
+        assert_eq!(s.free_unnamed(), 2, "it has named nothing");
+        assert_eq!(s.pending(), 2);
+        s.begin_leaves();
+        [0, 1, 6, 7].iter().for_each(|b| s.in_leaf(*b));
+        assert!(s.is_young(6), "not durable yet");
+        s.end_leaves();
+        assert!(!s.is_young(6));
         (6..8).for_each(|b| s.unlink(b));
-        s.free_fresh();
-        assert_eq!(s.pending(), 4, "a checkpoint may name them");
+        assert_eq!(s.free_unnamed(), 0, "a checkpoint names them");
+        s.check_invariants();
+    }
+
+    #[test]
+    fn a_block_in_flight_over_a_commit_is_no_part_of_it() {
+        let mut s = Space::new(0, 4);
+        assert_eq!(s.alloc(1), Some((0, 1)));
+        s.begin_commit();
+        s.begin_leaves();
+        s.end_leaves();
+        s.end_commit(true);
+        s.link(0);
+        assert!(s.is_young(0));
+        s.unlink(0);
+        assert_eq!(s.free_unnamed(), 1);
+        s.check_invariants();
+    }
+
+    #[test]
+    fn a_commit_that_is_on_the_disk_and_failed_has_let_go_of_what_it_unlinked() {
+        let mut s = Space::new(0, 4);
+        mapped(&mut s, 2);
+        s.begin_commit();
+        s.end_commit(true);
+        mapped(&mut s, 2);
+        s.unlink(0);
+        s.begin_commit();
+        s.begin_leaves();
+        (1..4).for_each(|b| s.in_leaf(b));
+        s.unlink(1);
+        s.end_leaves();
+        s.end_commit(false);
+        assert!(!s.is_young(2));
+        assert_eq!(s.free_unnamed(), 1, "1 is in a leaf");
+        assert_eq!(s.alloc(4), Some((0, 1)));
         s.check_invariants();
     }
 
@@ -406,7 +484,7 @@ mod tests {
     #[test]
     fn a_block_of_the_disks_state_is_kept_until_a_commit_unlinks_it() {
         let mut s = Space::new(0, 4);
-        assert_eq!(s.alloc(4), Some((0, 4)));
+        mapped(&mut s, 4);
         s.unlink(2);
         assert_eq!(s.alloc(1), None, "SPACE-2");
         s.begin_commit();

@@ -105,8 +105,6 @@ pub(super) struct State {
     pub failed: bool,
     /// A flush has failed, and the cache has not heard of it.
     pub untold: Option<IoError>,
-    /// Pages could not be written for want of blocks: see `make_room`.
-    pub starved: bool,
     /// Pages whose last write a failed flush may have lost, and whose next one has not ended.
     pub doubtful: BTreeSet<u64>,
     /// Pages with space and no leaf to pin: dirty again behind a truncation or a hole, and about to be dropped.
@@ -137,11 +135,13 @@ impl State {
         self.changes = Vec::new();
     }
 
-    /// The last completed write of a page may be lost (JRN-6). A page that has no block has none to lose.
-    pub(super) fn doubt(&mut self, page: u64) {
-        if self.map.get(page).is_some() {
+    /// The last completed write of a page may be lost (JRN-6): true, unless there is none, or a commit has made it durable.
+    pub(super) fn doubt(&mut self, page: u64) -> bool {
+        let young = (self.map.get(page)).is_some_and(|m| self.space.is_young(m.block));
+        if young {
             self.doubtful.insert(page);
         }
+        young
     }
 
     /// Notes that something has changed that the disk does not know yet.
@@ -153,11 +153,19 @@ impl State {
     }
 
     /// Blocks that a writer could still reserve. Kept back: `slack`, what is reserved, and what a failed flush would ask for
-    /// a second time: the blocks given out since the last commit, of pages that are still among the cache's `frames`.
+    /// a second time, of pages that are still among the cache's `frames`: the blocks given out since the last commit, and
+    /// those that will be.
     pub(super) fn available(&self, slack: u64, frames: u64) -> u64 {
-        let again = (self.unsettled + self.settling).min(frames);
+        let again = (self.unsettled + self.settling + self.reserved).min(frames);
         let spoken_for = self.reserved + again + slack;
         self.space.free().saturating_sub(spoken_for)
+    }
+
+    /// As `available`, for one block that is written and flushed at once. What is dirty may have to be written one part after
+    /// the other then, should flushes fail.
+    pub(super) fn has_one(&self, frames: u64) -> bool {
+        let again = (self.unsettled + self.settling).min(frames);
+        self.space.free() > self.reserved + again
     }
 
     pub(super) fn take_waiters(&mut self) -> Vec<TaskId> {

@@ -6,7 +6,8 @@
 //! ```
 //! 1. What has completed earlier goes on to the log (an allocation, and log writes, in the middle of a page's write).
 //! 2. The checksum of each page is computed from its stable bytes (FRAME-4).
-//! 3. Under the lock: the batch's pages get runs of free blocks in the place of what was set aside for them.
+//! 3. Under the lock: the batch's pages get runs of free blocks in the place of what was set aside for them. What failed
+//!    commits hold back is had first, where it is needed (`make_room`).
 //! 4. Each run becomes requests, which go out together. A page that is not whole, at the file's end, is filled up with
 //!    zeroes, so that blocks are always whole and their rest always reads as zeroes.
 //! 5. When the last request for a request of the cache has ended, its pages are mapped to their new blocks, the old ones
@@ -100,9 +101,6 @@ impl Volume {
 
     #[doc(alias("xfs_vm_writepages", "ext4_writepages"))]
     pub(super) fn write_batch(&self, context: WriteContext, batch: &mut Vec<Request>) {
-        if !context.is_reclaim() {
-            self.make_room();
-        }
         self.log_completed();
         let mut refused = Vec::new();
         let mut writes = Vec::with_capacity(batch.len());
@@ -120,7 +118,14 @@ impl Volume {
         if !requests.is_empty() {
             self.device.submit(context.lane(), &mut requests);
         }
-        for request in full {
+        if !full.is_empty() && !context.is_reclaim() && self.make_room() {
+            let again = std::mem::take(&mut full);
+            let mut requests = self.place(&mut self.state(), again, &mut full);
+            if !requests.is_empty() {
+                self.device.submit(context.lane(), &mut requests);
+            }
+        }
+        for (request, _) in full {
             let e = IoError::new(IoErrorKind::NoSpace, request.offset);
             request.complete(Err(e));
         }
@@ -175,7 +180,7 @@ impl Volume {
         &self,
         st: &mut State,
         writes: Vec<(Request, Vec<Mapped>)>,
-        full: &mut Vec<Request>,
+        full: &mut Vec<(Request, Vec<Mapped>)>,
     ) -> Vec<Request> {
         let limits = self.limits();
         let mut left: usize = writes.iter().map(|(_, m)| m.len()).sum();
@@ -189,8 +194,7 @@ impl Volume {
             let pages = mapped.len();
             if st.space.free() + u64::from(run) < pages as u64 {
                 left -= pages;
-                st.starved = true;
-                full.push(request);
+                full.push((request, mapped));
                 continue;
             }
             for m in &mut mapped {
@@ -300,6 +304,7 @@ impl Volume {
             return;
         }
         for (page, to) in (first..).zip(&p.mapped) {
+            st.space.link(to.block);
             if let Some(old) = st.map.set(page, *to) {
                 st.space.unlink(old);
             }

@@ -312,9 +312,9 @@ fn space_is_kept_for_pages_in_flight_over_a_commit() {
         pages += 1;
     }
     // Room for some.
-    rig.volume.discard(0, 60 * BLOCK as u64).unwrap();
+    rig.volume.discard(0, 95 * BLOCK as u64).unwrap();
     rig.volume.flush().unwrap();
-    rig.volume.discard(60 * BLOCK as u64, BLOCK as u64).unwrap();
+    rig.volume.discard(95 * BLOCK as u64, BLOCK as u64).unwrap();
     let runs = [(100, 40)];
     rig.reserve(&runs).unwrap();
     let flying = rig.submit(&runs, 2);
