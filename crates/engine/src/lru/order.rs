@@ -1,22 +1,5 @@
-//! What a page order is: the trait, what it sees of the frames, and what it is told.
-//!
-//! An order decides which pages are tried for reclaim first. It keeps frames on lists of its own ([`List`]), linked
-//! through their descriptors, so that it needs no memory: what it has lies in its struct. Whether a tried page *can* go
-//! (it is held, dirty, being written) is reclaim's business, which says why a page comes back as a [`Reason`].
-//!
-//! ```text
-//!            refault?                    touch (on request)
-//! miss ──► insert ──► on a list ───────────────────────────► on a list
-//!                       │ isolate                 ▲ putback (Reason)
-//!                       ▼                         │
-//!                    isolated ── reclaim looks ───┴──► evicted, leaves a shadow (Ghosts)
-//! ```
-//!
-//! **Context.** Every method runs under the LRU lock (`Rank::Lru`): it must not sleep, allocate, or take long.
-//!
-//! **Invariants.** Of an order, checked by the engine around it:
-//! - ORDER-1: `isolate` hands out frames that are on the order's lists, each once, and takes them off.
-//! - ORDER-2: after any method, `inactive + active` of [`Lengths`] is the number of frames on its lists.
+//! What a page order is: the trait, what it sees of the frames, and what it is told. [`PageOrder`] has the whole of it, as
+//! those who write one read it.
 
 use super::list::Links;
 use crate::frame::state::{ACTIVE, HOLDERS, LRU, REF1, REF2};
@@ -178,7 +161,29 @@ pub enum Ghosts {
     All,
 }
 
-/// The order in which pages are tried for reclaim. See the module's head.
+/// The order in which pages are tried for reclaim.
+///
+/// An order keeps frames on lists of its own ([`List`](crate::List)), linked through their descriptors, so that it needs no
+/// memory: what it has lies in its struct. Whether a tried page *can* go (it is held, dirty, being written) is reclaim's
+/// business, which says why a page comes back as a [`Reason`].
+///
+/// ```text
+///            refault?                    touch (on request)
+/// miss ──► insert ──► on a list ───────────────────────────► on a list
+///                       │ isolate                 ▲ putback (Reason)
+///                       ▼                         │
+///                    isolated ── reclaim looks ───┴──► evicted, leaves a shadow (Ghosts)
+/// ```
+///
+/// **Context.** Every method runs under the LRU lock (`Rank::Lru`): it must not sleep, allocate, or take long.
+///
+/// **Invariants.** Of an order, checked by the engine around it:
+/// - ORDER-1: `isolate` hands out frames that are on the order's lists, each once, and takes them off.
+/// - ORDER-2: after any method, `inactive + active` of [`Lengths`] is the number of frames on its lists.
+///
+/// A cache gets one by [`Config::order`](crate::Config::order), as [`Order::custom`]. Hits by look-up leave references,
+/// which [`Frames::take_references`] takes; an order that must see each hit as it happens says
+/// [`wants_touch`](PageOrder::wants_touch).
 pub trait PageOrder: Send {
     /// Its name, as reports have it.
     fn name(&self) -> &'static str;
