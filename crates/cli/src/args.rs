@@ -300,7 +300,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
     pub ops: Option<u64>,
     /// How many times memory is written through the cache first [default: the scenario's own]
-    #[arg(long, value_name = "TIMES")]
+    #[arg(long, value_name = "TIMES", allow_negative_numbers = true)]
     pub warm_up: Option<f64>,
     /// The lab's arms only: pages without bytes (tables, no data), so that 64GiB of memory fit into a few
     #[arg(long)]

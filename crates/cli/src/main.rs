@@ -22,6 +22,7 @@ mod linux;
 mod located;
 mod matrix;
 mod measure;
+mod outputs;
 mod parent;
 mod place;
 mod plan;
@@ -77,7 +78,22 @@ const MEMORY_MAX: u64 = 1 << 40;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.command {
+    let result = match cli.command.as_ref().map_or(Ok(()), outputs::check) {
+        Ok(()) => dispatch(cli.command),
+        Err(e) => Err(e),
+    };
+    cleanup::wait_if_ending();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("highwater: {e}");
+            ExitCode::from(e.exit as u8)
+        }
+    }
+}
+
+fn dispatch(command: Option<Command>) -> Result<()> {
+    match command {
         None => run(&RunArgs::default()),
         Some(Command::Run(args)) => run(&args),
         Some(Command::Matrix(args)) => matrix::run(&args),
@@ -99,14 +115,6 @@ fn main() -> ExitCode {
         Some(Command::Trace { what }) => replay::trace(&what),
         Some(Command::Volume { what }) => volume::run(&what),
         Some(Command::RunArm) => child::main(),
-    };
-    cleanup::wait_if_ending();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("highwater: {e}");
-            ExitCode::from(e.exit as u8)
-        }
     }
 }
 

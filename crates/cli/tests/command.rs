@@ -76,6 +76,25 @@ fn nonsense_is_refused_with_a_remedy_and_exit_code_2() {
     refuses(&["rnu"], 2, "unrecognized");
 }
 
+/// An hour of work whose numbers have no place to go.
+#[test]
+fn a_file_that_cannot_be_written_is_refused_before_anything_runs() {
+    for command in [
+        "run rfc --duration 60m --json no/such/file",
+        "run all --duration 60m --json no/such/file",
+        "matrix --duration 60m --json no/such/file",
+        "soak --seeds 1000000 --json no/such/file",
+        "sweep rfc --duration 60m --svg no/such/file",
+        "claims --json no/such/file",
+        "stack rfc --duration 60m --json no/such/file",
+        "probe . --duration 60m --out no/such/file",
+        "costs --out no/such/file",
+    ] {
+        let args: Vec<&str> = command.split(' ').collect();
+        refuses(&args, 1, "no/such/file");
+    }
+}
+
 #[test]
 fn the_lab_s_own_settings_are_checked() {
     refuses(&["run", "rfc", "--ghost"], 2, "--ghost is for the lab");
