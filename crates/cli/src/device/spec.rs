@@ -4,7 +4,7 @@ use crate::units::{Bytes, Span, parse_bytes, parse_duration};
 use highwater_engine::Nanos;
 use highwater_lab::Model;
 use highwater_lab::model::{
-    Bucket, Cloud, Curve, Elevator, Hdd, Latency, Nvme, Object, Rate, Scheduler, Ssd,
+    Bucket, Cloud, Completions, Curve, Elevator, Hdd, Latency, Nvme, Object, Rate, Scheduler, Ssd,
 };
 use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -60,6 +60,7 @@ spec!(SsdSpec for Ssd:
     depth: Count,
     ring: Ring,
     elevator: SchedulerName,
+    completions: CompletionsName,
     read: Times,
     write: Times,
     read_crowd: Others,
@@ -137,6 +138,22 @@ impl From<SchedulerName> for Scheduler {
         match name {
             SchedulerName::None => Scheduler::None,
             SchedulerName::Deadline => Scheduler::Deadline,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum CompletionsName {
+    Each,
+    Together,
+}
+
+impl From<CompletionsName> for Completions {
+    fn from(name: CompletionsName) -> Completions {
+        match name {
+            CompletionsName::Each => Completions::Each,
+            CompletionsName::Together => Completions::Together,
         }
     }
 }

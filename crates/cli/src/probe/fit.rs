@@ -3,6 +3,8 @@
 //! The model has a latency for 4 KiB, one server that each request occupies for a fixed time, its bytes and its pieces of
 //! memory, and what a crowd of small requests costs. So, direction by direction:
 //! - the latencies are the quantiles of the points of 4 KiB at depth 1;
+//! - `completions` come together when the medians of 4 KiB at depth 2 to 32 are nearer to a latency and all occupancies
+//!   after each other than to the longer of the two;
 //! - `*_crowd` is what the median of 4 KiB gains from depth 1 to each other depth;
 //! - `*_iops` is the most requests of 4 KiB a second;
 //! - `*_rate` and `*_segment` are least squares, in relative error, of what a request of 16 KiB to 1 MiB occupies the disk
@@ -21,7 +23,7 @@ use super::points::{FLUSH_BYTES, Point, Requests, Step};
 use super::solve::{Row, least};
 use highwater_engine::Nanos;
 use highwater_lab::Model;
-use highwater_lab::model::{Curve, Latency, Rate, Scheduler, Ssd};
+use highwater_lab::model::{Completions, Curve, Latency, Rate, Scheduler, Ssd};
 
 /// The least depth of a profile: what the cache's flusher keeps in flight anyhow.
 const DEPTH_MIN: u32 = 32;
@@ -53,6 +55,7 @@ pub struct Fit {
     pub(super) writes_measured: bool,
     pub(super) flush: Vec<(u32, u64)>,
     pub(super) flush_bytes_per_s: u64,
+    pub(super) completions: Completions,
     pub(super) front: Front,
     pub(super) span: u64,
 }
@@ -125,7 +128,7 @@ impl<'a> Loads<'a> {
     }
 
     /// Of `*_rate` and `*_segment`: nanoseconds a byte, and for each further piece.
-    fn occupancy(&self, small: impl Fn(u32) -> f64) -> (f64, f64) {
+    fn occupancy(&self, small: impl Fn(u32) -> f64, once: f64) -> (f64, f64) {
         let row = |(point, r): &(&Point, Requests)| {
             let alone = self.alone(r.io)?;
             let pieces = r.pieces(self.front.pieces_max);
@@ -134,7 +137,11 @@ impl<'a> Loads<'a> {
                 _ => 1e9 / point.per_s.max(1e-9),
             };
             // One that has the ring for itself is alone, however many wait.
-            let singly = self.front.ring > 0 && self.front.ring / (pieces + 2) < 2;
+            let fit = match self.front.ring {
+                0 => r.depth,
+                ring => (ring / (pieces + 2)).clamp(1, r.depth),
+            };
+            let singly = fit == 1;
             let pieces = f64::from(pieces - 1);
             if r.scattered && (r.depth == 1 || singly) {
                 return Some(Row {
@@ -148,7 +155,7 @@ impl<'a> Loads<'a> {
             (saturated && r.io > 4096).then(|| Row {
                 a: (r.io - 4096) as f64,
                 b: pieces,
-                c: each - small(r.depth),
+                c: each - small(r.depth) - once / f64::from(fit),
                 whole: each,
             })
         };
@@ -174,21 +181,57 @@ impl<'a> Loads<'a> {
     }
 }
 
+/// Which of the two kinds gives the medians of 4 KiB.
+fn completions(points: &[Point], front: Front) -> Completions {
+    let (mut each, mut together) = (0.0, 0.0);
+    for read in [true, false] {
+        let loads = Loads::of(points, read, front);
+        let Some(alone) = loads.alone(4096) else {
+            continue;
+        };
+        let pace = loads.small().map(|(p, _)| 1e6 / p.per_s.max(1e-9));
+        let pace = pace.fold(f64::INFINITY, f64::min);
+        for (point, r) in loads.small().filter(|(_, r)| (2..=32).contains(&r.depth)) {
+            let (n, us) = (f64::from(r.depth), point.us(0.5).max(1e-3));
+            each += (alone.us(0.5).max(n * pace) / us).ln().abs();
+            together += ((alone.us(0.5) + (n - 1.0) * pace) / us).ln().abs();
+        }
+    }
+    match together < each {
+        true => Completions::Together,
+        false => Completions::Each,
+    }
+}
+
 impl Direction {
     /// From the points of one direction; None when there are none.
-    fn of(points: &[Point], read: bool, front: Front) -> Option<Direction> {
+    fn of(
+        points: &[Point],
+        read: bool,
+        front: Front,
+        completions: Completions,
+    ) -> Option<Direction> {
         let loads = Loads::of(points, read, front);
         let alone = loads.alone(4096)?;
         let iops = loads.small().map(|(p, _)| p.per_s).fold(1.0, f64::max);
         let crowd = loads.crowd(alone);
         let curve = curve(&crowd);
-        // What 4 KiB occupy the disk for at a depth, as the model has it.
+        // What one of 4 KiB costs at a depth, as the model has it.
+        let median = alone.us(0.5) * 1e3;
         let small = |depth: u32| {
-            let median = Nanos((alone.us(0.5) * 1e3) as u64);
-            let share = curve.share(median, u64::from(depth - 1));
-            (share.occupies.0 as f64).max(1e9 / iops)
+            let others = u64::from(depth - 1);
+            let each = match completions {
+                Completions::Together => curve.each(others),
+                Completions::Each => curve.share(Nanos(median as u64), others).occupies,
+            };
+            (each.0 as f64).max(1e9 / iops)
         };
-        let (byte, piece) = loads.occupancy(small);
+        // What passes once for all that are signalled together.
+        let once = match completions {
+            Completions::Together => (median - 1e9 / iops).max(0.0),
+            Completions::Each => 0.0,
+        };
+        let (byte, piece) = loads.occupancy(small, once);
         let most = loads.points.iter().map(|(p, _)| p.bytes_per_s());
         let depth = loads.small().filter(|(p, _)| p.per_s >= iops * 0.97);
         Some(Direction {
@@ -221,7 +264,8 @@ impl Direction {
 impl Fit {
     /// The parameters that `points` call for. Without writes, writes are taken to cost what reads do.
     pub fn of(points: &[Point], span: u64, front: Front) -> Fit {
-        let direction = |read| Direction::of(points, read, front);
+        let completions = completions(points, front);
+        let direction = |read| Direction::of(points, read, front, completions);
         let read = direction(true).unwrap_or_else(Direction::nothing);
         let write = direction(false);
         let flush = |after_writes| {
@@ -244,6 +288,7 @@ impl Fit {
             writes_measured: write.is_some(),
             write: write.unwrap_or_else(|| read.clone()),
             read,
+            completions,
             front,
             span,
         }
@@ -268,6 +313,7 @@ impl Fit {
                 true => Scheduler::Deadline,
                 false => Scheduler::None,
             },
+            completions: self.completions,
             read: latency(&self.read.quantiles),
             write: latency(&self.write.quantiles),
             read_crowd: curve(&self.read.crowd),

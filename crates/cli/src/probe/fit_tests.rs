@@ -6,7 +6,7 @@ use super::front::Front;
 use super::points::{FLUSH_BYTES, Point, Step, steps};
 use highwater_engine::Nanos;
 use highwater_lab::Model;
-use highwater_lab::model::{Curve, Latency, Rate, Scheduler, Ssd};
+use highwater_lab::model::{Completions, Curve, Latency, Rate, Scheduler, Ssd};
 
 /// Nothing is known.
 const NONE: Front = Front {
@@ -66,6 +66,7 @@ fn virtio() -> Ssd {
         depth: 128,
         ring: 256,
         elevator: Scheduler::Deadline,
+        completions: Completions::Together,
         read: Latency::uniform(us(45), us(75)),
         write: Latency::uniform(us(40), us(62)),
         read_crowd: crowd([
@@ -111,6 +112,7 @@ fn a_virtio_disk_is_found_again() {
     let disk = virtio();
     let points = points_of(&Model::Ssd(disk.clone()), 1 << 30);
     let fit = Fit::of(&points, 1 << 30, VIRTIO);
+    assert_eq!(fit.completions, Completions::Together);
     near(fit.read.bytes_per_s as f64, 3.6e9, 5.0);
     near(fit.write.bytes_per_s as f64, 7e9, 5.0);
     near(fit.read.segment_ns as f64, 1_630.0, 5.0);
@@ -145,6 +147,7 @@ fn a_disk_without_a_ring_is_found_again() {
     let points = points_of(&disk, 1 << 30);
     let fit = Fit::of(&points, 1 << 30, NONE);
     assert_eq!((fit.front.ring, fit.read.segment_ns), (0, 0));
+    assert_eq!(fit.completions, Completions::Each);
     for line in fit.compare(&points) {
         assert!((0.8..1.25).contains(&line.throughput), "{line:?}");
         assert!((0.75..1.25).contains(&line.p50), "{line:?}");

@@ -2,6 +2,7 @@
 
 use super::compare::{Line, verdict};
 use super::fit::{Direction, Fit};
+use highwater_lab::model::Completions;
 use std::fmt::Write;
 
 impl Fit {
@@ -23,6 +24,9 @@ impl Fit {
         }
         if self.front.deadline {
             t.push_str("# How requests wait that find no room.\nelevator = \"deadline\"\n");
+        }
+        if self.completions == Completions::Together {
+            t.push_str("# Signalled when nothing is left to serve.\ncompletions = \"together\"\n");
         }
         t.push_str("# 4 KiB at depth 1.\n");
         let mut latency = |name: &str, points: &[(u32, u64)]| {

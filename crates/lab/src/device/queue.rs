@@ -1,6 +1,6 @@
 //! A disk: when its requests end, and on whose stack.
 
-use super::model::{Access, Model, Rate, Server, Waiting};
+use super::model::{Access, Model, Rate, Served, Server, Waiting};
 use super::ram::RamDevice;
 use crate::cell::LabCell;
 use crate::rng::Rng;
@@ -61,14 +61,21 @@ enum Slot {
 /// An event with this bit: the request reaches the device. Without: it ends.
 const ARRIVES: u64 = 1 << 63;
 
+/// A request that the device has taken from those that waited.
+struct Taken {
+    token: u64,
+    segments: u32,
+    served: Served,
+}
+
 struct State {
     server: Server,
     /// When the cap lets the next read, and the next write, through.
     cap_free_at: [u64; 2],
     /// Waiting with the host until the device takes them, oldest first.
     pending: Vec<Waiting>,
-    /// What the device has taken of those: tokens, and segments.
-    taken: Vec<(u64, u32)>,
+    /// What the device has taken of those.
+    taken: Vec<Taken>,
     /// What reaches the device later, by token.
     arriving: Vec<(u64, Access)>,
     slab: Vec<Option<Slot>>,
@@ -168,19 +175,30 @@ impl State {
     fn dispatch(&mut self, now: u64, rng: &mut Rng) -> Option<(u64, u64)> {
         let next = self.server.take(now, &self.pending)?;
         let next = self.pending.remove(next);
-        self.taken.push((next.token, next.access.segments));
-        Some((next.token, self.server.end_of(now, &next.access, rng)))
+        let served = self.server.serve(now, &next.access, rng);
+        self.taken.push(Taken {
+            token: next.token,
+            segments: next.access.segments,
+            served,
+        });
+        Some((next.token, served.at))
     }
 
     /// What `token` held on the device is free, if it held anything.
     fn leave(&mut self, token: u64) -> bool {
-        let at = self.taken.iter().position(|t| t.0 == token);
+        let at = self.taken.iter().position(|t| t.token == token);
         let Some(at) = at else {
             return false;
         };
-        let (_, segments) = self.taken.swap_remove(at);
-        self.server.leave(segments);
+        let taken = self.taken.swap_remove(at);
+        self.server.leave(taken.segments);
         true
+    }
+
+    /// The event of `token` comes again then: the device has not said yet that it is through.
+    fn put_off(&mut self, token: u64, now: u64) -> Option<u64> {
+        let taken = self.taken.iter_mut().find(|t| t.token == token)?;
+        self.server.put_off(now, &mut taken.served)
     }
 }
 
@@ -418,6 +436,10 @@ impl EventSink for LabQueue {
     fn fire(&self, token: u64) {
         if token & ARRIVES != 0 {
             return self.arrive(token & !ARRIVES);
+        }
+        let now = self.world.now().0;
+        if let Some(at) = self.state.with(|s| s.put_off(token, now)) {
+            return self.world.schedule(Nanos(at), self.source, token);
         }
         let (freed, entry) = self.state.with(|s| {
             let ended = s.end(token);

@@ -59,6 +59,11 @@ impl Curve {
         y0 + (y1 - y0) * n.saturating_sub(x0.into()) / u64::from(x1 - x0)
     }
 
+    /// The part of each of `others` in what they add together.
+    pub fn each(&self, others: u64) -> Nanos {
+        Nanos(self.at(others).checked_div(others).unwrap_or(0))
+    }
+
     /// What a request costs with `others` under way, when it takes `alone` alone.
     pub fn share(&self, alone: Nanos, others: u64) -> Share {
         let added = self.at(others);
@@ -117,6 +122,7 @@ mod tests {
         assert_eq!(share(0), (0, 0));
         assert_eq!(share(1), (5, 9));
         assert_eq!(share(9), (50, 0));
+        assert_eq!((curve.each(9), curve.each(0)), (Nanos(44), Nanos(0)));
     }
 
     #[test]

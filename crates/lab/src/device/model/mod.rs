@@ -32,7 +32,7 @@ pub use latency::{Latency, Rate};
 pub use nvme::Nvme;
 pub use object::Object;
 pub use simulate::{Beside, Load, Simulated};
-pub use ssd::{Scheduler, Ssd};
+pub use ssd::{Completions, Scheduler, Ssd};
 
 use crate::rng::Rng;
 use highwater_engine::Nanos;
@@ -154,6 +154,23 @@ impl Model {
     }
 }
 
+/// A request on its way to its end.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::device) struct Served {
+    /// When it ends, or, with a signal, when the server is through with it.
+    pub at: u64,
+    /// The server says so when it has nothing left to do.
+    pub signal: Option<Signal>,
+}
+
+/// How the host hears of a request that was served with others.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::device) struct Signal {
+    pub op: IoOp,
+    /// How long after the server was through, besides what the others cost.
+    pub delay: u64,
+}
+
 /// A model's state.
 pub(in crate::device) enum Server {
     Hdd(hdd::Arm),
@@ -199,13 +216,37 @@ impl Server {
 
     /// When a request ends that reaches the device at `at` (behind a front: that it takes at `at`).
     pub fn end_of(&mut self, at: u64, access: &Access, rng: &mut Rng) -> u64 {
-        match self {
+        self.serve(at, access, rng).at
+    }
+
+    /// What becomes of a request that the device takes at `at`.
+    pub fn serve(&mut self, at: u64, access: &Access, rng: &mut Rng) -> Served {
+        let end = match self {
             Server::Hdd(s) => s.end_of(at, access),
-            Server::Ssd(s) => s.end_of(at, access, rng),
+            Server::Ssd(s) => return s.serve(at, access, rng),
             Server::Nvme(s) => s.end_of(at, access, rng),
             Server::Cloud(s) => s.end_of(at, access, rng),
             Server::Object(s) => s.end_of(at, access, rng),
+        };
+        Served {
+            at: end,
+            signal: None,
         }
+    }
+
+    /// When the next step of a request is that was `served` until now; None: it has ended.
+    pub fn put_off(&self, now: u64, served: &mut Served) -> Option<u64> {
+        let Server::Ssd(server) = self else {
+            return None;
+        };
+        let signal = served.signal?;
+        let busy = server.busy_until();
+        served.at = busy;
+        if busy <= now {
+            served.signal = None;
+            served.at = now + signal.delay + server.crowd_delay(signal.op);
+        }
+        (served.at > now).then_some(served.at)
     }
 
     /// When a flush ends that begins at `at`.

@@ -1,6 +1,6 @@
 //! A model under a load of a known shape, without a lab around it: what it predicts for a measurement.
 
-use super::{Access, Model, Waiting};
+use super::{Access, Model, Served, Waiting};
 use crate::rng::Rng;
 use highwater_engine::Nanos;
 use highwater_engine::io::IoOp;
@@ -62,7 +62,7 @@ impl Simulated {
 
 /// A request of the loop: the slot that it belongs to (those from `Load::depth` on are the writes beside).
 struct Flying {
-    end: u64,
+    served: Served,
     since: u64,
     slot: usize,
     segments: u32,
@@ -119,23 +119,26 @@ impl Model {
             } {
                 let w = waiting.remove(next);
                 flying.push(Flying {
-                    end: server.end_of(now, &w.access, &mut rng),
+                    served: server.serve(now, &w.access, &mut rng),
                     since: w.since,
                     slot: w.token as usize,
                     segments: w.access.segments,
                 });
             }
-            let first = (0..flying.len()).min_by_key(|&i| (flying[i].end, flying[i].slot));
+            let first = (0..flying.len()).min_by_key(|&i| (flying[i].served.at, flying[i].slot));
             let Some(first) = first else {
                 unreachable!("a slot is idle, waits or flies")
             };
+            now = flying[first].served.at;
+            if server.put_off(now, &mut flying[first].served).is_some() {
+                continue;
+            }
             let done = flying.swap_remove(first);
-            now = done.end;
             if front {
                 server.leave(done.segments);
             }
             if done.slot < load.depth {
-                latency.push(done.end - done.since);
+                latency.push(now - done.since);
             }
             idle.push(done.slot);
         }

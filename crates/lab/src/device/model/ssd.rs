@@ -8,16 +8,20 @@
 //! - **Crowd**: what n other requests of 4 KiB under way add to a latency, as a curve, for the cost of one falls with
 //!   their number: requests that come together share a notification. [`Curve::share`] says which part of it occupies
 //!   the server (where that is more than the fixed time), so that further bytes come on top, and which part is delay.
+//! - **Completions**: each is signalled as it ends; or all of them together when the server has nothing left to do, as
+//!   a host does that works through a ring and then interrupts its guest. What a latency has beyond the occupancy passes
+//!   after the signal, and so does what a crowd costs beyond the occupancies of all (the guest hands in one after the
+//!   other): meanwhile the server is idle, and serves whoever comes.
 //! - **Ring**: a request takes a descriptor for each piece and two more (virtio: its header and its status). Those in
 //!   the ring are served in order. Those that find no room (or no place, `depth`) wait with the host, in the order of
 //!   the elevator; the one that was chosen and did not fit is the next, so no later read passes it.
 //!
-//! Left out: garbage collection as a state (its effect is in the tail of the latencies that were measured), and completions
-//! that are signalled together.
+//! Left out: garbage collection as a state (its effect is in the tail of the latencies that were measured).
 
 use super::deadline::Deadline;
 use super::{
-    Access, Curve, Latency, Places, Rate, Share, TIME_EXPECTED, TIME_MAX, Waiting, expect,
+    Access, Curve, Latency, Places, Rate, Served, Share, Signal, TIME_EXPECTED, TIME_MAX, Waiting,
+    expect,
 };
 use crate::rng::Rng;
 use highwater_engine::Nanos;
@@ -38,6 +42,16 @@ pub enum Scheduler {
     Deadline,
 }
 
+/// When the host hears of the requests that have been served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Completions {
+    /// Of each at its end.
+    #[default]
+    Each,
+    /// Of all when nothing is left to serve.
+    Together,
+}
+
 /// A flash disk. The default is a quick one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ssd {
@@ -48,6 +62,8 @@ pub struct Ssd {
     pub ring: u32,
     /// How requests wait for the ring, or for a place.
     pub elevator: Scheduler,
+    /// When requests that have been served are heard of.
+    pub completions: Completions,
     /// What a read of 4 KiB takes alone.
     pub read: Latency,
     /// What a write of 4 KiB takes alone.
@@ -85,6 +101,7 @@ impl Default for Ssd {
             depth: 32,
             ring: 0,
             elevator: Scheduler::None,
+            completions: Completions::Each,
             read: Latency::uniform(us(60), us(78)),
             write: Latency::uniform(us(20), us(26)),
             read_crowd: Curve::default(),
@@ -143,7 +160,7 @@ impl Ssd {
     }
 
     fn has_front(&self) -> bool {
-        self.ring > 0 || self.elevator != Scheduler::None
+        self.ring > 0 || self.elevator != Scheduler::None || self.completions != Completions::Each
     }
 }
 
@@ -172,6 +189,8 @@ pub(in crate::device) struct Flash {
     places: Places,
     server_free_at: u64,
     unflushed: u64,
+    /// Requests that the server took since it was idle.
+    busy_with: u64,
     deadline: Deadline,
     /// Taken from the host, and not left.
     inside: usize,
@@ -193,6 +212,7 @@ impl Flash {
             places: Places::new(ssd.depth),
             server_free_at: 0,
             unflushed: 0,
+            busy_with: 0,
             deadline: Deadline::default(),
             inside: 0,
             used: 0,
@@ -235,7 +255,24 @@ impl Flash {
         self.used -= segments + HEADERS;
     }
 
-    pub fn end_of(&mut self, at: u64, access: &Access, rng: &mut Rng) -> u64 {
+    /// Until when the server has something to do.
+    pub fn busy_until(&self) -> u64 {
+        self.server_free_at
+    }
+
+    /// What those that were served together cost each of them after the signal, if it is of `op`.
+    pub fn crowd_delay(&self, op: IoOp) -> u64 {
+        let crowd = match op {
+            IoOp::Read => &self.ssd.read_crowd,
+            IoOp::Write => &self.ssd.write_crowd,
+        };
+        let others = self.busy_with.saturating_sub(1);
+        let cost = &self.costs[usize::from(op == IoOp::Write)];
+        let each = crowd.each(others + self.outside);
+        each.0.saturating_sub(cost.fixed + cost.unit) * others
+    }
+
+    pub fn serve(&mut self, at: u64, access: &Access, rng: &mut Rng) -> Served {
         let s = &self.ssd;
         let (latency, own, rate, segment, crowd) = match access.op {
             IoOp::Read => (
@@ -254,25 +291,44 @@ impl Flash {
             ),
         };
         let cost = &self.costs[usize::from(access.op == IoOp::Write)];
+        let together = s.completions == Completions::Together;
         let (mut share, mut others) = (Share::default(), 0);
-        if !crowd.is_free() {
+        if !crowd.is_free() && !together {
             let inside = self.places.busy(at);
             share = crowd.share(latency.at(500_000), inside + self.outside);
             others = share.delays.0 * inside;
         }
-        let (place, start) = self.places.earliest(at);
         let pieces = segment.0 * u64::from(access.segments.saturating_sub(1));
         let further = own.time(access.len.saturating_sub(UNIT));
         let served = latency.sample(rng) + further + pieces + others + access.extra;
+        let moved = rate.time(access.len) + pieces;
         let fixed = cost.fixed.max(share.occupies.0.saturating_sub(cost.unit));
-        self.server_free_at =
-            self.server_free_at.max(start) + fixed + rate.time(access.len) + pieces;
-        let end = (start + served).max(self.server_free_at);
-        *place = end;
         if access.op == IoOp::Write {
             self.unflushed += access.len;
         }
-        end
+        if together {
+            self.busy_with = match at > self.server_free_at {
+                true => 1,
+                false => self.busy_with + 1,
+            };
+            self.server_free_at = self.server_free_at.max(at) + fixed + moved;
+            return Served {
+                at: self.server_free_at,
+                signal: Some(Signal {
+                    op: access.op,
+                    // A nanosecond at least: MODEL-1.
+                    delay: served.saturating_sub(fixed + moved).max(1),
+                }),
+            };
+        }
+        let (place, start) = self.places.earliest(at);
+        self.server_free_at = self.server_free_at.max(start) + fixed + moved;
+        let end = (start + served).max(self.server_free_at);
+        *place = end;
+        Served {
+            at: end,
+            signal: None,
+        }
     }
 
     pub fn flush_end(&mut self, at: u64, rng: &mut Rng) -> u64 {

@@ -83,6 +83,75 @@ fn a_crowd_costs_what_its_curve_says_and_further_bytes_come_on_top() {
 }
 
 #[test]
+fn requests_that_are_signalled_together_take_a_latency_and_all_occupancies() {
+    let together = Ssd {
+        completions: Completions::Together,
+        ..disk()
+    };
+    let disk = Model::Ssd(together.clone());
+    let p50 = |kib: u64, depth| {
+        let got = disk.simulate(&load(IoOp::Read, kib << 10, 1, depth), 1);
+        got.quantile(0.5).0 as f64 / 1e3
+    };
+    // 50 us alone, of which 14 occupy the disk.
+    for (depth, want) in [(1, 50.0), (8, 36.0 + 8.0 * 14.0), (32, 36.0 + 32.0 * 14.0)] {
+        near(p50(4, depth), want, 1.0);
+    }
+    near(p50(16, 32), 36.0 + 32.0 * 26.0, 1.0);
+    // What a crowd costs beyond them comes on top.
+    let crowd = Curve::points(vec![(7, us(140))]).unwrap();
+    let crowded = Model::Ssd(Ssd {
+        read_crowd: crowd,
+        ..together
+    });
+    let got = crowded.simulate(&load(IoOp::Read, 4096, 1, 8), 1);
+    near(got.quantile(0.5).0 as f64 / 1e3, 50.0 + 140.0, 1.0);
+}
+
+#[test]
+fn a_read_beside_small_writes_finds_the_disk_idle_or_waits_for_all_of_them() {
+    let latency = |points: [(u32, u64); 4]| {
+        Latency::quantiles(points.map(|(ppm, ns)| (ppm, Nanos(ns))).into()).unwrap()
+    };
+    // As a quiet virtio disk was measured. A read beside 16 writes took, at p10, p25, p75 and p90: 42, 46, 189, 204 us.
+    let disk = Model::Ssd(Ssd {
+        completions: Completions::Together,
+        read: latency([
+            (0, 30_005),
+            (500_000, 42_484),
+            (900_000, 50_196),
+            (990_000, 62_804),
+        ]),
+        write: latency([
+            (0, 31_860),
+            (500_000, 50_147),
+            (900_000, 60_547),
+            (990_000, 75_171),
+        ]),
+        read_crowd: Curve::slope(Nanos(10_882)),
+        write_crowd: Curve::points(vec![(1, us(7)), (7, us(73)), (15, us(155))]).unwrap(),
+        read_rate: Rate::bytes_per_s(3_600_000_000),
+        write_rate: Rate::bytes_per_s(7_000_000_000),
+        read_iops: 100_753,
+        write_iops: 137_800,
+        ..ringed()
+    });
+    let beside = Beside {
+        writes: 16,
+        len: 4096,
+        segments: 1,
+    };
+    let load = Load {
+        beside,
+        ..load(IoOp::Read, 4096, 1, 1)
+    };
+    let got = disk.simulate(&load, 1);
+    for (q, want) in [(0.1, 42.0), (0.25, 46.0), (0.75, 189.0), (0.9, 204.0)] {
+        near(got.quantile(q).0 as f64 / 1e3, want, 25.0);
+    }
+}
+
+#[test]
 fn flushes_pay_for_what_was_written() {
     let mut server = Model::Ssd(Ssd {
         flush: Latency::constant(us(20)),
