@@ -3,7 +3,8 @@
 mod seeds;
 
 use highwater_engine::Event;
-use highwater_lab::soak::{SoakOptions, TURNOVER, run_seed};
+use highwater_lab::device::FaultCounts;
+use highwater_lab::soak::{SoakOptions, SoakReport, TURNOVER, run_seed};
 use seeds::{asked_for, each_seed};
 
 /// The seeds of every build.
@@ -30,6 +31,26 @@ fn seeds_run_and_every_byte_is_right() {
         println!("{:32} {}", event.name(), sum(*event));
         if sum(*event) == 0 && UNREACHED.iter().all(|(e, _)| e != event) {
             missing.push(event.name());
+        }
+    }
+    // The devices' side: seeds in which nothing can go wrong prove little of what happens when it does.
+    let mut files = FaultCounts::default();
+    reports.iter().for_each(|r| files += r.faults.files);
+    let of = |count: fn(&SoakReport) -> u64| -> u64 { reports.iter().map(count).sum() };
+    for (kind, n) in [
+        ("read errors", files.reads),
+        ("write errors", files.writes),
+        ("no space", files.no_space),
+        ("failed flushes", files.flushes),
+        ("lossy flushes", files.lossy_flushes),
+        ("permanent ranges", files.permanent),
+        ("spikes", files.spikes),
+        ("hung requests", of(|r| r.faults.hung)),
+        ("crash images", of(|r| r.crashes)),
+    ] {
+        println!("{kind:32} {n}");
+        if n == 0 {
+            missing.push(kind);
         }
     }
     let steps: u64 = reports.iter().map(|r| r.steps).sum();
