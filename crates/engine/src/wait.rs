@@ -97,7 +97,7 @@ impl WaitTable {
         mut ready: impl FnMut() -> bool,
     ) -> Waited {
         let task = world.task();
-        task.assert_no_locks();
+        task.assert_may_sleep();
         let bucket = &self.buckets[channel.bucket()];
         let mut entered = false;
         // The deadline fired while we slept, and nobody had taken us out.

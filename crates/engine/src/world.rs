@@ -8,7 +8,7 @@
 //! `Queue::reap`; none of the three may be called while an engine lock is held (WORLD-1).
 //!
 //! **Invariants.**
-//! - WORLD-1: a task parks only with no engine lock held (asserted by `Task::assert_no_locks`).
+//! - WORLD-1: a task parks only with no engine lock held (asserted by `Task::assert_may_sleep`).
 //! - WORLD-2: `unpark` before `park` is remembered: the next `park` of that task returns at once.
 //! - WORLD-3: every `park` has a deadline.
 //!
@@ -114,6 +114,8 @@ impl Task {
     pub const FLUSHER: u32 = 4;
     /// The task is inside direct reclaim.
     pub const RECLAIM: u32 = 8;
+    /// The task holds frames of a run that are not pages yet.
+    pub const RUN: u32 = 16;
 
     /// A fresh record for the task `id`.
     pub fn new(id: TaskId) -> Task {
@@ -186,6 +188,16 @@ impl Task {
             self.lock_ranks.load(Ordering::Relaxed),
             0,
             "WORLD-1: a task may not sleep while it holds an engine lock"
+        );
+    }
+
+    /// WORLD-1 and RUN-1: panics in debug builds when the task holds what it may not sleep with.
+    #[inline]
+    pub fn assert_may_sleep(&self) {
+        self.assert_no_locks();
+        debug_assert!(
+            !self.has(Task::RUN),
+            "RUN-1: a task gives free frames back before it sleeps"
         );
     }
 }

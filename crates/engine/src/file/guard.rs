@@ -12,6 +12,7 @@ use crate::mapping::Fill;
 use crate::sync::Ordering;
 use crate::trace::Event;
 use crate::world::{Task, Work, World};
+use crate::zone::Run;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
@@ -127,8 +128,9 @@ impl<W: World> File<W> {
         if page >= engine.pages_of(len) {
             return Err(Error::OutOfRange { page, len });
         }
-        engine.balance_dirty_pages(&handle.mapping)?;
-        let excl = engine.get_excl(&handle.mapping, page, |_| Fill::Read)?;
+        let mut alone = Run::single();
+        engine.balance_dirty_pages(&handle.mapping, &mut alone)?;
+        let excl = engine.get_excl(&handle.mapping, page, &mut alone, |_| Fill::Read)?;
         engine.set_dirty(&handle.mapping, excl.frame, excl.reserved);
         engine.invalidate_put(&handle.mapping);
         note_guard(engine, engine.world.task(), handle.mapping.id, page);

@@ -7,6 +7,7 @@ use crate::frame::state::{EXCL, READAHEAD, TOUCH, UPTODATE};
 use crate::mapping::Fill;
 use crate::sync::Ordering;
 use crate::world::{Work, World};
+use crate::zone::Run;
 
 impl<W: World> File<W> {
     /// Reads up to `buf.len()` bytes at `offset`; fewer at the end of the file, 0 beyond it. Atomic per page.
@@ -106,18 +107,29 @@ impl<W: World> File<W> {
                 buf.len()
             )));
         }
+        let mut run = Run::single();
         let mut done = 0;
-        while done < buf.len() {
+        let mut result = Ok(());
+        while done < buf.len() && result.is_ok() {
             let at = offset + done as u64;
             let within = (at as usize) & (size - 1);
-            let chunk = (size - within).min(buf.len() - done);
-            self.write_in_page(at, within, &buf[done..done + chunk])?;
+            let left = buf.len() - done;
+            let chunk = (size - within).min(left);
+            run.want((within + left).div_ceil(size));
+            result = self.write_in_page(at, within, &buf[done..done + chunk], &mut run);
             done += chunk;
         }
-        Ok(())
+        engine.put_back(&mut run);
+        result
     }
 
-    fn write_in_page(&self, at: u64, within: usize, bytes: &[u8]) -> Result<(), Error> {
+    fn write_in_page(
+        &self,
+        at: u64,
+        within: usize,
+        bytes: &[u8],
+        run: &mut Run,
+    ) -> Result<(), Error> {
         let handle = &*self.handle;
         let engine = &*handle.engine;
         let m = &handle.mapping;
@@ -126,8 +138,8 @@ impl<W: World> File<W> {
         let end = at + bytes.len() as u64;
         #[cfg(debug_assertions)]
         self.check_not_held(page)?;
-        engine.balance_dirty_pages(m)?;
-        let excl = engine.get_excl(m, page, |len| {
+        engine.balance_dirty_pages(m, run)?;
+        let excl = engine.get_excl(m, page, run, |len| {
             let whole = within == 0 && (bytes.len() == engine.memory.frame_size() || end >= len);
             if whole || start >= len {
                 Fill::Zero

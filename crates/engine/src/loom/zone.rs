@@ -4,6 +4,7 @@ use super::{
     model,
     rig::{Disk, Rig, spawn},
 };
+use crate::zone::Run;
 
 /// Empties the zone; the frames.
 fn exhaust(rig: &Rig) -> Vec<u32> {
@@ -51,6 +52,36 @@ fn free_against_waiter() {
         rig.engine.free_page(frames[1]);
         waiter.join().expect("no panic");
         rig.check_free(&frames[2..]);
+    });
+}
+
+/// A task takes a run, makes a page of one frame and gives the rest back, as before a sleep; another comes to wait. Whoever
+/// is first, the waiter gets a frame, and none is lost. The clock stands still, so a hand-off that is lost is a deadlock.
+#[test]
+fn run_against_waiter() {
+    model(|| {
+        let rig = Rig::new(Disk::default());
+        let mut frames = exhaust(&rig);
+        frames.sort_unstable();
+        let rest = frames.split_off(3);
+        for frame in frames {
+            rig.engine.free_page(frame);
+        }
+        let r = rig.clone();
+        let waiter = spawn(&rig.world, 1, move || {
+            let frame = r.engine.wait_for_frame().expect("no deadline");
+            r.engine.free_page(frame);
+        });
+        let mut run = Run::single();
+        run.want(3);
+        // One of the three is below min, and the waiter may have another.
+        let frame = rig.engine.alloc_of(&mut run).expect("above min");
+        rig.fill(frame, 1);
+        rig.engine.put_back(&mut run);
+        rig.engine.free_page(frame);
+        waiter.join().expect("no panic");
+        assert_eq!(rig.free(), 3, "RUN-1: a frame is lost, or given twice");
+        rig.check_free(&rest);
     });
 }
 

@@ -23,6 +23,7 @@ use crate::lru::order::Ghosts;
 use crate::trace::Event;
 use crate::wait::Waited;
 use crate::world::{Nanos, Work, World};
+use crate::zone::Run;
 
 /// What a locked look-up found.
 pub(super) enum Found {
@@ -55,8 +56,9 @@ pub(crate) struct Exclusive {
 }
 
 /// What a writer brings to a page: got before any latch is taken, given back if it was not needed.
-#[derive(Default)]
-struct Provisions {
+struct Provisions<'a> {
+    /// Where frames come from.
+    run: &'a mut Run,
     /// A frame, for a copy or a new page.
     spare: Option<u32>,
     /// Space in the backing (RESERVE-1).
@@ -90,13 +92,16 @@ impl<W: World> Engine<W> {
 
     /// Is the page in memory? A hint.
     pub(crate) fn is_resident(&self, mapping: u32, page: u64) -> bool {
+        self.peek_frame(mapping, page).is_some()
+    }
+
+    /// The frame of a page, found without a lock. A hint.
+    pub(crate) fn peek_frame(&self, mapping: u32, page: u64) -> Option<u32> {
         let hash = self.index.hash(Key { mapping, page });
-        self.index
-            .find(hash, |f| {
-                let frame = self.frames.get(f);
-                frame.page() == page && frame.mapping() == mapping
-            })
-            .is_some()
+        self.index.find(hash, |f| {
+            let frame = self.frames.get(f);
+            frame.page() == page && frame.mapping() == mapping
+        })
     }
 
     /// Finds a page under the region lock and tries `latch` on it. The answer is exact.
@@ -386,7 +391,8 @@ impl<W: World> Engine<W> {
         removed
     }
 
-    /// Latches a page for writing and takes the invalidate lock shared. `fill` says what to do on a miss.
+    /// Latches a page for writing and takes the invalidate lock shared. `fill` says what to do on a miss; a new frame is
+    /// of `run`, whose frames are given back before it sleeps (RUN-1).
     ///
     /// # Errors
     /// As `get_shared_slow`.
@@ -394,9 +400,14 @@ impl<W: World> Engine<W> {
         &self,
         m: &Mapping,
         page: u64,
+        run: &mut Run,
         fill: impl Fn(u64) -> Fill,
     ) -> Result<Exclusive, Error> {
-        let mut with = Provisions::default();
+        let mut with = Provisions {
+            run,
+            spare: None,
+            reserved: false,
+        };
         let result = self.get_excl_with(m, page, fill, &mut with);
         if let Some(frame) = with.spare
             && !planted!(self, LostSpare)
@@ -417,7 +428,7 @@ impl<W: World> Engine<W> {
         m: &Mapping,
         page: u64,
         fill: impl Fn(u64) -> Fill,
-        with: &mut Provisions,
+        with: &mut Provisions<'_>,
     ) -> Result<Exclusive, Error> {
         let key = Key {
             mapping: m.id,
@@ -429,7 +440,10 @@ impl<W: World> Engine<W> {
             self.world.charge(Work::Hit, 1);
             match self.find_locked(key, |f| self.frames.get(f).state.try_excl()) {
                 Found::Full => return Err(too_many(page)),
-                Found::Busy(f, s) => self.wait_busy(f, s, page, start, true)?,
+                Found::Busy(f, s) => {
+                    self.put_back(with.run);
+                    self.wait_busy(f, s, page, start, true)?;
+                }
                 Found::Held(f) => {
                     if let Some(e) = self.settle_excl(m, key, f, with)? {
                         if !missed {
@@ -446,6 +460,7 @@ impl<W: World> Engine<W> {
                     missed = true;
                     match fill(m.len()) {
                         Fill::Read => {
+                            self.put_back(with.run);
                             if let Some(f) = self.fill_now(m, page)? {
                                 self.put_shared(f);
                             }
@@ -468,25 +483,26 @@ impl<W: World> Engine<W> {
         m: &Mapping,
         key: Key,
         frame: u32,
-        with: &mut Provisions,
+        with: &mut Provisions<'_>,
     ) -> Result<Option<Exclusive>, Error> {
         let s = self.frames.get(frame).state.load();
         let writeback = s & WRITEBACK != 0;
         if writeback && with.spare.is_none() {
             // The copy's frame is allocated without the latch.
             self.release(frame, EXCL, 0);
-            with.spare = Some(self.alloc_page()?);
+            with.spare = Some(self.alloc_of(with.run)?);
             return Ok(None);
         }
         // A page that is dirty stays so while we hold EXCL, and has its space.
         if m.reserves && s & DIRTY == 0 && !with.reserved {
             self.release(frame, EXCL, 0);
-            self.reserve_space(m, key.page)?;
+            self.reserve_space(m, key.page, with.run)?;
             with.reserved = true;
             return Ok(None);
         }
         if !m.invalidate.try_shared() {
             self.release(frame, EXCL, 0);
+            self.put_back(with.run);
             self.invalidate_shared(m)?;
             self.invalidate_put(m);
             return Ok(None);
@@ -540,18 +556,24 @@ impl<W: World> Engine<W> {
         m: &Mapping,
         key: Key,
         fill: impl Fn(u64) -> Fill,
-        with: &mut Provisions,
+        with: &mut Provisions<'_>,
     ) -> Result<Option<Exclusive>, Error> {
         if m.reserves && !with.reserved {
-            self.reserve_space(m, key.page)?;
+            self.reserve_space(m, key.page, with.run)?;
             with.reserved = true;
         }
         let frame = match with.spare.take() {
             Some(frame) => frame,
-            None => self.alloc_page()?,
+            None => {
+                self.aim(with.run, m.id, key.page);
+                self.alloc_of(with.run)?
+            }
         };
         with.spare = Some(frame);
-        self.invalidate_shared(m)?;
+        if !m.invalidate.try_shared() {
+            self.put_back(with.run);
+            self.invalidate_shared(m)?;
+        }
         // The length may have changed while we waited.
         if fill(m.len()) != Fill::Zero || !self.install(frame, key, EXCL | REF1) {
             self.invalidate_put(m);

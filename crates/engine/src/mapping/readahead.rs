@@ -21,6 +21,7 @@ use crate::sync::{Lock, Ordering, Rank};
 use crate::trace::Event;
 use crate::world::{Work, World};
 use crate::writeback::Cookie;
+use crate::zone::Run;
 
 /// Streams a handle follows at one time.
 const STREAMS: usize = 8;
@@ -141,32 +142,13 @@ impl Readahead {
     }
 }
 
-/// Frames for a window: from a block while there are any, so that neighbours in the file are neighbours in memory.
-#[derive(Default)]
-struct Supply {
-    block: std::ops::Range<u32>,
-    /// No block was free; single frames from here on.
-    single: bool,
-}
-
-/// Streams take blocks of this order.
-const BLOCK_ORDER: u32 = 4;
-
 impl<W: World> Engine<W> {
-    fn supply(&self, supply: &mut Supply) -> Option<u32> {
-        if supply.block.is_empty() && !supply.single {
-            match self.alloc_run(BLOCK_ORDER) {
-                Some(first) => supply.block = first..first + (1 << BLOCK_ORDER),
-                None => supply.single = true,
-            }
-        }
-        match supply.block.next() {
-            Some(frame) => Some(self.claim_free(frame)),
-            None => self.alloc_nowait().or_else(|| {
-                // As Linux does (__GFP_NORETRY): one round of reclaim, and the window ends if it finds nothing clean.
-                (self.direct_reclaim(0) > 0).then(|| self.alloc_nowait())?
-            }),
-        }
+    /// The next frame for a window.
+    fn supply(&self, run: &mut Run) -> Option<u32> {
+        self.alloc_nowait(run).or_else(|| {
+            // As Linux does (__GFP_NORETRY): one round of reclaim, and the window ends if it finds nothing clean.
+            (self.direct_reclaim(0) > 0).then(|| self.alloc_nowait(run))?
+        })
     }
 
     fn readahead_limits(&self) -> Limits {
@@ -227,9 +209,13 @@ impl<W: World> Engine<W> {
         let mut batch: Vec<Request> = Vec::new();
         let mut submitted = 0;
         let mut last = u32::MAX - 1;
-        let mut supply = Supply::default();
+        // Neighbours in the file become neighbours in memory, as far as free frames are.
+        let mut run = Run::single();
+        run.want(w.end.saturating_sub(w.start) as usize);
+        self.aim(&mut run, m.id, w.start);
         for page in w.start..end {
-            let Some(frame) = self.install_loading(m, page, page == w.mark, &mut supply) else {
+            run.want((end - page) as usize);
+            let Some(frame) = self.install_loading(m, page, page == w.mark, &mut run) else {
                 if self.is_resident(m.id, page) {
                     continue;
                 }
@@ -256,7 +242,7 @@ impl<W: World> Engine<W> {
             r.frames.push(frame);
             last = frame;
         }
-        self.free_unclaimed(supply.block);
+        self.put_back(&mut run);
         if submitted > 0 {
             self.submit_reads(m, batch, submitted);
         }
@@ -277,17 +263,11 @@ impl<W: World> Engine<W> {
         m.backing.read_pages(Lane::Shared, &mut batch);
     }
 
-    fn install_loading(
-        &self,
-        m: &Mapping,
-        page: u64,
-        mark: bool,
-        supply: &mut Supply,
-    ) -> Option<u32> {
+    fn install_loading(&self, m: &Mapping, page: u64, mark: bool, run: &mut Run) -> Option<u32> {
         if self.is_resident(m.id, page) {
             return None;
         }
-        let frame = self.supply(supply)?;
+        let frame = self.supply(run)?;
         let key = Key {
             mapping: m.id,
             page,

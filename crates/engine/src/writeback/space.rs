@@ -15,6 +15,7 @@ use crate::mapping::Mapping;
 use crate::sync::Ordering;
 use crate::wait::Channel;
 use crate::world::{Nanos, World};
+use crate::zone::Run;
 
 /// Without any page to write for so long, what is missing is missing.
 const IDLE: Nanos = Nanos::from_millis(100);
@@ -24,11 +25,12 @@ const LOOK: Nanos = Nanos::from_millis(1);
 const BATCH: usize = 1024;
 
 impl<W: World> Engine<W> {
-    /// Sets space aside for a page that is going to be dirty. The caller holds neither its latch nor the invalidate lock.
+    /// Sets space aside for a page that is going to be dirty. The caller holds neither its latch nor the invalidate lock;
+    /// what it holds of a run is given back before this sleeps.
     ///
     /// # Errors
     /// `Io` with `NoSpace`, when writing what is dirty makes none either.
-    pub(crate) fn reserve_space(&self, m: &Mapping, page: u64) -> Result<(), Error> {
+    pub(crate) fn reserve_space(&self, m: &Mapping, page: u64, run: &mut Run) -> Result<(), Error> {
         self.world.task().assert_no_locks();
         let start = self.world.now();
         let mut progress_at = start;
@@ -36,6 +38,7 @@ impl<W: World> Engine<W> {
             let Err(e) = m.backing.reserve(page) else {
                 return Ok(());
             };
+            self.put_back(run);
             let now = self.world.now();
             let hope = e.kind == IoErrorKind::NoSpace && m.backing.writing_makes_space();
             // Others may take what we make, again and again: that has an end, too.

@@ -19,7 +19,7 @@ use crate::trace::Event;
 use crate::wait::Channel;
 use crate::world::{Nanos, World};
 use crate::writeback::BackingDev;
-use crate::zone::{PINNED_TIMEOUT, note_stall};
+use crate::zone::{PINNED_TIMEOUT, Run, note_stall};
 use std::sync::Arc;
 
 /// The most pages a task dirties between two looks (`ratelimit_pages`).
@@ -30,13 +30,13 @@ const FAILED_SHARE: u64 = 4;
 const WRITE_CHUNK: usize = 48;
 
 impl<W: World> Engine<W> {
-    /// Called before a task dirties a page of `m`.
+    /// Called before a task dirties a page of `m`. What it holds of a run is given back before it pauses.
     ///
     /// # Errors
     /// The device's error when its writes have failed for `fail_after`; `TimedOut` when nothing was written for the I/O
     /// deadline although too many pages are dirty; `AllPinned` when the caller holds guards and nothing can be written.
     #[inline]
-    pub(crate) fn balance_dirty_pages(&self, m: &Arc<Mapping>) -> Result<(), Error> {
+    pub(crate) fn balance_dirty_pages(&self, m: &Arc<Mapping>, run: &mut Run) -> Result<(), Error> {
         let task = self.world.task();
         let dirtied = crate::world::Task::bump(&task.dirtied, 1);
         let unclean = self.nr_unclean();
@@ -54,6 +54,7 @@ impl<W: World> Engine<W> {
                 return Ok(());
             }
         }
+        self.put_back(run);
         self.throttle_dirty(m, u64::from(dirtied))
     }
 

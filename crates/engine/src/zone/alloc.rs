@@ -8,7 +8,7 @@
 //!
 //! **Kernel.** __alloc_pages_slowpath, should_reclaim_retry, out_of_memory.
 
-use super::{Mark, Ticket};
+use super::{Mark, Run, Ticket};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::frame::state::{FREE, State};
@@ -28,7 +28,15 @@ impl<W: World> Engine<W> {
     /// `OutOfMemory`, `AllPinned`. May sleep.
     #[doc(alias("__alloc_pages", "__alloc_pages_slowpath"))]
     pub(crate) fn alloc_page(&self) -> Result<u32, Error> {
-        if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Min) {
+        self.alloc_of(&mut Run::single())
+    }
+
+    /// As `alloc_page`, for a page of a run. The run is empty while it sleeps (RUN-1).
+    ///
+    /// # Errors
+    /// As `alloc_page`.
+    pub(crate) fn alloc_of(&self, run: &mut Run) -> Result<u32, Error> {
+        if let Some(frame) = self.zone.alloc_for(&*self.world, run, Mark::Min) {
             if self.zone.below(Mark::Low) {
                 self.wake_kswapd(0);
             }
@@ -39,40 +47,13 @@ impl<W: World> Engine<W> {
         if task.has(Task::MEMALLOC) && self.guards_recursion(task) {
             return self.alloc_reserve();
         }
-        self.alloc_slow(task)
+        self.alloc_slow(task, run)
     }
 
     /// RECLAIM-1: may a task that carries MEMALLOC not reclaim? With the guard off (the lab's), one that reclaims already may
     /// once more; completions never may.
     fn guards_recursion(&self, task: &Task) -> bool {
         self.config().recursion_guard || !(task.has(Task::RECLAIM) || task.has(Task::KSWAPD))
-    }
-
-    /// A frame above the low watermark, without waiting: for readahead.
-    pub(crate) fn alloc_nowait(&self) -> Option<u32> {
-        loop {
-            if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Low) {
-                return Some(self.claim_free(frame));
-            }
-            if !self.populate_step() {
-                self.wake_kswapd(0);
-                return None;
-            }
-        }
-    }
-
-    /// A block of 2^order frames above the low watermark, without waiting: for streams, so that a run has few segments.
-    /// Its frames are still free for `claim_free` or `free_unclaimed`.
-    pub(crate) fn alloc_run(&self, order: u32) -> Option<u32> {
-        self.zone.alloc_order(&*self.world, order, Mark::Low)
-    }
-
-    /// Gives back frames of a block that were not claimed.
-    pub(crate) fn free_unclaimed(&self, frames: std::ops::Range<u32>) {
-        if !frames.is_empty() {
-            self.zone
-                .free_range(&*self.world, frames.start as usize, frames.len());
-        }
     }
 
     /// A frame from the reserve: for a task that must make progress with no free memory (PF_MEMALLOC).
@@ -112,29 +93,29 @@ impl<W: World> Engine<W> {
     }
 
     #[cold]
-    fn alloc_slow(&self, task: &Task) -> Result<u32, Error> {
+    fn alloc_slow(&self, task: &Task, run: &mut Run) -> Result<u32, Error> {
         while self.populate_step() {
             self.count(Event::PopulateDirect, 1);
-            if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Min) {
+            if let Some(frame) = self.zone.alloc_for(&*self.world, run, Mark::Min) {
                 return Ok(self.claim_free(frame));
             }
         }
         let start = self.world.now();
-        let result = self.alloc_reclaiming(task, start);
+        let result = self.alloc_reclaiming(task, run, start);
         let stalled = self.world.now().since(start);
         self.count(Event::AllocStallNs, stalled.0);
         note_stall(task, &task.stall_alloc_ns, stalled);
         result
     }
 
-    fn alloc_reclaiming(&self, task: &Task, start: Nanos) -> Result<u32, Error> {
+    fn alloc_reclaiming(&self, task: &Task, run: &mut Run, start: Nanos) -> Result<u32, Error> {
         let mut progress = self.progress();
         let mut progress_at = start;
         loop {
             self.world.charge(Work::AllocSlow, 1);
             self.wake_kswapd(0);
             self.direct_reclaim(0);
-            if let Some(frame) = self.zone.alloc_above(&*self.world, Mark::Min) {
+            if let Some(frame) = self.zone.alloc_for(&*self.world, run, Mark::Min) {
                 return Ok(self.claim_free(frame));
             }
             if let Some(frame) = self.wait_for_frame() {

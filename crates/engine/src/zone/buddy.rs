@@ -19,6 +19,8 @@
 //!
 //! **Tests.** Here, against a bitmap.
 
+mod run;
+
 /// The highest `max_order` that is accepted.
 pub(crate) const ORDER_LIMIT: u32 = 20;
 
@@ -134,10 +136,10 @@ impl Buddy {
         self.push(frame, order);
     }
 
-    /// Gives back single frames.
+    /// Gives back single frames; those that lie in a row together.
     pub fn free_batch(&mut self, frames: &[u32]) {
-        for &frame in frames {
-            self.free(frame, 0);
+        for row in frames.chunk_by(|a, b| a + 1 == *b) {
+            self.free_range(row[0], row.len());
         }
     }
 
@@ -300,6 +302,7 @@ mod tests {
         Free(usize),
         FreeInPieces(usize),
         TakeIn(u32, u32, u32, usize),
+        AllocRun(u32, usize, usize),
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -308,6 +311,7 @@ mod tests {
             3 => any::<usize>().prop_map(Op::Free),
             1 => any::<usize>().prop_map(Op::FreeInPieces),
             1 => (0u32..300, 0u32..64, 0u32..5, 0usize..40).prop_map(|(a, n, o, m)| Op::TakeIn(a, n, o, m)),
+            2 => (0u32..300, 0usize..100, 0usize..40).prop_map(|(g, w, m)| Op::AllocRun(g, w, m)),
         ]
     }
 
@@ -343,7 +347,10 @@ mod tests {
                     }
                     Op::FreeInPieces(n) if !held.is_empty() => {
                         let (frame, order) = held.swap_remove(n % held.len());
-                        let frames: Vec<u32> = (frame..frame + (1 << order)).rev().collect();
+                        let mut frames: Vec<u32> = (frame..frame + (1 << order)).collect();
+                        if n % 2 == 0 {
+                            frames.reverse();
+                        }
                         buddy.free_batch(&frames);
                         model.set(frame, 1 << order, true);
                     }
@@ -366,6 +373,22 @@ mod tests {
                             let left = (start..end).filter(|&f| buddy.state[f as usize] < below as u8);
                             prop_assert_eq!(left.count(), 0);
                         }
+                    }
+                    Op::AllocRun(goal, wanted, most) => {
+                        let aimed = buddy.state.get(goal as usize).is_some_and(|&s| s != NOT_A_HEAD);
+                        let largest = (0..=max).rev().find(|o| model.has_block(*o));
+                        let run = buddy.alloc_run(goal, wanted, most);
+                        let most = most.min(wanted);
+                        prop_assert_eq!(run.is_some(), largest.is_some() && most > 0);
+                        let Some(run) = run else { continue };
+                        // As long as it may be, or as the largest block, and it ends where free memory does.
+                        let least = if aimed { 1 } else { largest.map_or(0, |o| 1 << o) };
+                        prop_assert!(run.len() <= most && run.len() >= least.min(most));
+                        prop_assert!(!aimed || run.start == goal);
+                        let behind = model.0.get(run.end as usize);
+                        prop_assert!(run.len() == most || behind != Some(&true));
+                        model.set(run.start, run.len(), false);
+                        held.extend(run.map(|frame| (frame, 0)));
                     }
                     Op::Free(_) | Op::FreeInPieces(_) => {}
                 }
@@ -403,6 +426,27 @@ mod tests {
         let mut buddy = Buddy::new(8, 0);
         buddy.free_batch(&[1, 5, 3]);
         assert_eq!((buddy.alloc(0), buddy.alloc(0)), (Some(3), Some(5)));
+    }
+
+    #[test]
+    fn a_run_goes_over_the_edges_of_blocks() {
+        let mut buddy = Buddy::new(64, 5);
+        // Blocks of 2, 4 and 8 side by side, and one frame apart.
+        buddy.free_range(6, 18);
+        buddy.free(40, 0);
+        assert_eq!(buddy.alloc_run(NONE, 100, 10), Some(6..16));
+        assert_eq!(buddy.alloc_run(16, 90, 100), Some(16..24));
+        assert_eq!(buddy.alloc_run(NONE, 100, 100), Some(40..41));
+        assert_eq!(buddy.alloc_run(NONE, 100, 100), None);
+        buddy.free_range(0, 64);
+        // The smallest block that is enough, and what is not wanted of it stays.
+        assert_eq!(buddy.alloc_run(NONE, 3, 8), Some(32..35));
+        assert_eq!(buddy.alloc_run(NONE, 4, 8), Some(36..40));
+        assert_eq!(buddy.alloc_run(NONE, 32, 32), Some(0..32));
+        // Where the last one ended, however little is there.
+        assert_eq!(buddy.alloc_run(35, 4, 8), Some(35..36));
+        assert_eq!(buddy.alloc_run(40, 9, 64), Some(40..49));
+        buddy.check_invariants();
     }
 
     fn freed(frames: &[(u32, u32)]) {

@@ -8,7 +8,7 @@
 //! below *min* only reclaimers and the I/O path may take (the reserve). A task that finds nothing queues here, and frames
 //! that are freed are handed to the queue's head in batches, under the one lock that also queues: a frame is in the
 //! buddy, in a cache, granted to one waiter, or in use, and nowhere twice. Blocks of frames in a row (`order.rs`,
-//! `block.rs`) come from the buddy alone.
+//! `block.rs`) come from the buddy alone, and so do frames for pages that go together (`run.rs`).
 //!
 //! **State.** `inner` (buddy, waiters): `Rank::Zone`. A frame cache: `Rank::FrameCache`. `free` mirrors the buddy's
 //! count, written under the zone lock, read without.
@@ -19,7 +19,7 @@
 //! - ZONE-1: buddy + caches + granted + in use + not yet populated = all frames.
 //! - ZONE-2: a granted frame is taken by its waiter, even after its deadline, or goes back: never lost, never given twice.
 //! - ZONE-3: while the oldest waiter is older than 1 ms no newcomer takes a frame before it (reclaimers excepted).
-//! - ZONE-4, ZONE-5: of blocks; stated in `order.rs`.
+//! - ZONE-4, ZONE-5: of blocks; stated in `order.rs`. RUN-1, RUN-2: of runs; stated in `run.rs`.
 //!
 //! **Kernel.** page_alloc.c; the hand-off to waiters is ours (Linux's allocators race for freed pages).
 //! **Tests.** Unit tests beside each file; `loom/zone.rs`.
@@ -32,6 +32,7 @@ pub(crate) mod watermark;
 
 mod frame_cache;
 mod lent;
+mod run;
 mod waiters;
 
 use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering, Rank};
@@ -48,6 +49,7 @@ pub use block::{Block, BlockOptions, BlockWait};
 pub(crate) use lent::heap;
 pub use lent::{LendContext, LentFrame, PageSource};
 pub(crate) use order::FreeAreas;
+pub(crate) use run::Run;
 pub(crate) use waiters::Ticket;
 pub(crate) use watermark::Mark;
 

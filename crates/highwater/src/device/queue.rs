@@ -126,7 +126,7 @@ impl Queue for OsQueue {
     }
 
     fn reap(&self, lane: Lane, until: Nanos) -> usize {
-        tasks::task().assert_no_locks();
+        tasks::task().assert_may_sleep();
         match (&self.lanes, lane) {
             (Lanes::Uring { flusher, .. }, Lane::Flusher) => {
                 return flusher.reap(&self.clock, until);

@@ -225,7 +225,7 @@ impl World for OsWorld {
 
     fn park(&self, until: Nanos) {
         let slot = tasks::current();
-        self.task().assert_no_locks();
+        self.task().assert_may_sleep();
         slot.park(&self.clock, until);
     }
 

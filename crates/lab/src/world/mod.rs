@@ -255,6 +255,7 @@ impl LabWorld {
 
     /// Sleeps until `rouse` names this task.
     pub(crate) fn sleep(&self) {
+        self.task().assert_may_sleep();
         self.wait(Then::Sleep(u64::MAX));
     }
 
@@ -450,6 +451,7 @@ impl World for LabWorld {
     }
 
     fn park(&self, until: Nanos) {
+        self.task().assert_may_sleep();
         let waited = self.wait(Then::Park(until.0));
         if !waited && let Some(then) = self.sched.with(Sched::drawn_preemption) {
             self.wait(then);

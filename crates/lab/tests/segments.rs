@@ -1,0 +1,67 @@
+//! Pages that travel together lie together: what streams read and write is made of few segments, also when memory has
+//! been full for long and every frame comes from reclaim.
+
+use highwater_engine::backing::PlainBacking;
+use highwater_engine::{Config, Engine, File, FileId, FileOptions, Nanos, Stats, World};
+use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
+use std::sync::Arc;
+
+const PAGE: u64 = 4096;
+/// Frames of the budget.
+const FRAMES: u64 = 16 << 8;
+/// Bytes of a read or a write.
+const CHUNK: usize = 128 << 10;
+/// Pages of a segment, in the mean.
+const ENOUGH: f64 = 8.0;
+
+/// What a task did to a file of eight times memory, in counters.
+fn stream(body: impl Fn(&File<LabWorld>, u64, &mut [u8]) + 'static) -> Stats {
+    let world = LabWorld::new(LabOptions::calm(3));
+    let disk = LabQueue::new(&world, QueueOptions::default());
+    let w = world.clone();
+    let run = world.run(move || {
+        let engine = Engine::new(w.clone(), Config::new(FRAMES * PAGE)).expect("the engine starts");
+        let options = RamOptions {
+            len: 8 * FRAMES * PAGE,
+            sparse: true,
+            ..RamOptions::default()
+        };
+        let backing = Arc::new(PlainBacking::new(RamDevice::new(&disk, options)));
+        let id = FileId { dev: 1, ino: 1 };
+        let file = engine
+            .open(id, backing, FileOptions { write: true })
+            .expect("open");
+        let task = w.spawn_local("stream", move || {
+            let mut buffer = vec![7; CHUNK];
+            for at in (0..8 * FRAMES * PAGE).step_by(CHUNK) {
+                body(&file, at, &mut buffer);
+            }
+            file.sync_data().expect("a sync");
+        });
+        assert!(w.join(task, Nanos::from_secs(600)));
+        let stats = engine.stats();
+        engine.check_invariants();
+        engine.close().expect("close");
+        stats
+    });
+    run.value
+}
+
+#[test]
+fn what_is_read_ahead_is_read_into_frames_in_a_row() {
+    let stats = stream(|file, at, buffer| {
+        file.read_at(buffer, at).expect("a read");
+    });
+    assert!(stats.get("pgsteal_direct") + stats.get("pgsteal_kswapd") > 6 * FRAMES);
+    let mean = stats.get("pages_read") as f64 / stats.get("read_segments") as f64;
+    assert!(mean >= ENOUGH, "{mean:.1} pages a segment");
+}
+
+#[test]
+fn what_is_written_in_order_is_written_from_frames_in_a_row() {
+    let stats = stream(|file, at, buffer| file.write_at(buffer, at).expect("a write"));
+    assert!(stats.get("pgsteal_direct") + stats.get("pgsteal_kswapd") > 6 * FRAMES);
+    let pages = stats.get("write_bytes") / PAGE;
+    let mean = pages as f64 / stats.get("write_segments") as f64;
+    assert!(mean >= ENOUGH, "{mean:.1} pages a segment");
+}
