@@ -116,6 +116,8 @@ impl Task {
     pub const RECLAIM: u32 = 8;
     /// The task holds frames of a run that are not pages yet.
     pub const RUN: u32 = 16;
+    /// The task is inside a backing's write of pages: what it waits for waits for these, too.
+    pub const WRITES: u32 = 32;
 
     /// A fresh record for the task `id`.
     pub fn new(id: TaskId) -> Task {

@@ -7,7 +7,7 @@ use highwater_engine::backing::{Backing, WriteContext};
 use highwater_engine::io::{IoBuf, Lane, Request};
 use highwater_engine::world::{Device, Queue};
 use highwater_engine::{
-    Config, Error, FileId, FileOptions, IoError, LendContext, LentFrame, PageSource, Preset,
+    Config, Error, FileId, FileOptions, IoError, LendContext, LentFrame, PageSource, Preset, World,
 };
 use highwater_lab::{LabOptions, LabWorld, RamDevice};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -182,6 +182,19 @@ impl Backing for Hungry {
     }
 }
 
+/// On a disk of 1,000 pages.
+fn hungry(rig: &Rig, context: LendContext) -> Arc<Hungry> {
+    Arc::new(Hungry {
+        device: rig.device(1_000 * PAGE),
+        memory: rig.engine.page_source(),
+        context,
+        inside: Mutex::new(Vec::new()),
+        deepest: AtomicU64::new(0),
+        kept: Mutex::new(Vec::new()),
+        fed: AtomicBool::new(false),
+    })
+}
+
 /// Writers over three times the memory; the deepest nesting of writes on one stack, and the stalls of allocations.
 fn write_hungrily(seed: u64, preset: Preset, context: LendContext, guard: bool) -> (u64, u64) {
     let out = Arc::new(Mutex::new((0, 0)));
@@ -200,16 +213,7 @@ fn write_hungrily(seed: u64, preset: Preset, context: LendContext, guard: bool) 
         }
     };
     lab(seed, 256, tune, move |rig: Rig| {
-        let device = rig.device(1_000 * PAGE);
-        let backing = Arc::new(Hungry {
-            device,
-            memory: rig.engine.page_source(),
-            context,
-            inside: Mutex::new(Vec::new()),
-            deepest: AtomicU64::new(0),
-            kept: Mutex::new(Vec::new()),
-            fed: AtomicBool::new(false),
-        });
+        let backing = hungry(&rig, context);
         let file = rig
             .engine
             .open(
@@ -290,4 +294,53 @@ fn reclaim_1_the_guard_bounds_the_splice() {
         deepest[3], 1,
         "reclaim does not write in the default policy"
     );
+}
+
+/// Nearly all of memory may be dirty, and only the flusher can make it clean: when the backing reclaims inside its write it
+/// finds nothing, and must not wait for what it holds itself. Once it did, until the deadline of an allocation.
+#[test]
+fn a_flusher_that_reclaims_does_not_wait_for_itself() {
+    let longest = Arc::new(AtomicU64::new(0));
+    for seed in 0..4 {
+        let theirs = longest.clone();
+        let tune = |c: &mut Config| {
+            c.policy.background_percent = 85;
+            c.policy.limit_percent = 90;
+        };
+        lab(seed, 128, tune, move |rig: Rig| {
+            let backing = hungry(&rig, LendContext::Reclaim);
+            let file = rig
+                .engine
+                .open(
+                    FileId { dev: 1, ino: 1 },
+                    backing.clone(),
+                    FileOptions { write: true },
+                )
+                .unwrap();
+            let jobs: Vec<_> = (0..4)
+                .map(|task| {
+                    let (file, world, longest) = (file.clone(), rig.world.clone(), theirs.clone());
+                    rig.spawn("writer", move || {
+                        let mut rng = highwater_lab::Rng::new(seed, task);
+                        for _ in 0..500 {
+                            let (page, start) = (rng.below(1_000), world.now());
+                            file.write_at(&[1; 4096], page * PAGE).expect("a write");
+                            let took = world.now().since(start);
+                            longest.fetch_max(took.0, Ordering::Relaxed);
+                        }
+                    })
+                })
+                .collect();
+            for job in jobs {
+                rig.join(job, ms(300_000));
+            }
+            file.sync_data().expect("a sync");
+            backing.kept.lock().unwrap().clear();
+            rig.at_rest();
+            drop(file);
+            rig.engine.close().unwrap();
+        });
+    }
+    let longest = longest.load(Ordering::Relaxed);
+    assert!(longest < ms(1_000).0, "a write took {longest} ns");
 }

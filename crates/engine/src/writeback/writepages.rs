@@ -13,7 +13,7 @@ use crate::frame::state::{DIRTY, ERROR, WRITEBACK};
 use crate::io::{IoOp, Request};
 use crate::mapping::Mapping;
 use crate::trace::{Event, TraceEvent};
-use crate::world::{Work, World};
+use crate::world::{Task, Work, World};
 use std::sync::Arc;
 
 /// What a call of `write_batch` did.
@@ -144,6 +144,8 @@ impl<W: World> Engine<W> {
         self.world.charge(Work::Submit, ready.len() as u32);
         let pages: usize = ready.iter().map(|r| r.frames.len()).sum();
         self.world.charge(Work::Writeback, pages as u32);
+        let task = self.world.task();
+        let flags = task.set_flag(Task::WRITES);
         match ready.as_slice() {
             [one] if one.frames.len() == 1 => {
                 let one = ready.remove(0);
@@ -151,6 +153,7 @@ impl<W: World> Engine<W> {
             }
             _ => m.backing.write_pages(context, ready),
         }
+        task.restore_flags(flags);
         debug_assert!(ready.is_empty(), "a backing takes every request");
     }
 

@@ -9,7 +9,7 @@
 //! is its `LentFrame`, which keeps the arena alive, but not the engine: a backing that outlives its cache keeps valid
 //! memory, and leaks nothing.
 //! **Context.** Any task without engine locks. `Reserve` never sleeps; `Reclaim` may, so the caller holds nothing that the
-//! write of another page of its own could want.
+//! write of another page of its own could want. Inside a write it sleeps no longer than one run of direct reclaim does.
 //!
 //! **Invariants.**
 //! - LENT-1: the frames that carry LENT are those that `nr_lent` counts; ZONE-1 holds with them in use.
@@ -37,8 +37,8 @@ pub enum LendContext {
     /// Takes from the reserve below the min watermark, and never reclaims.
     #[default]
     Reserve,
-    /// As any task that needs a page: may enter direct reclaim, on the flusher too. A task that reclaims already gets the
-    /// reserve, unless [`Config::recursion_guard`](crate::Config::recursion_guard) is off.
+    /// As any task that needs a page: may enter direct reclaim, on the flusher too. Inside a write it reclaims once, waits for
+    /// nobody, and then takes from the reserve. A task that reclaims already gets the reserve at once, unless [`Config::recursion_guard`](crate::Config::recursion_guard) is off.
     Reclaim,
 }
 
@@ -270,12 +270,10 @@ impl<W: World> Engine<W> {
         let task = self.world.task();
         let frame = match context {
             LendContext::Reserve => self.lend_reserve(),
-            LendContext::Reclaim if task.has(Task::FLUSHER) && !task.has(Task::RECLAIM) => {
-                // The flusher's MEMALLOC is ours: it was not PF_MEMALLOC.
-                let flags = task.clear_flag(Task::MEMALLOC);
-                let frame = self.alloc_page();
-                task.restore_flags(flags);
-                frame
+            LendContext::Reclaim
+                if task.has(Task::WRITES) && !task.has(Task::RECLAIM | Task::KSWAPD) =>
+            {
+                self.lend_in_write(task)
             }
             LendContext::Reclaim => self.alloc_page(),
         }?;
@@ -283,6 +281,29 @@ impl<W: World> Engine<W> {
         // Relaxed: as above.
         self.lent_pages.fetch_add(1, Ordering::Relaxed);
         Ok(frame)
+    }
+
+    /// A frame for a task inside a write, which reclaims once and waits for nobody: the pages that it has in hand are under
+    /// writeback and on no device's queue, and may be all that there is to wait for.
+    #[doc(alias("mempool_alloc", "__GFP_NORETRY"))]
+    fn lend_in_write(&self, task: &Task) -> Result<u32, Error> {
+        // The flusher's MEMALLOC is ours: it was not PF_MEMALLOC.
+        let flags = task.clear_flag(Task::MEMALLOC);
+        let mut frame = self.zone.alloc_above(&*self.world, Mark::Min);
+        if frame.is_none() && self.populate_step() {
+            self.count(Event::PopulateDirect, 1);
+            frame = self.zone.alloc_above(&*self.world, Mark::Min);
+        }
+        if frame.is_none() {
+            self.wake_kswapd(0);
+            self.direct_reclaim(0);
+            frame = self.zone.alloc_above(&*self.world, Mark::Min);
+        }
+        task.restore_flags(flags);
+        match frame {
+            Some(frame) => Ok(self.claim_free(frame)),
+            None => self.alloc_reserve(),
+        }
     }
 
     fn lend_reserve(&self) -> Result<u32, Error> {
