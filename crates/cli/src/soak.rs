@@ -50,6 +50,8 @@ struct Summary {
     seeds_by_trouble: BTreeMap<String, u64>,
     /// Seeds with two troubles at one time.
     seeds_with_two_troubles: u64,
+    /// Seeds where some files lie on a journaled volume each.
+    seeds_with_volumes: u64,
     /// Seeds where one disk fails and another does not.
     seeds_with_a_spared_disk: u64,
     disks_by_model: BTreeMap<&'static str, u64>,
@@ -74,6 +76,7 @@ impl Summary {
             *self.seeds_by_trouble.entry(trouble.name()).or_default() += 1;
         }
         self.seeds_with_two_troubles += u64::from(drawn.trouble.iter().count() > 1);
+        self.seeds_with_volumes += u64::from(drawn.has_volumes());
         self.seeds_with_a_spared_disk += u64::from(drawn.spared.is_some());
         for disk in &drawn.disks {
             *self.disks_by_model.entry(kind_of(&disk.model)).or_default() += 1;
@@ -113,7 +116,7 @@ impl Summary {
 
     fn text(&self, seconds: f64) -> String {
         let mut text = format!(
-            "{} seeds from {}, {} operations ({} failed, as their trouble allows), {} pages compared, {} crash images\n\
+            "{} seeds from {}, {} operations ({} failed, as their trouble allows), {} pages compared, {} crash images; {} seeds with volumes\n\
              {:.1} s of virtual time in {:.1} s: {:.0} seeds a minute\n",
             self.seeds,
             self.first_seed,
@@ -121,6 +124,7 @@ impl Summary {
             show_count(self.operations_failed),
             show_count(self.pages_checked),
             show_count(self.crash_images),
+            self.seeds_with_volumes,
             self.virtual_s,
             seconds,
             self.seeds as f64 * 60.0 / seconds.max(1e-9),

@@ -221,6 +221,11 @@ impl<W: World> Engine<W> {
         &self.config
     }
 
+    #[cfg(feature = "plant")]
+    pub(crate) fn plant(&self) -> Option<crate::plant::Plant> {
+        self.config.plant
+    }
+
     #[inline]
     pub(crate) fn count(&self, event: Event, n: u64) {
         self.stat.add(self.world.cpu(), event, n);

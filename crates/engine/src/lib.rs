@@ -4,11 +4,11 @@
 //! `highwater`, which runs this engine on threads, io_uring and real files.
 #![deny(unsafe_code)]
 
-/// Is this bug planted in this engine? Always `false` without the feature `plant`.
+/// Is this bug planted in this engine, or volume? Always `false` without the feature `plant`.
 macro_rules! planted {
     ($engine:expr, $bug:ident) => {{
         #[cfg(feature = "plant")]
-        let planted = $engine.config().plant == Some(crate::plant::Plant::$bug);
+        let planted = $engine.plant() == Some(crate::plant::Plant::$bug);
         #[cfg(not(feature = "plant"))]
         let planted = false;
         planted

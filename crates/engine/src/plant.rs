@@ -55,6 +55,14 @@ pub enum Plant {
     MoveUnlocked,
     /// A page that moves forgets the epoch of its last write: a failed flush does not make it dirty again.
     MoveEpoch,
+    /// A volume's commit mark is written before what it stands for is durable.
+    EarlyMark,
+    /// A volume's commit is acknowledged before its mark is durable.
+    EarlyCommit,
+    /// A block that no page of a volume has any more is free before the commit that says so.
+    EarlyReuse,
+    /// A write that makes a volume's file longer is committed without the length.
+    LostLength,
 }
 
 impl Plant {
@@ -84,6 +92,10 @@ impl Plant {
         Plant::MoveHeld,
         Plant::MoveUnlocked,
         Plant::MoveEpoch,
+        Plant::EarlyMark,
+        Plant::EarlyCommit,
+        Plant::EarlyReuse,
+        Plant::LostLength,
     ];
 
     /// The name as a command line has it: `lost-dirty`.

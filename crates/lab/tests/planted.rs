@@ -213,6 +213,26 @@ fn a_page_that_moves_and_forgets_its_epoch() {
 }
 
 #[test]
+fn a_commit_marked_before_what_it_covers() {
+    find(Plant::EarlyMark, &["SOAK-9", "SHADOW-2", "SHADOW-3"]);
+}
+
+#[test]
+fn a_commit_acknowledged_before_its_flush() {
+    find(Plant::EarlyCommit, &["SHADOW-2", "SHADOW-3", "SOAK-9"]);
+}
+
+#[test]
+fn a_block_reused_before_the_commit_that_frees_it() {
+    find(Plant::EarlyReuse, &["SOAK-9", "SHADOW-2", "SPACE-1"]);
+}
+
+#[test]
+fn a_length_that_is_not_committed() {
+    find(Plant::LostLength, &["SHADOW-3", "SOAK-9"]);
+}
+
+#[test]
 fn each_bug_has_a_test() {
     let tests = include_str!("planted.rs");
     for bug in Plant::ALL {

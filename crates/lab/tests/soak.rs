@@ -72,6 +72,20 @@ fn half_of_the_seeds_have_a_fault_or_a_crash() {
 }
 
 #[test]
+fn a_third_of_the_seeds_have_a_volume_of_any_room() {
+    let drawn: Vec<_> = (0..10_000).map(SoakOptions::draw).collect();
+    let with = drawn.iter().filter(|o| o.has_volumes()).count();
+    assert!((3_100..3_600).contains(&with), "{with} of 10000");
+    let all = || drawn.iter().flat_map(|o| o.volumes.iter().flatten());
+    assert!(all().any(|v| v.is_tight()) && all().any(|v| !v.is_tight()));
+    let cut = drawn.iter().filter(|o| o.has_volumes());
+    assert!(cut.clone().any(|o| !o.crash_points.is_empty()));
+    let line = |o: &&SoakOptions| o.to_string().contains(" on a volume (data ");
+    assert!(cut.clone().all(|o| line(&o)), "a line says so");
+    assert!(drawn.iter().all(|o| o.has_volumes() == line(&o)));
+}
+
+#[test]
 fn lab_4_a_seed_run_twice_leaves_the_same_trace() {
     each_seed(1_000..1_006, |seed| {
         let (a, b) = (run_seed(seed), run_seed(seed));

@@ -62,6 +62,11 @@ pub trait PageSource: Send + Sync + 'static {
     fn park(&self, until: Nanos);
     /// Wakes a task, or makes its next `park` return at once.
     fn unpark(&self, task: TaskId);
+    /// The bug that is planted in the cache, and so in its backings.
+    #[cfg(feature = "plant")]
+    fn plant(&self) -> Option<crate::plant::Plant> {
+        None
+    }
 }
 
 /// Takes lent frames back.
@@ -232,6 +237,11 @@ impl<W: World> PageSource for Source<W> {
 
     fn unpark(&self, task: TaskId) {
         self.world.unpark(task);
+    }
+
+    #[cfg(feature = "plant")]
+    fn plant(&self) -> Option<crate::plant::Plant> {
+        self.engine.upgrade().and_then(|engine| engine.plant())
     }
 }
 

@@ -538,6 +538,14 @@ impl Shadow {
     /// # Errors
     /// When it is too short or too long, or a sector is of no legal version (SHADOW-2, SHADOW-3).
     pub fn check_crash(&self, image: &[u8]) -> Result<(), Mismatch> {
+        self.check_crash_but(image, &[])
+    }
+
+    /// As `check_crash`, but for pages that are known to be damaged.
+    ///
+    /// # Errors
+    /// As `check_crash`.
+    pub fn check_crash_but(&self, image: &[u8], damaged: &[u64]) -> Result<(), Mismatch> {
         let lens = self.lens.iter().map(|(_, len)| *len);
         let (low, high) = (lens.clone().min().unwrap_or(0), lens.max().unwrap_or(0));
         let len = image.len() as u64;
@@ -561,6 +569,9 @@ impl Shadow {
                 &short
             };
             let place = self.place(number as u64);
+            if damaged.contains(&(number as u64)) {
+                continue;
+            }
             if let Some(sector) = page.check_crash(buf, place) {
                 let rest = &buf[sector * 512..];
                 let Mismatch(text) = describe(page, place, sector * 512, rest, self.tick);

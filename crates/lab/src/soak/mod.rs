@@ -17,6 +17,7 @@
 //!   on lists, free and isolated are at most those that there are.
 //! - SOAK-8: who writes to a disk that never fails gets no error of another's, and is not kept waiting by it: no write
 //!   takes longer than `LONGEST_SPARED`.
+//! - SOAK-9: what a power failure leaves of a volume is a volume without a fault (`volume.rs`).
 //!
 //! Whatever happens, a run ends with a verdict: within `TIME_MAX` of virtual time and `STEPS_MAX` steps of the scheduler,
 //! and no task goes round without time passing (SCHED-4 of the world).
@@ -25,21 +26,25 @@ mod disks;
 mod options;
 mod trouble;
 mod user;
+mod volume;
 mod watch;
 
 pub use disks::kind_of;
 pub use options::{Mix, SoakOptions};
 pub use trouble::{CrashPoint, Trouble, Troubles};
+pub use volume::VolumeOptions;
 
 use crate::device::{FaultCounts, LabQueue, RamDevice, RamOptions};
 use crate::rng::Rng;
 use crate::shadow::{Mismatch, Shadow};
 use crate::world::{LabOptions, LabWorld};
+use highwater_engine::backing::journaled::Volume;
 use highwater_engine::backing::{Backing, PlainBacking, RefusingBacking};
 use highwater_engine::{
     Config, Engine, Error, Event, File, FileId, FileOptions, Nanos, Stats, World,
 };
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -50,7 +55,8 @@ pub const TURNOVER: u64 = 4;
 const PATIENCE: u64 = 4;
 /// The longest operation where nothing may fail. Policies that nap 100 ms at each of ten priorities need seconds.
 const LONGEST: Nanos = Nanos::from_secs(8);
-
+/// With volumes: a writer of a full one commits, a few times over, and others wait for what it holds.
+const LONGEST_ON_VOLUMES: Nanos = Nanos::from_secs(16);
 /// The longest write to a disk that never fails while another does.
 const LONGEST_SPARED: Nanos = Nanos::from_secs(8);
 /// Eight times what the longest run of hundreds takes, after which it is stopped.
@@ -98,9 +104,24 @@ pub struct Faults {
 struct Subject {
     file: File<LabWorld>,
     device: Arc<RamDevice>,
+    /// What it lies on, if that is one.
+    volume: Option<Arc<Volume>>,
     shadow: RefCell<Shadow>,
-    /// A sync said `DurabilityLost`: none succeeds any more.
-    lost: Cell<bool>,
+    /// Bytes that a sync said are lost (`DurabilityLost`): none succeeds any more.
+    lost: RefCell<Vec<Range<u64>>>,
+}
+
+impl Subject {
+    fn has_lost(&self) -> bool {
+        !self.lost.borrow().is_empty()
+    }
+
+    /// Notes what an error says of lost bytes.
+    fn note_lost(&self, error: &Error) {
+        if let Error::DurabilityLost { ranges } = error {
+            *self.lost.borrow_mut() = ranges.clone();
+        }
+    }
 }
 
 /// What all tasks of a run share.
@@ -159,13 +180,22 @@ impl Soak {
         self.failed.set(self.failed.get() + 1);
         let trouble = self.options.trouble;
         let spared = self.options.is_spared(n);
+        let volume = &self.options.volumes[n];
         let fits = match error {
+            // A full volume says so to its writers, and to nobody else.
+            e if volume::is_full(what, e) && what != "sync" => {
+                trouble.may_fail() || volume.is_some_and(|v| v.is_tight())
+            }
             Error::Io { .. } => trouble.may_fail() && !spared,
             // Memory is shared: what a failing disk keeps dirty, others cannot have.
             Error::OutOfMemory(_) => trouble.may_fail(),
             // Only its own disk lets a write wait for so long.
             Error::TimedOut { .. } => trouble.may_fail_writes() && !spared,
             Error::Busy { .. } => trouble.may_fail_writes(),
+            // A volume's flush writes its log first.
+            Error::DurabilityLost { .. } if volume.is_some() => {
+                trouble.may_fail_writes() && !spared
+            }
             Error::DurabilityLost { .. } => trouble.has(Trouble::Flushes) && !spared,
             _ => false,
         };
@@ -230,8 +260,30 @@ impl Soak {
         self.crashes.set(self.crashes.get() + 1);
         for (n, s) in self.subjects.iter().enumerate() {
             let image = s.device.crash_image(&mut self.crash_rng.borrow_mut());
-            self.agree(n, "crash", s.shadow.borrow().check_crash(&image));
+            match self.options.volumes[n] {
+                None => self.agree(n, "crash", s.shadow.borrow().check_crash(&image)),
+                Some(on) => self.cut_volume(n, image, on),
+            }
         }
+    }
+
+    fn cut_volume(&self, n: usize, image: Vec<u8>, on: VolumeOptions) {
+        let s = &self.subjects[n];
+        let size = self.options.frame_size;
+        let found = volume::recover(image, on, size);
+        let told = |page: u64| {
+            let at = page * size as u64;
+            s.lost.borrow().iter().any(|lost| lost.contains(&at))
+        };
+        for page in &found.damaged {
+            assert!(
+                told(*page),
+                "SOAK-9: file {n}, crash at operation {}: page {page} is damaged",
+                self.ops.get()
+            );
+        }
+        let verdict = (s.shadow.borrow()).check_crash_but(&found.bytes, &found.damaged);
+        self.agree(n, "crash", verdict);
     }
 }
 
@@ -265,6 +317,10 @@ fn run(options: SoakOptions) -> SoakReport {
     });
     let w = world.clone();
     let may_fail = options.trouble.may_fail();
+    let longest_may = match options.has_volumes() {
+        true => LONGEST_ON_VOLUMES,
+        false => LONGEST,
+    };
     let run = world.run(move || {
         let soak = Rc::new(set_up(w, options));
         watch::watch(&soak);
@@ -296,7 +352,7 @@ fn run(options: SoakOptions) -> SoakReport {
         longest_spared.0
     );
     assert!(
-        may_fail || longest.0 < LONGEST,
+        may_fail || longest.0 < longest_may,
         "SOAK-6: {} took {:?}",
         longest.1,
         longest.0
@@ -379,6 +435,9 @@ fn open(
     n: usize,
 ) -> Subject {
     let (disk, len) = options.files[n];
+    if let Some(on) = &options.volumes[n] {
+        return volume::open(engine, &queues[disk], options, n, on);
+    }
     let cuts = options.trouble.cuts();
     let mut content = vec![0; 100_000.min(len as usize)];
     crate::shadow::fill(u64::MAX - n as u64, 0, &mut content);
@@ -412,8 +471,9 @@ fn open(
     Subject {
         file,
         device,
+        volume: None,
         shadow: RefCell::new(shadow),
-        lost: Cell::new(false),
+        lost: RefCell::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::disks;
 use super::trouble::{CrashPoint, Trouble, Troubles};
+use super::volume::VolumeOptions;
 use crate::device::{FaultRates, QueueOptions};
 use crate::rng::Rng;
 use highwater_engine::policy::{
@@ -61,6 +62,8 @@ pub struct SoakOptions {
     pub disks: Vec<QueueOptions>,
     /// Each file's disk and first length in bytes.
     pub files: Vec<(usize, u64)>,
+    /// The volume that each file lies on, if it does.
+    pub volumes: Vec<Option<VolumeOptions>>,
     /// Are the files sparse: do holes cost no disk time?
     pub sparse: bool,
     /// Do the files refuse writes from reclaim?
@@ -109,7 +112,7 @@ impl SoakOptions {
             .collect();
         let total = memory * r.between(3, 6) / 2;
         let count = r.between(1, 3);
-        let files = (0..count)
+        let files: Vec<_> = (0..count)
             .map(|_| {
                 let len = total / count + r.below(frame_size as u64);
                 (r.below(disks.len() as u64) as usize, len)
@@ -185,12 +188,18 @@ impl SoakOptions {
             use HighOrder as H;
             policy.high_order = late.pick(&[H::Lumpy, H::Compaction, H::Both]);
         }
+        let volumes = draw_volumes(&mut Rng::new(seed, 14), files.len());
+        // What they borrow is not the pages'.
+        let on_volumes = files.iter().zip(&volumes).filter(|(_, v)| v.is_some());
+        let lent: u64 = on_volumes
+            .map(|((_, len), _)| VolumeOptions::frames(*len, frame_size))
+            .sum();
         SoakOptions {
             stack_size: None,
             seed,
             order: Order::BUILTIN[order].clone(),
             cpus: r.between(1, 4) as usize,
-            memory,
+            memory: memory + lent * frame_size as u64,
             frame_size,
             policy,
             preset,
@@ -199,6 +208,7 @@ impl SoakOptions {
             hold: Nanos::from_micros(r.pick(&[100, 2_000, 50_000])),
             disks,
             files,
+            volumes,
             sparse,
             refusing: r.chance(150_000),
             tasks: r.between(2, 6) as usize,
@@ -227,6 +237,11 @@ impl SoakOptions {
         }
     }
 
+    /// Does any file lie on a volume?
+    pub fn has_volumes(&self) -> bool {
+        self.volumes.iter().any(Option::is_some)
+    }
+
     /// Is the file `n` on a disk that nothing goes wrong with?
     pub fn is_spared(&self, n: usize) -> bool {
         self.spared == Some(self.files[n].0)
@@ -240,6 +255,14 @@ impl SoakOptions {
             self.trouble.rates()
         }
     }
+}
+
+/// In a third of the seeds some files lie on a volume each.
+fn draw_volumes(r: &mut Rng, files: usize) -> Vec<Option<VolumeOptions>> {
+    let any = r.chance(333_000);
+    (0..files)
+        .map(|n| (any && (n == 0 || r.chance(500_000))).then(|| VolumeOptions::draw(r)))
+        .collect()
 }
 
 /// Every knob by itself.
@@ -324,6 +347,11 @@ impl fmt::Display for SoakOptions {
         )?;
         for d in &self.disks {
             write!(f, " {}", disks::text(d))?;
+        }
+        for (n, volume) in self.volumes.iter().enumerate() {
+            if let Some(volume) = volume {
+                write!(f, ", file {n} on a volume {volume}")?;
+            }
         }
         if let Some(spared) = self.spared {
             write!(f, ", disk {spared} never fails")?;

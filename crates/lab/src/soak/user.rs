@@ -438,16 +438,14 @@ impl<'a> User<'a> {
         match result {
             Ok(()) => {
                 assert!(
-                    !s.lost.get(),
+                    !s.has_lost(),
                     "file {n}: a sync succeeds after DurabilityLost"
                 );
                 s.shadow.borrow_mut().keep(&promise);
                 self.soak.passed(&self.soak.syncs, CrashPoint::Sync);
             }
             Err(error) => {
-                if matches!(error, Error::DurabilityLost { .. }) {
-                    s.lost.set(true);
-                }
+                s.note_lost(&error);
                 self.judge(n, "sync", Some(error));
             }
         }

@@ -1,7 +1,7 @@
 //! The task that watches over a soak: trouble, rest, the end.
 
 use super::user::User;
-use super::{CrashPoint, Soak, Trouble, now};
+use super::{CrashPoint, Soak, Subject, Trouble, now, volume};
 use crate::device::Moment;
 use highwater_engine::io::IoOp;
 use highwater_engine::{Error, IoErrorKind, Nanos, World};
@@ -184,9 +184,19 @@ fn rest(soak: &Soak) {
     if !soak.options.trouble.may_fail() || soak.healed.get() {
         sync_all(soak);
         nap(soak, Nanos::from_millis(300));
-        soak.engine.check_invariants();
+        check_books(soak);
     }
     soak.pause.set(false);
+}
+
+/// The engine's invariants and the volumes', while nothing is in flight.
+fn check_books(soak: &Soak) {
+    soak.engine.check_invariants();
+    for s in soak.subjects.iter().filter(|s| !s.has_lost()) {
+        if let Some(volume) = &s.volume {
+            volume.check_invariants();
+        }
+    }
 }
 
 /// SOAK-3: every file syncs, at once without trouble, in time after it.
@@ -198,7 +208,7 @@ fn sync_all(soak: &Soak) {
             match s.file.sync_all() {
                 Ok(()) => {
                     assert!(
-                        !s.lost.get(),
+                        !s.has_lost(),
                         "file {n}: a sync succeeds after DurabilityLost"
                     );
                     s.shadow.borrow_mut().keep(&promise);
@@ -207,12 +217,13 @@ fn sync_all(soak: &Soak) {
                 Err(e) => {
                     soak.tolerate(n, "sync", &e);
                     if matches!(e, Error::DurabilityLost { .. }) {
-                        s.lost.set(true);
+                        s.note_lost(&e);
                         break;
                     }
                     assert!(
                         now(soak) < limit,
-                        "SOAK-3: file {n}: sync still fails {HEAL:?} after trouble: {e}"
+                        "SOAK-3: file {n}: sync still fails {HEAL:?} after trouble: {e}; {:?}",
+                        s.volume.as_ref().map(|v| v.info())
                     );
                     nap(soak, Nanos::from_millis(100));
                 }
@@ -225,20 +236,16 @@ fn finish(soak: &Soak) {
     heal(soak);
     decide(soak);
     sync_all(soak);
-    for (n, s) in soak.subjects.iter().enumerate() {
-        let image = s.device.visible();
-        let exact = s.shadow.borrow().check_exact(&image);
-        // Pages that the device lost under the engine are still in memory or were read from it: what reads see is
-        // exact even then.
-        soak.agree(n, "device after sync", exact);
+    for n in 0..soak.subjects.len() {
+        check_device(soak, n);
     }
     if soak.options.trouble.cuts() {
         soak.cut();
     }
     nap(soak, Nanos::from_millis(300));
-    soak.engine.check_invariants();
+    check_books(soak);
     check_budget(soak);
-    let lost = soak.subjects.iter().any(|s| s.lost.get());
+    let lost = soak.subjects.iter().any(Subject::has_lost);
     if let Err(e) = soak.engine.close() {
         // After lost durability the cache never closes cleanly: its user gives it up.
         assert!(lost || soak.options.trouble.may_fail(), "close failed: {e}");
@@ -252,24 +259,57 @@ fn finish(soak: &Soak) {
     }
 }
 
+/// What is on the device of the file `n` after its last sync is the shadow.
+fn check_device(soak: &Soak, n: usize) {
+    let s = &soak.subjects[n];
+    let image = match soak.options.volumes[n] {
+        None => s.device.visible(),
+        // What is lost was not committed, and is not what a mount would find. Reads see it all the same.
+        Some(_) if s.has_lost() => return read_all(soak, n),
+        Some(on) => {
+            let found = volume::recover(s.device.visible(), on, soak.options.frame_size);
+            assert!(found.damaged.is_empty(), "SOAK-9: file {n}: damaged");
+            found.bytes
+        }
+    };
+    let exact = s.shadow.borrow().check_exact(&image);
+    // Pages that the device lost under the engine are still in memory or were read from it: what reads see is
+    // exact even then.
+    soak.agree(n, "device after sync", exact);
+}
+
 /// Reads the pages whose content only a read can tell.
 fn decide(soak: &Soak) {
-    let frame = soak.options.frame_size as u64;
-    let mut buf = vec![0; frame as usize];
     for (n, s) in soak.subjects.iter().enumerate() {
         let undecided = s.shadow.borrow().undecided();
         for page in undecided {
-            let range = page * frame..(page + 1) * frame;
-            let access = s.shadow.borrow_mut().begin_read(range.clone());
-            let Some(access) = access else {
-                panic!("file {n}: an access is still open at the end")
-            };
-            let count = s
-                .file
-                .read_at(&mut buf, range.start)
-                .unwrap_or_else(|e| panic!("file {n}: read after trouble: {e}"));
-            let verdict = s.shadow.borrow_mut().end_read(access, Some(&buf[..count]));
-            soak.agree(n, "last read", verdict);
+            read_page(soak, n, page);
         }
     }
+}
+
+/// Reads all of the file `n`, from its device.
+fn read_all(soak: &Soak, n: usize) {
+    let s = &soak.subjects[n];
+    if let Err(e) = s.file.evict(0..u64::MAX) {
+        soak.tolerate(n, "evict", &e);
+    }
+    let pages = s.file.len().div_ceil(soak.options.frame_size as u64);
+    (0..pages).for_each(|page| read_page(soak, n, page));
+}
+
+fn read_page(soak: &Soak, n: usize, page: u64) {
+    let (s, frame) = (&soak.subjects[n], soak.options.frame_size as u64);
+    let mut buf = vec![0; frame as usize];
+    let range = page * frame..(page + 1) * frame;
+    let access = s.shadow.borrow_mut().begin_read(range.clone());
+    let Some(access) = access else {
+        panic!("file {n}: an access is still open at the end")
+    };
+    let count = s
+        .file
+        .read_at(&mut buf, range.start)
+        .unwrap_or_else(|e| panic!("file {n}: read after trouble: {e}"));
+    let verdict = s.shadow.borrow_mut().end_read(access, Some(&buf[..count]));
+    soak.agree(n, "last read", verdict);
 }

@@ -131,7 +131,9 @@ impl Volume {
         if !logged || self.state().rewrite {
             return self.checkpoint(log, Superblocks::Both, until);
         }
-        self.flush_device()?;
+        if !planted!(self, EarlyMark) {
+            self.flush_device()?;
+        }
         let buffer = log.buffer.take().map_or_else(|| self.log_buffer(), Ok);
         let (Ok(buffer), Ok(spare)) = (buffer, self.log_buffer()) else {
             return self.checkpoint(log, Superblocks::Both, until);
@@ -140,7 +142,9 @@ impl Volume {
         self.write_commit(log, spare);
         self.wait_log(until)?;
         self.take_log_error()?;
-        self.flush_device()?;
+        if !planted!(self, EarlyCommit) {
+            self.flush_device()?;
+        }
         log.tried.clear();
         log.sb.transactions += 1;
         Ok(())

@@ -268,6 +268,11 @@ impl Volume {
         Ok(assemble(device, memory, options, loaded, pool, zeroes))
     }
 
+    #[cfg(feature = "plant")]
+    fn plant(&self) -> Option<crate::plant::Plant> {
+        self.memory.plant()
+    }
+
     fn sink(&self) -> Arc<dyn IoSink> {
         self.me.upgrade().expect("a volume in use is alive")
     }

@@ -306,7 +306,10 @@ impl Volume {
         for (page, to) in (first..).zip(&p.mapped) {
             st.space.link(to.block);
             if let Some(old) = st.map.set(page, *to) {
-                st.space.unlink(old);
+                match planted!(self, EarlyReuse) {
+                    true => st.space.put(old),
+                    false => st.space.unlink(old),
+                }
             }
             st.doubtful.remove(&page);
             st.note(Change::Map {
@@ -318,7 +321,9 @@ impl Volume {
         let end = p.request.offset + p.request.len() as u64;
         if end > st.len {
             st.len = end;
-            st.note(Change::Len(end));
+            if !planted!(self, LostLength) {
+                st.note(Change::Len(end));
+            }
         }
     }
 }
