@@ -26,8 +26,9 @@
 //!   What a commit of a writer's has made durable is not among these, though the cache has not heard of it (`is_durable`).
 //! - JRN-7: behind the file's end there are only zeroes (`resize`).
 //!
-//! After a failed flush, pages that had left memory are lost as far as the device lost them; the cache says so. Their
-//! checksums tell: such a page reads as an error, not as something else.
+//! After a failed flush, pages that had left memory are lost as far as the device lost them; the cache says so. Such a page
+//! reads as its newest bytes, or as an error where its checksum does not hold; never as something else. Its older durable
+//! copy is what a power failure brings back until the next commit, which names the newest and lets go of that one.
 //!
 //! **Kernel.** XFS's delayed allocation, log and extent map; btrfs's copy-on-write and checksums.
 //! **Tests.** `tests`; the lab's crash images.

@@ -309,3 +309,24 @@ fn what_a_writers_commit_made_durable_is_not_in_doubt() {
     (0..pages).for_each(|page| after.expect(page, 3));
     rig.check();
 }
+
+/// A losing flush, and a page that the cache has no more to write again: see the head of the module.
+#[test]
+fn a_page_that_had_left_memory_is_its_newest_or_an_error() {
+    let mut rig = Rig::new(&Disk::formatted(300, 16, 1000));
+    rig.write(&[(1, 1)], 1).unwrap();
+    rig.volume.flush().unwrap();
+    rig.write(&[(1, 1)], 2).unwrap();
+    rig.disk.fail_op(rig.disk.ops() + 1);
+    rig.volume.flush().unwrap_err();
+    rig.disk.heal();
+    let after = |rig: &Rig| Rig::new(&Disk::new(rig.disk.crash(|| false), false));
+    after(&rig).expect(1, 1);
+    if let Ok(bytes) = rig.read(1) {
+        assert_eq!(bytes, page_bytes(1, 2));
+    }
+    rig.volume.flush().unwrap();
+    if let Ok(bytes) = after(&rig).read(1) {
+        assert_eq!(bytes, page_bytes(1, 2));
+    }
+}
