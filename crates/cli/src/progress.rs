@@ -48,11 +48,21 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Begins a line that is the parent's, not the user's.
 const MARK: char = '\u{1}';
 
-/// `done` of `of` in `phase`. Cheap, and may be called on any task's stack.
+/// `done` of `of` in `phase`. Cheap, and may be called on any task's stack. A run goes forward: what is behind its step by now,
+/// as the sampler's last samples are during the final sync, is no news.
 pub fn at(phase: Phase, done: u64, of: u64) {
-    let thousandths = u128::from(done.min(of)) * 1_000 / u128::from(of.max(1));
     // Relaxed: a statistic that nothing else goes by.
-    NOW.store((phase as u64) << 32 | thousandths as u64, Ordering::Relaxed);
+    NOW.fetch_max(word(phase, done, of), Ordering::Relaxed);
+}
+
+fn word(phase: Phase, done: u64, of: u64) -> u64 {
+    let thousandths = u128::from(done.min(of)) * 1_000 / u128::from(of.max(1));
+    (phase as u64) << 32 | thousandths as u64
+}
+
+/// As the child says it.
+fn line(word: u64) -> String {
+    format!("{MARK}{} {}\n", word >> 32, word as u32)
 }
 
 /// Tells the parent each new step from now on, in the child.
@@ -66,9 +76,8 @@ pub fn tell() {
             if word == std::mem::replace(&mut told, word) {
                 continue;
             }
-            let line = format!("{MARK}{} {}\n", word >> 32, word as u32);
             // One write, so that no other line comes between; a parent that went away needs no news.
-            let _ = std::io::stderr().write_all(line.as_bytes());
+            let _ = std::io::stderr().write_all(line(word).as_bytes());
         }
     };
     // An arm runs without it.
@@ -190,9 +199,7 @@ mod tests {
 
     #[test]
     fn a_step_is_told_and_read_back_and_no_other_line_is_one() {
-        at(Phase::Measure, 1, 3);
-        let word = NOW.load(Ordering::Relaxed);
-        let line = format!("{MARK}{} {}\n", word >> 32, word as u32);
+        let line = line(word(Phase::Measure, 1, 3));
         assert_eq!(told(&line), Some(Step(Phase::Measure, 333)));
         for line in [
             "",
@@ -207,11 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn no_number_makes_more_than_all_or_overflows() {
+    fn no_number_makes_more_than_all_or_overflows_and_a_later_phase_is_more() {
         for (done, of) in [(0, 0), (5, 0), (u64::MAX, u64::MAX), (7, 3)] {
-            at(Phase::WarmUp, done, of);
-            let thousandths = NOW.load(Ordering::Relaxed) as u32;
+            let thousandths = word(Phase::WarmUp, done, of) as u32;
             assert!(thousandths <= 1_000, "{done} of {of}: {thousandths}");
         }
+        assert!(word(Phase::Sync, 0, 1) > word(Phase::Measure, 1, 1));
     }
 }

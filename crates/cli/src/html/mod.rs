@@ -44,6 +44,9 @@ impl About {
         let span = |d: std::time::Duration| show_us(d.as_secs_f64() * 1e6);
         let measured = match scenario.ops {
             Some(n) => format!("{n} operations"),
+            None if ends_with_its_traces(scenario) => {
+                format!("to the trace's end, at most {}", span(scenario.duration.0))
+            }
             None => span(scenario.duration.0),
         };
         let fact = |name: &str, value: String| (name.to_string(), value);
@@ -137,6 +140,12 @@ pub fn command(args: impl Iterator<Item = OsString>) -> String {
         }
     }
     out
+}
+
+/// Does a run end before its duration is over, since all that its tasks do is in traces?
+fn ends_with_its_traces(scenario: &Scenario) -> bool {
+    let once = |t: &crate::scenario::TaskSpec| t.trace.is_some() && t.repeat != Some(true);
+    scenario.tasks.iter().all(once)
 }
 
 /// Before a run: fails at once, not after all is measured, when the page cannot be written.
