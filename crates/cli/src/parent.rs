@@ -106,7 +106,8 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
     }
     let on_disk = arms.iter().any(|a| a.world != WorldName::Lab);
     let place = if on_disk {
-        Some(prepare(&mut scenario, options.dir.as_deref())?)
+        let beside = options.probe.map_or(0, |_| PROBE_BYTES);
+        Some(prepare(&mut scenario, options.dir.as_deref(), beside)?)
     } else {
         None
     };
@@ -173,13 +174,13 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
     }
 }
 
-/// Makes the directory and the files.
-fn prepare(scenario: &mut Scenario, dir: Option<&Path>) -> Result<Place> {
+/// Makes the directory and the files, with room for `beside` bytes of others.
+fn prepare(scenario: &mut Scenario, dir: Option<&Path>, beside: u64) -> Result<Place> {
     let place = place::make(dir)?;
     for note in &place.notes {
         eprintln!("note: {note}");
     }
-    if let Some(note) = place::fit(scenario, &place.dir)? {
+    if let Some(note) = place::fit(scenario, &place.dir, beside)? {
         eprintln!("note: {note}");
     }
     for (name, file) in &scenario.files {

@@ -9,8 +9,9 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// What is left free on the file system.
+/// What is left free on the file system at least, and that share of what is free now.
 const SLACK_BYTES: u64 = 64 << 20;
+const SLACK_SHARE: u64 = 16;
 /// No budget is scaled below this.
 const MEMORY_MIN: u64 = 8 << 20;
 
@@ -136,19 +137,21 @@ fn needed(scenario: &Scenario, memory: u64) -> u64 {
         .sum()
 }
 
-/// Makes the scenario fit: scales its budget (and so its files) down when the disk is too small.
+/// Makes the scenario fit: scales its budget (and so its files) down when the disk is too small for them and `beside`
+/// bytes of other files.
 ///
 /// # Errors
 /// When not even 8 MiB of budget fit.
-pub fn fit(scenario: &mut Scenario, dir: &Path) -> Result<Option<String>> {
+pub fn fit(scenario: &mut Scenario, dir: &Path, beside: u64) -> Result<Option<String>> {
     let Some(free) = free_bytes(dir) else {
         return Ok(None);
     };
-    fit_into(scenario, free, dir)
+    fit_into(scenario, free, beside, dir)
 }
 
-fn fit_into(scenario: &mut Scenario, free: u64, dir: &Path) -> Result<Option<String>> {
-    let room = free.saturating_sub(SLACK_BYTES);
+fn fit_into(scenario: &mut Scenario, free: u64, beside: u64, dir: &Path) -> Result<Option<String>> {
+    let kept = SLACK_BYTES.max(free / SLACK_SHARE) + beside;
+    let room = free.saturating_sub(kept);
     let wanted = scenario.memory.0;
     if needed(scenario, wanted) <= room {
         return Ok(None);
@@ -164,8 +167,8 @@ fn fit_into(scenario: &mut Scenario, free: u64, dir: &Path) -> Result<Option<Str
                 dir.display(),
                 show_bytes(free),
                 scenario.name,
-                show_bytes(needed(scenario, wanted) + SLACK_BYTES),
-                show_bytes(needed(scenario, MEMORY_MIN) + SLACK_BYTES),
+                show_bytes(needed(scenario, wanted) + kept),
+                show_bytes(needed(scenario, MEMORY_MIN) + kept),
             ),
             "--dir with a larger file system, or free some space",
         ));
@@ -264,11 +267,18 @@ mod tests {
     fn a_small_disk_scales_memory_down_and_a_tiny_one_is_refused() {
         let mut s = find("rfc").unwrap();
         let dir = Path::new("/d");
-        assert_eq!(fit_into(&mut s, 100 << 30, dir).unwrap(), None);
-        let note = fit_into(&mut s, 400 << 20, dir).unwrap().unwrap();
+        assert_eq!(fit_into(&mut s, 100 << 30, 0, dir).unwrap(), None);
+        let note = fit_into(&mut s, 400 << 20, 0, dir).unwrap().unwrap();
         assert_eq!(s.memory.0, 32 << 20, "8 x 32 MiB + 64 MiB fit in 400 MiB");
         assert!(note.contains("from 64 MiB to 32 MiB"), "{note}");
-        let e = fit_into(&mut s, 70 << 20, dir).unwrap_err();
+        let note = fit_into(&mut s, 400 << 20, 200 << 20, dir)
+            .unwrap()
+            .unwrap();
+        assert!(
+            note.contains("from 32 MiB to 16 MiB"),
+            "what lies beside counts: {note}"
+        );
+        let e = fit_into(&mut s, 70 << 20, 0, dir).unwrap_err();
         assert!(e.remedy.contains("--dir"), "{e}");
         assert!(e.message.contains("70 MiB free"), "{e}");
     }

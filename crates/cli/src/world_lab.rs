@@ -35,6 +35,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         cpus: plan.lab.cpus,
         ghost: plan.lab.ghost,
         costs: plan.costs.for_lab(),
+        wake_affine: true,
         ..LabOptions::calm(plan.seed)
     };
     let options = LabOptions {

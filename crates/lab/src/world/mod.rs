@@ -20,6 +20,7 @@
 mod arena;
 mod coroutine;
 mod options;
+mod placement;
 mod sched;
 #[cfg(test)]
 mod tests;

@@ -106,6 +106,10 @@ pub struct LabOptions {
     pub steal_ppm: u32,
     /// How often the scheduler takes a random ready task in place of the oldest, per million.
     pub shuffle_ppm: u32,
+    /// A woken task stays with its last CPU as Linux' do ([`Placement`]); otherwise it runs wherever one is free.
+    ///
+    /// [`Placement`]: super::placement::Placement
+    pub wake_affine: bool,
     /// How often a park returns early without cause, per million.
     pub spurious_ppm: u32,
     /// Frames have no bytes (GHOST-1 of the arena): for machines larger than the one that runs the lab.
@@ -141,6 +145,7 @@ impl LabOptions {
             preempt_ppm: 20_000,
             steal_ppm: 100_000,
             shuffle_ppm: 250_000,
+            wake_affine: false,
             spurious_ppm: 5_000,
             ghost: false,
             stack_size: 256 << 10,

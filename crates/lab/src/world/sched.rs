@@ -15,6 +15,7 @@
 
 use super::coroutine::{Co, YielderCell};
 use super::options::LabOptions;
+use super::placement::{CACHE_HOT_NS, LAG_NS, Placement};
 use crate::rng::Rng;
 use crate::trace::TraceHash;
 use corosensei::Yielder;
@@ -73,6 +74,10 @@ struct Slot {
     slice_ns: u64,
     /// CPU that it has had in all.
     used_ns: u64,
+    /// The same, as far as it counts beside others': a long sleep is not saved up.
+    vruntime: u64,
+    /// The CPU on which it waits to run, where it waits for no other.
+    bound: Option<usize>,
     /// Woken from a park: its way back to a CPU is not paid yet.
     owes_wake: bool,
     co: Option<Co>,
@@ -126,6 +131,7 @@ pub(crate) struct Sched {
     /// How much of it is an idle CPU that wakes up.
     waking: u64,
     softirq_free_at: u64,
+    placement: Placement,
     /// The last instant at which anybody looked, and how often (SCHED-4).
     looked_at: u64,
     looks: u32,
@@ -151,6 +157,7 @@ impl Sched {
             owed: 0,
             waking: 0,
             softirq_free_at: 0,
+            placement: Placement::new(options.cpus),
             looked_at: 0,
             looks: 0,
             options,
@@ -166,6 +173,7 @@ impl Sched {
     /// A new task, ready to run.
     pub fn add(&mut self, name: &str, co: Option<Co>, yielder: YielderCell) -> usize {
         let slot = self.slots.len();
+        let vruntime = self.slots.iter().map(|s| s.vruntime).max().unwrap_or(0);
         self.slots.push(Slot {
             name: name.to_owned(),
             state: State::Ready,
@@ -179,6 +187,8 @@ impl Sched {
             timer_at: u64::MAX,
             slice_ns: 0,
             used_ns: 0,
+            vruntime,
+            bound: None,
             owes_wake: false,
             co,
             yielder,
@@ -314,14 +324,16 @@ impl Sched {
     pub fn settle(&mut self, mut then: Then) -> Option<*const Yielder<(), ()>> {
         let me = self.current;
         self.slots[me].slice_ns += self.owed;
-        self.slots[me].used_ns += self.owed - std::mem::take(&mut self.waking);
+        let used = self.owed - std::mem::take(&mut self.waking);
+        self.slots[me].used_ns += used;
+        self.slots[me].vruntime += used;
         if then == Then::Continue {
             let end = self.clock + self.owed;
             let starved = !self.ready.is_empty();
             // No further than the run's limit, which `next` watches.
             let limit = self.options.time_max.0.saturating_add(1);
             let next = self.events.peek().map_or(limit, |e| e.0.at.min(limit));
-            if starved && self.slots[me].slice_ns >= SLICE_NS {
+            if starved && (self.slots[me].slice_ns >= SLICE_NS || self.must_leave(me)) {
                 then = Then::Yield;
             } else if next > end && !(starved && self.free_cpus > 0) {
                 self.clock = end;
@@ -360,7 +372,10 @@ impl Sched {
                     return true;
                 }
                 self.leave_cpu(slot);
-                self.slots[slot].state = State::Ready;
+                let s = &mut self.slots[slot];
+                s.state = State::Ready;
+                s.since = now;
+                s.bound = self.options.wake_affine.then_some(s.cpu);
                 self.ready.push_back(slot);
                 return false;
             }
@@ -411,6 +426,8 @@ impl Sched {
         if slot > SOFTIRQ {
             let cpu = self.slots[slot].cpu;
             debug_assert_eq!(self.cpus[cpu], Some(slot), "SCHED-1");
+            self.account();
+            self.placement.take_resched(cpu);
             self.cpus[cpu] = None;
             self.idle_since[cpu] = self.clock;
             self.free_cpus += 1;
@@ -427,8 +444,51 @@ impl Sched {
             s.state = State::Running;
         } else {
             s.state = State::Ready;
+            s.bound = None;
             self.ready.push_back(slot);
+            if self.options.wake_affine {
+                self.place(slot);
+            }
         }
+    }
+
+    /// Chooses where a woken task waits, and whether it pre-empts (`placement.rs`).
+    fn place(&mut self, slot: usize) {
+        let cpu = self.slots[slot].cpu;
+        let Some(running) = self.cpus[cpu] else {
+            return;
+        };
+        self.account();
+        if self.free_cpus > 0 && self.placement.searches() {
+            return;
+        }
+        let had = self.slots[running].vruntime;
+        let s = &mut self.slots[slot];
+        s.bound = Some(cpu);
+        s.vruntime = s.vruntime.max(had.saturating_sub(LAG_NS));
+        if s.vruntime < had {
+            self.placement.set_resched(cpu);
+        }
+    }
+
+    /// Is the running task `slot` to make room for one that was woken on its CPU?
+    fn must_leave(&mut self, slot: usize) -> bool {
+        slot > SOFTIRQ && self.placement.take_resched(self.slots[slot].cpu)
+    }
+
+    fn account(&mut self) {
+        let busy = self.cpus.len() - self.free_cpus;
+        self.placement.account(self.clock, busy);
+    }
+
+    /// Takes the first of those who are ready that may run on a free CPU.
+    fn take_ready(&mut self) -> Option<usize> {
+        let may = |s: &Slot| match s.bound {
+            None => true,
+            Some(cpu) => self.cpus[cpu].is_none() || s.since + CACHE_HOT_NS <= self.clock,
+        };
+        let at = self.ready.iter().position(|&slot| may(&self.slots[slot]))?;
+        self.ready.remove(at)
     }
 
     /// Wakes `slot` from its park, or makes the next one return at once (WORLD-2). `served`: a device does, whose model has
@@ -498,7 +558,7 @@ impl Sched {
             self.ready.swap(0, at);
             self.ready.pop_front()?
         } else {
-            self.ready.pop_front()?
+            self.take_ready()?
         };
         let last = self.slots[slot].cpu;
         let cpu = if self.cpus[last].is_none() {
@@ -506,6 +566,7 @@ impl Sched {
         } else {
             self.cpus.iter().position(Option::is_none)?
         };
+        self.account();
         self.cpus[cpu] = Some(slot);
         self.free_cpus -= 1;
         self.slots[slot].cpu = cpu;
@@ -560,6 +621,10 @@ impl Sched {
                     let slot = slot as usize;
                     let State::Computing(then) = self.slots[slot].state else {
                         unreachable!("SCHED-1: work of a task that does not compute")
+                    };
+                    let then = match then {
+                        Then::Continue if self.must_leave(slot) => Then::Yield,
+                        then => then,
                     };
                     if self.apply(slot, then) {
                         return self.run(slot);
