@@ -248,6 +248,16 @@ fn a_trace_is_replayed_in_each_order_and_with_a_trace_of_reclaim() {
 }
 
 #[test]
+fn a_page_says_that_a_replay_ends_with_its_trace() {
+    let dir = temp();
+    let path = write(dir.path(), "a.csv", cloudphysics(300));
+    let page = dir.path().join("page.html");
+    common::ok(&["replay", &path, "--html", page.to_str().unwrap()]);
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("to the trace&#39;s end, at most 3600"));
+}
+
+#[test]
 fn times_that_no_disk_can_have_met_are_doubted() {
     let dir = temp();
     // One request a microsecond is much, twenty are too much.
