@@ -37,6 +37,21 @@ pub fn of_threads(prefix: &str) -> u64 {
     tasks.filter_map(of).sum()
 }
 
+/// CPU nanoseconds that the machine's `cpus` CPUs were busy in the last `elapsed_ns`, when they have been idle for `idle_ns`.
+pub fn busy_ns(elapsed_ns: f64, cpus: usize, idle_ns: f64) -> f64 {
+    (elapsed_ns * cpus as f64 - idle_ns).max(0.0)
+}
+
+/// How long the machine's CPUs have been idle in all, in nanoseconds (`/proc/stat`, to 10 ms). None without it.
+pub fn machine_idle_ns() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    let mut fields = stat.lines().next()?.split_whitespace().skip(4);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    let (idle, waiting) = (ticks()?, ticks()?);
+    // USER_HZ is 100 on every architecture that this runs on.
+    Some((idle + waiting) as f64 * 1e7)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,5 @@
 //! The device's own bound: `O_DIRECT` requests at a queue depth, by io_uring, or by a thread for each request where
-//! io_uring is forbidden. A single reader calls `preadv`, as a miss of the cache does.
+//! io_uring is forbidden. A few readers of 4 KiB are threads that call `preadv`, as misses of the cache do.
 //!
 //! Each request in flight has memory of its own, as far as [`Region`] goes, on huge pages where there are any: what a disk's
 //! driver does for a request depends on the pieces of memory that it consists of.
@@ -22,6 +22,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+/// So many reads of 4 KiB at one time are made by as many threads.
+const READERS_MAX: u32 = 4;
 
 /// What to read or write.
 #[derive(Clone, Debug)]
@@ -138,8 +141,8 @@ pub fn random(job: &Job) -> Result<Done> {
 /// # Errors
 /// What the device answers.
 pub fn work(job: &Job, file: &File, region: &Region) -> std::io::Result<(Histogram<u64>, f64)> {
-    let alone = job.work.read && job.depth == 1;
-    let ring = if alone {
+    let readers = job.work.read && job.io == 4096 && job.depth <= READERS_MAX;
+    let ring = if readers || job.work.read && job.depth == 1 {
         None
     } else {
         IoUring::new(job.depth.next_power_of_two()).ok()

@@ -7,7 +7,7 @@
 use super::CostTable;
 use super::wake::{cpus, late, ping_pong, unpark};
 use crate::args::CostsArgs;
-use crate::cpu::of_threads as cpu_of;
+use crate::cpu::{self, of_threads as cpu_of};
 use crate::error::{CliError, Result};
 use crate::place;
 use crate::plan::PlanTask;
@@ -268,6 +268,34 @@ impl Bench {
     }
 }
 
+/// CPU of the machine that this process has not had: interrupts and the kernel's own threads, if nothing else runs.
+struct Kernel {
+    begin: Instant,
+    idle_ns: Option<f64>,
+    own_ns: u64,
+}
+
+impl Kernel {
+    fn begin() -> Kernel {
+        Kernel {
+            begin: Instant::now(),
+            idle_ns: cpu::machine_idle_ns(),
+            own_ns: cpu::of_threads(""),
+        }
+    }
+
+    /// Nanoseconds since; 0 where it cannot be known.
+    fn since(&self) -> f64 {
+        let (Some(before), Some(now)) = (self.idle_ns, cpu::machine_idle_ns()) else {
+            return 0.0;
+        };
+        let elapsed = self.begin.elapsed().as_nanos() as f64;
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let busy = cpu::busy_ns(elapsed, cpus, now - before);
+        (busy - (cpu::of_threads("") - self.own_ns) as f64).max(0.0)
+    }
+}
+
 /// What streams of writes cost, in nanoseconds of CPU.
 struct Stream {
     writer: f64,
@@ -419,9 +447,15 @@ fn measure(dir: &std::path::Path) -> Result<Vec<(&'static str, Figure)>> {
     let submit = Figure::of(&mut own);
     progress("random writes and the flusher");
     let mut random = Vec::new();
+    let mut interrupts = Vec::new();
     for _ in 0..ROUNDS {
+        let kernel = Kernel::begin();
+        let requests = bench.count(Event::WriteRequests);
         random.push(bench.writes()?);
+        let requests = (bench.count(Event::WriteRequests) - requests).max(1.0);
+        interrupts.push(kernel.since() / requests);
     }
+    let interrupt = Figure::of(&mut interrupts);
     // A request costs the flusher `each + pages x writeback`: two kinds of requests, two unknowns.
     let of_random = |i: usize| median(random.iter().map(|r| r[i]));
     let (cost, few) = (of_random(0), of_random(1));
@@ -463,6 +497,7 @@ fn measure(dir: &std::path::Path) -> Result<Vec<(&'static str, Figure)>> {
         ("writeback_page_ns", writeback),
         ("submit_ns", submit),
         ("complete_ns", complete),
+        ("interrupt_ns", interrupt),
         ("spin_ns", spin),
         ("syscall_ns", syscall),
         ("task_ns", task),

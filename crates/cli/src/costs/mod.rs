@@ -42,6 +42,8 @@ pub struct CostTable {
     pub submit_ns: u64,
     /// One request completed.
     pub complete_ns: u64,
+    /// CPU of the kernel for one request, beside its caller's: the interrupt, and threads of the kernel.
+    pub interrupt_ns: u64,
     /// One turn of a spin loop.
     pub spin_ns: u64,
     /// CPU of one 4 KiB read on the calling thread; it lies within the device's time.
@@ -99,7 +101,7 @@ impl CostTable {
     }
 
     /// Names and figures, in the order of the file.
-    fn rows(&self) -> [(&'static str, u64); 17] {
+    fn rows(&self) -> [(&'static str, u64); 18] {
         [
             ("hit_ns", self.hit_ns),
             ("read_page_ns", self.read_page_ns),
@@ -111,6 +113,7 @@ impl CostTable {
             ("writeback_page_ns", self.writeback_page_ns),
             ("submit_ns", self.submit_ns),
             ("complete_ns", self.complete_ns),
+            ("interrupt_ns", self.interrupt_ns),
             ("spin_ns", self.spin_ns),
             ("syscall_ns", self.syscall_ns),
             ("task_ns", self.task_ns),
@@ -134,6 +137,7 @@ impl CostTable {
             writeback: self.writeback_page_ns,
             submit: self.submit_ns,
             complete: self.complete_ns,
+            interrupt: self.interrupt_ns,
             // A turn takes time, or a loop that spins for another task would never let it run.
             spin: self.spin_ns.max(1),
             syscall: self.syscall_ns,

@@ -441,6 +441,7 @@ impl EventSink for LabQueue {
         if let Some(at) = self.state.with(|s| s.put_off(token, now)) {
             return self.world.schedule(Nanos(at), self.source, token);
         }
+        self.world.interrupt();
         let (freed, entry) = self.state.with(|s| {
             let ended = s.end(token);
             // A request that was hung and is released may have left before.

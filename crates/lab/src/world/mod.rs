@@ -21,6 +21,8 @@ mod arena;
 mod coroutine;
 mod options;
 mod placement;
+#[cfg(test)]
+mod placement_tests;
 mod sched;
 #[cfg(test)]
 mod tests;
@@ -263,6 +265,13 @@ impl LabWorld {
     /// `unpark` of a task that waits in its device's queue: what it takes to wake it is in the device's time.
     pub(crate) fn unpark_served(&self, task: TaskId) {
         self.sched.with(|s| s.unpark(task.0 as usize, true));
+    }
+
+    /// A device's interrupt: takes time from the task on the last CPU.
+    pub(crate) fn interrupt(&self) {
+        if self.costs.interrupt > 0 {
+            self.sched.with(Sched::interrupt);
+        }
     }
 
     /// Ends the sleep of `task`.

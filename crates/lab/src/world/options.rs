@@ -28,6 +28,8 @@ pub struct Costs {
     pub submit: u64,
     /// One request completed.
     pub complete: u64,
+    /// What a request's end takes from the task on the last CPU, where a device's interrupts come; idle, it costs nobody.
+    pub interrupt: u64,
     /// One turn of a spin loop.
     pub spin: u64,
     /// CPU of a read or write on the calling thread (`read_now`): the part of the device's time that the CPU is busy.
@@ -59,6 +61,7 @@ impl Default for Costs {
             writeback: 100,
             submit: 1_000,
             complete: 1_000,
+            interrupt: 0,
             spin: 50,
             syscall: 0,
             task: 0,

@@ -132,6 +132,8 @@ pub(crate) struct Sched {
     waking: u64,
     softirq_free_at: u64,
     placement: Placement,
+    /// What interrupts have taken from the task on the last CPU, and it has not paid yet.
+    stolen: u64,
     /// The last instant at which anybody looked, and how often (SCHED-4).
     looked_at: u64,
     looks: u32,
@@ -158,6 +160,7 @@ impl Sched {
             waking: 0,
             softirq_free_at: 0,
             placement: Placement::new(options.cpus),
+            stolen: 0,
             looked_at: 0,
             looks: 0,
             options,
@@ -327,6 +330,7 @@ impl Sched {
         let used = self.owed - std::mem::take(&mut self.waking);
         self.slots[me].used_ns += used;
         self.slots[me].vruntime += used;
+        self.owed += self.take_stolen(me);
         if then == Then::Continue {
             let end = self.clock + self.owed;
             let starved = !self.ready.is_empty();
@@ -428,6 +432,9 @@ impl Sched {
             debug_assert_eq!(self.cpus[cpu], Some(slot), "SCHED-1");
             self.account();
             self.placement.take_resched(cpu);
+            if cpu + 1 == self.cpus.len() {
+                self.stolen = 0;
+            }
             self.cpus[cpu] = None;
             self.idle_since[cpu] = self.clock;
             self.free_cpus += 1;
@@ -469,6 +476,21 @@ impl Sched {
         if s.vruntime < had {
             self.placement.set_resched(cpu);
         }
+    }
+
+    /// A device's interrupt has taken time from whoever runs on the last CPU.
+    pub fn interrupt(&mut self) {
+        if self.cpus.last().is_some_and(Option::is_some) {
+            self.stolen += self.options.costs.interrupt;
+        }
+    }
+
+    /// What interrupts have taken from `slot`, if it is on their CPU.
+    fn take_stolen(&mut self, slot: usize) -> u64 {
+        if slot > SOFTIRQ && self.slots[slot].cpu + 1 == self.cpus.len() {
+            return std::mem::take(&mut self.stolen);
+        }
+        0
     }
 
     /// Is the running task `slot` to make room for one that was woken on its CPU?
@@ -622,6 +644,11 @@ impl Sched {
                     let State::Computing(then) = self.slots[slot].state else {
                         unreachable!("SCHED-1: work of a task that does not compute")
                     };
+                    let late = self.take_stolen(slot);
+                    if late > 0 {
+                        self.push(self.clock + late, event.kind);
+                        continue;
+                    }
                     let then = match then {
                         Then::Continue if self.must_leave(slot) => Then::Yield,
                         then => then,
