@@ -31,14 +31,15 @@ impl<W: World> Engine<W> {
     /// # Errors
     /// `Io` with `NoSpace`, when writing what is dirty makes none either.
     pub(crate) fn reserve_space(&self, m: &Mapping, page: u64, run: &mut Run) -> Result<(), Error> {
-        self.world.task().assert_no_locks();
+        // A reservation may wait for a commit, or for memory (RUN-1).
+        self.put_back(run);
+        self.world.task().assert_may_sleep();
         let start = self.world.now();
         let mut progress_at = start;
         loop {
             let Err(e) = m.backing.reserve(page) else {
                 return Ok(());
             };
-            self.put_back(run);
             let now = self.world.now();
             let hope = e.kind == IoErrorKind::NoSpace && m.backing.writing_makes_space();
             // Others may take what we make, again and again: that has an end, too.
