@@ -30,7 +30,8 @@ pub(super) struct Loaded<F> {
     pub sb: Superblock,
     pub slot: u64,
     pub map: ExtentMap<F>,
-    pub space: Space,
+    /// In a box, as it is moved about on the stack of a mount.
+    pub space: Box<Space>,
     pub len: u64,
     /// The next log block, and the CRC of the one before it.
     pub next: u64,
@@ -64,7 +65,7 @@ pub(super) fn load<F: DerefMut<Target = [u8]>>(
         sb,
         slot,
         map: ExtentMap::new(&g),
-        space: Space::new(g.data_first() as u32, g.data_blocks()),
+        space: Box::new(Space::new(g.data_first() as u32, g.data_blocks())),
         len: sb.len,
         next: sb.log_start,
         chain: sb.chain,

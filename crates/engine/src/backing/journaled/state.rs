@@ -89,7 +89,7 @@ pub(super) struct Counts {
 
 pub(super) struct State {
     pub map: ExtentMap<LentFrame>,
-    pub space: Space,
+    pub space: Box<Space>,
     /// The file's length in bytes.
     pub len: u64,
     /// The turn: `None` while somebody has it.
