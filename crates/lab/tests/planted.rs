@@ -200,7 +200,7 @@ fn a_page_that_moves_and_is_clean() {
 
 #[test]
 fn a_held_page_that_moves() {
-    find_moving(Plant::MoveHeld, &["FRAME-", "SHADOW"]);
+    find_moving(Plant::MoveHeld, &["FRAME-", "SHADOW", "WB-"]);
 }
 
 #[test]
