@@ -276,6 +276,8 @@ fn devices_are_listed_shown_and_checked() {
     refuses(&["device", "show", "nvem"], 2, "did you mean \"nvme\"?");
     refuses(&with("hdd-720"), 2, "did you mean \"hdd-7200\"?");
     refuses(&with("no/such.toml"), 2, "cannot read the device profile");
+    refuses(&with("/dev"), 2, "cannot read the device profile /dev");
+    refuses(&with("/dev/zero"), 2, "/dev/zero");
     refuses(
         &["run", "fits", "--world", "os", "--device", "nvme"],
         2,

@@ -10,6 +10,10 @@ pub use load::load;
 use crate::error::{CliError, Result, did_you_mean};
 use highwater_lab::Model;
 use serde::{Deserialize, Serialize};
+use std::io::Read;
+
+/// No profile is longer.
+const PROFILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Name and text of each profile that comes with the command, in the order of the list.
 pub const BUILTIN: [(&str, &str); 6] = [
@@ -68,8 +72,17 @@ pub fn text(name: &str) -> Result<String> {
         return Ok((*text).to_string());
     }
     let looks_like_a_path = name.contains('/') || name.ends_with(".toml");
-    std::fs::read_to_string(name).map_err(|e| {
-        if looks_like_a_path {
+    // A profile is a few kilobytes: what has no end is not read to it.
+    let read = || {
+        let mut text = String::new();
+        std::fs::File::open(name)?
+            .take(PROFILE_BYTES_MAX)
+            .read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let exists = std::fs::metadata(name).is_ok();
+    read().map_err(|e: std::io::Error| {
+        if looks_like_a_path || exists {
             return CliError::usage(
                 format!("cannot read the device profile {name}: {e}"),
                 "`highwater device show nvme > mine.toml` writes one to start from; `highwater probe` measures one",

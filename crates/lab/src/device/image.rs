@@ -180,6 +180,11 @@ impl Images {
         }
     }
 
+    /// Is there an image of what a crash leaves?
+    pub fn models_crashes(&self) -> bool {
+        self.durable.is_some()
+    }
+
     /// What a crash leaves: the durable image and any part of the log (IMAGE-2), then any part of `in_flight`.
     pub fn crash<'a>(
         &'a self,

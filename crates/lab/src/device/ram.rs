@@ -186,9 +186,11 @@ impl RamDevice {
     /// The file itself goes on unharmed.
     ///
     /// # Panics
-    /// For a ghost, which has none.
+    /// For a ghost, which has none; without [`RamOptions::crashes`].
     pub fn crash_image(&self, rng: &mut Rng) -> Vec<u8> {
         assert!(!self.ghost, "a ghost keeps no bytes");
+        let models = self.state.with(|s| s.images.models_crashes());
+        assert!(models, "a crash of a disk without `RamOptions::crashes`");
         let in_flight = self.queue.writes_of(self, |request| {
             let mut data = Vec::with_capacity(request.len());
             for buf in &request.bufs {

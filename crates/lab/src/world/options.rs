@@ -109,9 +109,8 @@ pub struct LabOptions {
     pub steal_ppm: u32,
     /// How often the scheduler takes a random ready task in place of the oldest, per million.
     pub shuffle_ppm: u32,
-    /// A woken task stays with its last CPU as Linux' do ([`Placement`]); otherwise it runs wherever one is free.
-    ///
-    /// [`Placement`]: super::placement::Placement
+    /// A woken task stays with its last CPU, and pre-empts there, as Linux' tasks do on a busy machine (`placement.rs`);
+    /// otherwise it runs wherever a CPU is free.
     pub wake_affine: bool,
     /// How often a park returns early without cause, per million.
     pub spurious_ppm: u32,

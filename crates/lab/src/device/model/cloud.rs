@@ -8,7 +8,7 @@
 //!
 //! The credits are a token bucket in integers: token-nanoseconds, so that nothing is lost to rounding.
 
-use super::{Access, Latency, Places, TIME_EXPECTED, TIME_MAX, expect};
+use super::{Access, DEPTH_EXPECTED, Latency, Places, TIME_EXPECTED, TIME_MAX, depth_fits, expect};
 use crate::rng::Rng;
 use highwater_engine::Nanos;
 use highwater_engine::io::IoOp;
@@ -75,7 +75,7 @@ impl Default for Cloud {
 
 impl Cloud {
     pub(super) fn check(&self) -> Result<(), (&'static str, &'static str)> {
-        expect(self.depth > 0, "depth", "at least 1 request at one time")?;
+        expect(depth_fits(self.depth), "depth", DEPTH_EXPECTED)?;
         expect(self.io_unit >= 512, "io_unit", "at least 512B")?;
         let times = [self.read.max(), self.write.max(), self.flush];
         expect(

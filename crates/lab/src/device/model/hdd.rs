@@ -13,7 +13,7 @@
 //! Left out: the write cache (a write ends on the platter), head switches, remapped sectors. Defaults: a 7,200 rpm drive
 //! of 4 TB (data sheets of the Seagate Exos 7E8: 8.5 ms average, 215 MB/s outermost; the full stroke is a guess).
 
-use super::{Access, Rate, TIME_EXPECTED, TIME_MAX, Waiting, expect};
+use super::{Access, DEPTH_EXPECTED, Rate, TIME_EXPECTED, TIME_MAX, Waiting, depth_fits, expect};
 use highwater_engine::Nanos;
 
 /// Which request comes next.
@@ -95,7 +95,7 @@ impl Hdd {
         expect(speeds, "inner_bytes_per_s", "at least 1MB/s")?;
         let zones = (self.inner_bytes_per_s..=1 << 40).contains(&self.outer_bytes_per_s);
         expect(zones, "outer_bytes_per_s", "at least inner_bytes_per_s")?;
-        expect(self.depth > 0, "depth", "at least 1 request at one time")?;
+        expect(depth_fits(self.depth), "depth", DEPTH_EXPECTED)?;
         let times = [self.seek_full, self.overhead, self.expire, self.flush];
         expect(
             times.iter().max() <= Some(&TIME_MAX),

@@ -291,6 +291,12 @@ fn expect(
     if good { Ok(()) } else { Err((name, expected)) }
 }
 
+/// May so many be served at one time? As many as an NVMe queue has commands, at most.
+fn depth_fits(n: usize) -> bool {
+    (1..=1 << 16).contains(&n)
+}
+const DEPTH_EXPECTED: &str = "1 to 65536 requests at one time";
+
 /// The bound of every time in a model: an hour.
 const TIME_MAX: Nanos = Nanos::from_secs(3_600);
 const TIME_EXPECTED: &str = "at most an hour";

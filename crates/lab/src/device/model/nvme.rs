@@ -8,7 +8,9 @@
 //! a second at depth 1, 500,000 at depth 32 x 4, 3.5 and 2.7 GB/s in sequence. The split into channel and rest is a
 //! guess that gives these figures.
 
-use super::{Access, Latency, Places, Rate, TIME_EXPECTED, TIME_MAX, expect};
+use super::{
+    Access, DEPTH_EXPECTED, Latency, Places, Rate, TIME_EXPECTED, TIME_MAX, depth_fits, expect,
+};
 use crate::rng::Rng;
 use highwater_engine::Nanos;
 use highwater_engine::io::IoOp;
@@ -61,8 +63,8 @@ impl Default for Nvme {
 
 impl Nvme {
     pub(super) fn check(&self) -> Result<(), (&'static str, &'static str)> {
-        expect(self.depth > 0, "depth", "at least 1 command at one time")?;
-        expect(self.channels > 0, "channels", "at least 1")?;
+        expect(depth_fits(self.depth), "depth", DEPTH_EXPECTED)?;
+        expect(depth_fits(self.channels), "channels", "1 to 65536")?;
         let stripe = (512..=1 << 30).contains(&self.stripe);
         expect(stripe, "stripe", "512B to 1GiB")?;
         let times = [

@@ -6,7 +6,7 @@
 //! tens of milliseconds, 1 in 100 beyond 200. Left out: retries and throttling answers (503), and multipart uploads: a
 //! write is one PUT of its range, which no store offers for a part of an object without rewriting.
 
-use super::{Access, Latency, Places, Rate, TIME_EXPECTED, TIME_MAX, expect};
+use super::{Access, Latency, Places, Rate, TIME_EXPECTED, TIME_MAX, depth_fits, expect};
 use crate::rng::Rng;
 use highwater_engine::Nanos;
 use highwater_engine::io::IoOp;
@@ -51,7 +51,7 @@ impl Default for Object {
 
 impl Object {
     pub(super) fn check(&self) -> Result<(), (&'static str, &'static str)> {
-        expect(self.connections > 0, "connections", "at least 1")?;
+        expect(depth_fits(self.connections), "connections", "1 to 65536")?;
         let bytes = (4 << 10..=1 << 30).contains(&self.request_bytes_max);
         expect(bytes, "request_bytes_max", "4KiB to 1GiB")?;
         let times = [self.get.max(), self.put.max(), self.flush];

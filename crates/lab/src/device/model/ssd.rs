@@ -20,8 +20,8 @@
 
 use super::deadline::Deadline;
 use super::{
-    Access, Curve, Latency, Places, Rate, Served, Share, Signal, TIME_EXPECTED, TIME_MAX, Waiting,
-    expect,
+    Access, Curve, DEPTH_EXPECTED, Latency, Places, Rate, Served, Share, Signal, TIME_EXPECTED,
+    TIME_MAX, Waiting, depth_fits, expect,
 };
 use crate::rng::Rng;
 use highwater_engine::Nanos;
@@ -143,7 +143,7 @@ impl Ssd {
     }
 
     pub(super) fn check(&self) -> Result<(), (&'static str, &'static str)> {
-        expect(self.depth > 0, "depth", "at least 1 request at one time")?;
+        expect(depth_fits(self.depth), "depth", DEPTH_EXPECTED)?;
         let ring = self.ring == 0 || (HEADERS + 1..=1 << 16).contains(&self.ring);
         expect(ring, "ring", "0, or 3 to 65536 descriptors")?;
         let second = Nanos::from_secs(1);
