@@ -45,6 +45,8 @@ pub(crate) struct Area {
     pub line: Option<Line>,
     /// Makes the coroutine return in the middle.
     pub handler: Cell<Option<CoroutineTrapHandler<Outcome>>>,
+    /// It has overflowed inside the C library and goes on for a while, in the guard.
+    pub late: Cell<bool>,
     /// What the handler kept.
     pub kept: Cell<Option<trap::Kept>>,
 }
@@ -92,6 +94,7 @@ impl LabStack {
             name: Cell::new(None),
             line: None,
             handler: Cell::new(None),
+            late: Cell::new(false),
             kept: Cell::new(None),
         };
         let flags = MprotectFlags::READ | MprotectFlags::WRITE;
@@ -135,6 +138,17 @@ impl Area {
         let page = self.map.wrapping_add(line.page - self.map.addr());
         // SAFETY: STACK-2: a whole page of the mapping.
         unsafe { mprotect(page.cast(), PAGE, flags) }?;
+        Ok(())
+    }
+
+    /// Makes the guard part of the stack, or unreachable again.
+    pub fn open_guard(&self, open: bool) -> std::io::Result<()> {
+        let flags = match open {
+            true => MprotectFlags::READ | MprotectFlags::WRITE,
+            false => MprotectFlags::empty(),
+        };
+        // SAFETY: STACK-2: whole pages of the mapping, below its stack.
+        unsafe { mprotect(self.map.cast(), GUARD, flags) }?;
         Ok(())
     }
 

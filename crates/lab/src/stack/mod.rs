@@ -39,7 +39,7 @@ pub use calls::{CallUse, Calls, Entry};
 pub use chain::{Chain, ChainFrame, Overflow};
 pub use highwater_engine::stack::{CallDepth, MEASURED, Window};
 pub(crate) use panics::watch_panics;
-pub(crate) use trap::{install, running, set_running};
+pub(crate) use trap::{end_if_overflowed, install, running, set_running};
 
 use highwater_engine::TaskId;
 use std::collections::BTreeMap;

@@ -250,3 +250,37 @@ fn a_run_with_small_stacks_is_the_same_run() {
         })
     );
 }
+
+/// `n` small frames, and then the heap: with `n` large enough the overflow is in the C library, under its lock.
+#[inline(never)]
+fn allocate_below(n: u32) -> usize {
+    let frame = std::hint::black_box([n; 4]);
+    match n {
+        0 => (1..40).map(|i| vec![0u8; i * 700].capacity()).sum(),
+        _ => allocate_below(n - 1) + frame[0] as usize,
+    }
+}
+
+#[test]
+fn an_overflow_inside_the_heap_is_a_finding_and_no_deadlock() {
+    if !MEASURED {
+        return;
+    }
+    let mut found = 0;
+    for n in 0..120 {
+        let world = LabWorld::new(options(4096));
+        let w = world.clone();
+        let run = world.try_run(move || {
+            let task = w.spawn_local("allocates", move || {
+                std::hint::black_box(allocate_below(n));
+            });
+            w.join(task, Nanos::from_secs(1));
+        });
+        if let Err(overflow) = run {
+            // The report allocates.
+            assert!(overflow.to_string().contains("allocates"), "{overflow}");
+            found += 1;
+        }
+    }
+    assert!(found > 10, "{found} of 120 overflowed");
+}

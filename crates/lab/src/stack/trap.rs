@@ -5,6 +5,9 @@
 //! line: if the depth asked for was touched, the same copy is made and the page opened; else the page is opened for one
 //! instruction (trap flag, SIGTRAP) and closed again. Every other fault goes to the handler that was there before.
 //!
+//! A fault inside the C library is not cut: it may hold the heap's lock, which the report needs. The copy is made, the guard
+//! is opened, and the coroutine ends where it next calls its world ([`end_if_overflowed`]).
+//!
 //! **Context.** Handlers run on the thread's alternate stack, never on a coroutine's. They make system calls (mmap,
 //! mprotect) and copy; they allocate nothing on the heap and take no lock.
 //! **State.** `RUNNING` is each thread's own; the handlers before ours are written once, before ours are installed.
@@ -36,6 +39,25 @@ pub(crate) fn set_running(area: *const Area) -> *const Area {
 pub(crate) fn running() -> Option<&'static Area> {
     // SAFETY: TRAP-1. The area outlives the coroutine that asks.
     unsafe { RUNNING.get().as_ref() }
+}
+
+/// Ends the coroutine that calls if its stack has overflowed in the C library meanwhile.
+#[inline]
+pub(crate) fn end_if_overflowed() {
+    let Some(area) = running() else {
+        return;
+    };
+    if area.late.get() {
+        end_late(area);
+    }
+}
+
+#[cold]
+fn end_late(area: &Area) {
+    if area.open_guard(false).is_ok() {
+        // SAFETY: none needed for the bytes: nobody can write there. The fault is the purpose: `cut` ends the coroutine.
+        unsafe { std::ptr::write_volatile((area.low - WORD) as *mut usize, 0) };
+    }
 }
 
 /// A copy of registers and stack, in pages of its own: what a handler can make.
@@ -227,10 +249,27 @@ mod linux {
         unsafe { hand_on(0, signal, info, context) };
     }
 
+    /// Is this code of the program itself, and not of a shared library?
+    fn in_program(at: usize) -> bool {
+        unsafe extern "C" {
+            static __executable_start: u8;
+            static etext: u8;
+        }
+        let (start, end) = (&raw const __executable_start, &raw const etext);
+        (start.addr()..end.addr()).contains(&at)
+    }
+
     /// A stack has overflowed: its coroutine returns.
     fn cut(area: &Area, address: usize, context: &mut ucontext_t) {
-        area.kept
-            .set(Some(copy(area, context, address & !(WORD - 1), area.low)));
+        // The first copy counts: a second fault is that of `end_late`, or deeper in the library.
+        let first = area.kept.take();
+        let kept = first.unwrap_or_else(|| copy(area, context, address & !(WORD - 1), area.low));
+        area.kept.set(Some(kept));
+        let at = context.uc_mcontext.gregs[REG_RIP as usize] as usize;
+        if !area.late.get() && !in_program(at) && area.open_guard(true).is_ok() {
+            area.late.set(true);
+            return;
+        }
         let Some(handler) = area.handler.take() else {
             return;
         };

@@ -54,7 +54,13 @@ impl Co {
         let before = set_running(self.area);
         let outcome = self.inner.resume(()).as_return();
         set_running(before);
-        outcome
+        // It may have ended before it met its world again.
+        let late = outcome.is_some() && self.with_area(|a| a.late.get());
+        if late {
+            Some(Err(Ended::Overflow))
+        } else {
+            outcome
+        }
     }
 
     pub fn done(&self) -> bool {

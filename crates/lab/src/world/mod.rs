@@ -33,7 +33,7 @@ pub(crate) use coroutine::{Ended, Outcome};
 pub use options::{Costs, LabOptions};
 
 use crate::cell::LabCell;
-use crate::stack::{Chain, Overflow, StackUse, Stacks};
+use crate::stack::{Chain, Overflow, StackUse, Stacks, end_if_overflowed};
 use coroutine::{Co, YielderCell};
 use highwater_engine::world::{Task, TaskBody, TaskId, Work, World};
 use highwater_engine::{Error, Nanos};
@@ -309,6 +309,7 @@ impl LabWorld {
 
     /// The running task stops for `then`. False when it need not wait.
     fn wait(&self, then: Then) -> bool {
+        end_if_overflowed();
         // LAB-3, and WORLD-1 of the engine.
         self.task().assert_no_locks();
         let settled = self.sched.with(|s| {

@@ -70,16 +70,20 @@ impl Volume {
     fn pin_leaf(&self, page: u64) -> Result<(), Full> {
         let mut frame: Option<LentFrame> = None;
         loop {
-            let spare = {
+            // A frame that somebody else's made needless is given back without the lock.
+            let (spare, there) = {
                 let mut st = self.state();
                 let spare = frame.take().and_then(|f| st.map.add_leaf(page, f));
-                if st.map.has_leaf(page) {
+                let there = st.map.has_leaf(page);
+                if there {
                     st.map.pin(page);
-                    return Ok(());
                 }
-                spare
+                (spare, there)
             };
             drop(spare);
+            if there {
+                return Ok(());
+            }
             let lent = self.memory.alloc(LendContext::Reclaim);
             frame = Some(lent.map_err(|_| Full)?);
         }
