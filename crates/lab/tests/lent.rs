@@ -7,7 +7,8 @@ use highwater_engine::backing::{Backing, WriteContext};
 use highwater_engine::io::{IoBuf, Lane, Request};
 use highwater_engine::world::{Device, Queue};
 use highwater_engine::{
-    Config, Error, FileId, FileOptions, IoError, LendContext, LentFrame, PageSource, Preset, World,
+    Config, Error, File, FileId, FileOptions, IoError, LendContext, LentFrame, PageSource, Preset,
+    World,
 };
 use highwater_lab::{LabOptions, LabWorld, RamDevice};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -182,6 +183,14 @@ impl Backing for Hungry {
     }
 }
 
+/// The file on `backing`, to be written.
+fn open(rig: &Rig, backing: Arc<dyn Backing>) -> File<LabWorld> {
+    let options = FileOptions { write: true };
+    rig.engine
+        .open(FileId { dev: 1, ino: 1 }, backing, options)
+        .unwrap()
+}
+
 /// On a disk of 1,000 pages.
 fn hungry(rig: &Rig, context: LendContext) -> Arc<Hungry> {
     Arc::new(Hungry {
@@ -214,14 +223,7 @@ fn write_hungrily(seed: u64, preset: Preset, context: LendContext, guard: bool) 
     };
     lab(seed, 256, tune, move |rig: Rig| {
         let backing = hungry(&rig, context);
-        let file = rig
-            .engine
-            .open(
-                FileId { dev: 1, ino: 1 },
-                backing.clone(),
-                FileOptions { write: true },
-            )
-            .unwrap();
+        let file = open(&rig, backing.clone());
         let jobs: Vec<_> = (0..4)
             .map(|task| {
                 let file = file.clone();
@@ -309,14 +311,7 @@ fn a_flusher_that_reclaims_does_not_wait_for_itself() {
         };
         lab(seed, 128, tune, move |rig: Rig| {
             let backing = hungry(&rig, LendContext::Reclaim);
-            let file = rig
-                .engine
-                .open(
-                    FileId { dev: 1, ino: 1 },
-                    backing.clone(),
-                    FileOptions { write: true },
-                )
-                .unwrap();
+            let file = open(&rig, backing.clone());
             let jobs: Vec<_> = (0..4)
                 .map(|task| {
                     let (file, world, longest) = (file.clone(), rig.world.clone(), theirs.clone());

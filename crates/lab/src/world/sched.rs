@@ -498,7 +498,11 @@ impl Sched {
         slot > SOFTIRQ && self.placement.take_resched(self.slots[slot].cpu)
     }
 
+    /// For `place` alone: without it nobody asks how busy the CPUs are.
     fn account(&mut self) {
+        if !self.options.wake_affine {
+            return;
+        }
         let busy = self.cpus.len() - self.free_cpus;
         self.placement.account(self.clock, busy);
     }
