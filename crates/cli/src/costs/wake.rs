@@ -3,7 +3,7 @@
 use super::measure::failed;
 use crate::error::{CliError, Result};
 use highwater::OsWorld;
-use highwater_engine::world::{Nanos, World};
+use highwater_engine::world::{Nanos, TaskId, World};
 use rustix::thread::CpuSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -16,7 +16,6 @@ pub(super) fn ping_pong(world: &Arc<OsWorld>, cpus: [usize; 2]) -> Result<f64> {
     let main = world.task().id();
     let (w, t) = (world.clone(), turn.clone());
     let body = move || {
-        bind(cpus[1]);
         for i in 0..TURNS {
             // Acquire: pairs with the release of the other's turn.
             while t.load(Ordering::Acquire) != 2 * i + 1 {
@@ -27,27 +26,19 @@ pub(super) fn ping_pong(world: &Arc<OsWorld>, cpus: [usize; 2]) -> Result<f64> {
             w.unpark(main);
         }
     };
-    let home = rustix::thread::sched_getaffinity(None);
-    bind(cpus[0]);
-    let other = world.spawn("costs-pong", Box::new(body)).map_err(failed)?;
     let mut trips = Vec::new();
-    for i in 0..TURNS {
-        let begin = Instant::now();
-        // Release and acquire: as in the other thread.
-        turn.store(2 * i + 1, Ordering::Release);
-        world.unpark(other);
-        while turn.load(Ordering::Acquire) != 2 * i + 2 {
-            world.park(world.now().plus(Nanos::from_secs(1)));
+    beside(world, cpus, body, |other| {
+        for i in 0..TURNS {
+            let begin = Instant::now();
+            // Release and acquire: as in the other thread.
+            turn.store(2 * i + 1, Ordering::Release);
+            world.unpark(other);
+            while turn.load(Ordering::Acquire) != 2 * i + 2 {
+                world.park(world.now().plus(Nanos::from_secs(1)));
+            }
+            trips.push(begin.elapsed().as_nanos() as f64);
         }
-        trips.push(begin.elapsed().as_nanos() as f64);
-    }
-    let ended = world.join(other, world.now().plus(Nanos::from_secs(10)));
-    if let Ok(home) = home {
-        let _ = rustix::thread::sched_setaffinity(None, &home);
-    }
-    if !ended {
-        return Err(not_ended());
-    }
+    })?;
     // The median trip: one that met another process says nothing of wake-ups.
     trips.sort_by(f64::total_cmp);
     Ok(trips[trips.len() / 2] / 2.0)
@@ -59,38 +50,59 @@ pub(super) fn unpark(world: &Arc<OsWorld>, cpus: [usize; 2]) -> Result<f64> {
     let ends = Arc::new(AtomicU32::new(0));
     let (w, e) = (world.clone(), ends.clone());
     let body = move || {
-        bind(cpus[1]);
         // Acquire: pairs with the release of the last wake.
         while e.load(Ordering::Acquire) == 0 {
             w.park(w.now().plus(Nanos::from_secs(1)));
         }
     };
+    let mut all = Vec::new();
+    beside(world, cpus, body, |sleeper| {
+        for i in 0..WAKES {
+            // Until it sleeps again, and its CPU has nothing to do.
+            std::thread::sleep(Duration::from_micros(200));
+            if i + 1 == WAKES {
+                // Release: pairs with the acquire above.
+                ends.store(1, Ordering::Release);
+            }
+            let begin = Instant::now();
+            world.unpark(sleeper);
+            all.push(begin.elapsed().as_nanos() as f64);
+        }
+    })?;
+    all.sort_by(f64::total_cmp);
+    Ok(all[all.len() / 2])
+}
+
+/// Runs `other` on a thread of the world's that is bound to the second CPU, and `mine` here, bound to the first.
+fn beside(
+    world: &Arc<OsWorld>,
+    cpus: [usize; 2],
+    other: impl FnOnce() + Send + 'static,
+    mine: impl FnOnce(TaskId),
+) -> Result<()> {
+    let body = move || {
+        bind(cpus[1]);
+        other();
+    };
     let home = rustix::thread::sched_getaffinity(None);
     bind(cpus[0]);
-    let sleeper = world
-        .spawn("costs-sleeper", Box::new(body))
-        .map_err(failed)?;
-    let mut all = Vec::new();
-    for i in 0..WAKES {
-        // Until it sleeps again, and its CPU has nothing to do.
-        std::thread::sleep(Duration::from_micros(200));
-        if i + 1 == WAKES {
-            // Release: pairs with the acquire above.
-            ends.store(1, Ordering::Release);
-        }
-        let begin = Instant::now();
-        world.unpark(sleeper);
-        all.push(begin.elapsed().as_nanos() as f64);
-    }
-    let ended = world.join(sleeper, world.now().plus(Nanos::from_secs(10)));
+    let task = world.spawn("costs-other", Box::new(body)).map_err(failed)?;
+    mine(task);
+    let ended = joined(world, task);
     if let Ok(home) = home {
         let _ = rustix::thread::sched_setaffinity(None, &home);
     }
-    if !ended {
-        return Err(not_ended());
+    ended
+}
+
+fn joined(world: &OsWorld, task: TaskId) -> Result<()> {
+    if world.join(task, world.now().plus(Nanos::from_secs(10))) {
+        return Ok(());
     }
-    all.sort_by(f64::total_cmp);
-    Ok(all[all.len() / 2])
+    Err(CliError::failed(
+        "costs: a thread did not end within 10 s",
+        "a machine with less load",
+    ))
 }
 
 fn bind(cpu: usize) {
@@ -98,13 +110,6 @@ fn bind(cpu: usize) {
     set.set(cpu);
     // Refused by a cpuset that changed meanwhile: the figure is then of any CPU.
     let _ = rustix::thread::sched_setaffinity(None, &set);
-}
-
-fn not_ended() -> CliError {
-    CliError::failed(
-        "costs: a thread did not end within 10 s",
-        "a machine with less load",
-    )
 }
 
 /// The CPUs that this thread may use.
@@ -133,9 +138,7 @@ pub(super) fn late(world: &Arc<OsWorld>) -> Result<f64> {
         out.store(all[all.len() / 2], Ordering::Relaxed);
     };
     let sleeper = world.spawn("costs-late", Box::new(body)).map_err(failed)?;
-    if !world.join(sleeper, world.now().plus(Nanos::from_secs(10))) {
-        return Err(not_ended());
-    }
+    joined(world, sleeper)?;
     // Relaxed: as above.
     Ok(median.load(Ordering::Relaxed) as f64)
 }
