@@ -2,9 +2,12 @@
 
 mod seeds;
 
-use highwater_engine::Event;
+use highwater_engine::policy::Throttle;
+use highwater_engine::{Event, Nanos};
 use highwater_lab::device::FaultCounts;
-use highwater_lab::soak::{SoakOptions, SoakReport, TURNOVER, run_seed};
+use highwater_lab::soak::{
+    SoakOptions, SoakReport, TURNOVER, Trouble, Troubles, run_options, run_seed,
+};
 use seeds::{asked_for, each_seed};
 
 /// The seeds of every build.
@@ -83,6 +86,29 @@ fn a_third_of_the_seeds_have_a_volume_of_any_room() {
     let line = |o: &&SoakOptions| o.to_string().contains(" on a volume (data ");
     assert!(cut.clone().all(|o| line(&o)), "a line says so");
     assert!(drawn.iter().all(|o| o.has_volumes() == line(&o)));
+}
+
+#[test]
+fn a_disk_is_spared_only_where_something_bounds_what_a_dead_one_keeps_dirty() {
+    let drawn: Vec<_> = (0..10_000).map(SoakOptions::draw).collect();
+    let dead = || drawn.iter().filter(|o| o.trouble.has(Trouble::Outage));
+    let off = |o: &&SoakOptions| o.policy.throttle == Throttle::Off;
+    assert!(dead().filter(off).count() > 10, "drawn all the same");
+    assert!(dead().filter(off).all(|o| o.spared.is_none()));
+    assert!(dead().filter(|o| o.spared.is_some()).count() > 100);
+}
+
+/// With no throttle all of memory is soon what a dead disk keeps dirty, and each operation takes the ten seconds of an
+/// allocation that fails. The outage lasted until a number of operations was done: hours, until the run had no end in sight.
+#[test]
+fn an_outage_ends_although_hardly_anything_is_done_while_it_lasts() {
+    let mut options = SoakOptions::draw(323);
+    assert!(options.trouble.has(Trouble::Outage) && options.policy.throttle == Throttle::Off);
+    // So that nothing but this is in the way.
+    options.trouble = Troubles(Trouble::Outage, Trouble::None);
+    let report = run_options(options);
+    assert!(report.took > Nanos::from_secs(100), "{:?}", report.took);
+    assert!(report.took < Nanos::from_secs(400), "{:?}", report.took);
 }
 
 #[test]

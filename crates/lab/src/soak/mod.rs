@@ -16,7 +16,8 @@
 //! - SOAK-7: the budget is never passed: what the engine takes of the world is within it, and at any moment the frames
 //!   on lists, free and isolated are at most those that there are.
 //! - SOAK-8: who writes to a disk that never fails gets no error of another's, and is not kept waiting by it: no write
-//!   takes longer than `LONGEST_SPARED`.
+//!   takes longer than `LONGEST_SPARED`. Where nothing bounds what a dead disk keeps dirty (`SoakOptions::draw`), that is
+//!   not promised, and no disk is spared.
 //! - SOAK-9: what a power failure leaves of a volume is a volume without a fault (`volume.rs`).
 //!
 //! Whatever happens, a run ends with a verdict: within `TIME_MAX` of virtual time and `STEPS_MAX` steps of the scheduler,
@@ -143,8 +144,8 @@ struct Soak {
     longest: Cell<(Nanos, &'static str)>,
     /// The same of writes to disks that never fail.
     longest_spared: Cell<(Nanos, &'static str)>,
-    /// Nothing can be written any more (`Trouble::Outage`).
-    outage: Cell<bool>,
+    /// Since when nothing can be written any more (`Trouble::Outage`).
+    outage: Cell<Option<Nanos>>,
     /// Memory was turned over often enough.
     turned_over: Cell<bool>,
     /// Trouble has ended.
@@ -421,7 +422,7 @@ fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
         healed: Cell::new(false),
         longest: Cell::new((Nanos::ZERO, "nothing")),
         longest_spared: Cell::new((Nanos::ZERO, "nothing")),
-        outage: Cell::new(false),
+        outage: Cell::new(None),
         turned_over: Cell::new(false),
         pause: Cell::new(false),
     }

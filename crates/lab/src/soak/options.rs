@@ -175,6 +175,9 @@ impl SoakOptions {
         } else {
             trouble
         };
+        // Nothing bounds what a dead disk keeps dirty where writers are not throttled: others' pages have no memory then.
+        let unbounded = trouble.has(Trouble::Outage) && policy.throttle == Throttle::Off;
+        let spared = spared.filter(|_| !unbounded);
         // The outage may have taken the place of what cuts the power.
         let crash_points = if trouble.cuts() {
             crash_points

@@ -14,6 +14,9 @@ const STUCK: Nanos = Nanos::from_secs(120);
 const STUCK_STEPS: u64 = 1_000_000;
 /// How long after the end of trouble a sync may still fail.
 const HEAL: Nanos = Nanos::from_secs(60);
+/// The longest outage. Where writers are not throttled, all of memory is soon what cannot be written, and every operation
+/// that needs a frame takes the ten seconds of an allocation that fails: thousands of them would take hours.
+const OUTAGE_MAX: Nanos = Nanos::from_secs(100);
 /// How often the watch looks.
 const LOOK: Nanos = Nanos::from_millis(2);
 
@@ -48,7 +51,7 @@ pub(super) fn watch(soak: &Rc<Soak>) {
         check_progress(soak);
         check_budget(soak);
         let ops = soak.ops.get();
-        if ops >= total * 7 / 10 {
+        if ops >= total * 7 / 10 || outage_is_long(soak) {
             heal(soak);
         } else {
             trouble(soak);
@@ -116,17 +119,23 @@ fn trouble(soak: &Soak) {
     }
 }
 
-/// From a fifth of the run on every write of the files that may fail does, until trouble ends.
+/// From a fifth of the run on every write of the files that may fail does, until trouble ends, or `OUTAGE_MAX` is over.
 fn begin_outage(soak: &Soak) {
-    if soak.ops.get() < soak.options.ops / 5 || soak.outage.replace(true) {
+    if soak.ops.get() < soak.options.ops / 5 || soak.outage.get().is_some() {
         return;
     }
+    soak.outage.set(Some(now(soak)));
     for (n, s) in soak.subjects.iter().enumerate() {
         if !soak.options.is_spared(n) {
             s.device
                 .fail_writes(0..u64::MAX, IoErrorKind::Io, Nanos(u64::MAX));
         }
     }
+}
+
+fn outage_is_long(soak: &Soak) -> bool {
+    let begun = soak.outage.get();
+    begun.is_some_and(|begun| now(soak).since(begun) >= OUTAGE_MAX)
 }
 
 /// Writes of some file fail for 300 ms, all or those of a range.
