@@ -221,12 +221,16 @@ pub enum Work {
     Move,
     /// One allocation slow path entered.
     AllocSlow,
-    /// One page put under writeback and taken out of it again.
+    /// One page put under writeback.
     Writeback,
     /// One request submitted.
     Submit,
+    /// One further piece of memory of a request: frames in a row are one.
+    Segment,
     /// One request completed.
     Complete,
+    /// One page of it: clean again, or up to date.
+    EndPage,
     /// One turn of a spin loop.
     Spin,
     /// What a caller does itself for one operation, outside the engine.

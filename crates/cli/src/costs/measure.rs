@@ -1,45 +1,30 @@
 //! `highwater costs`: measures the table on the real engine, in this process, on threads and a temporary file.
 //!
-//! Each figure is the median of `ROUNDS` rounds, with its lowest and highest. CPU figures of work that others wait for
-//! (scan, submit, complete) are CPU time of the thread that does it, over the engine's own counters; a figure is a rest
-//! after the figures above it are taken off, and 0 where nothing is left.
+//! Each figure is the median of `ROUNDS` rounds, with its lowest and highest. Figures of single calls are timed here, those
+//! of work beside them (reclaim, the flusher) come from `round.rs`.
 
 use super::CostTable;
+use super::bench::{COLD_PAGES, Cold, Hot, PAGE, each, file_device};
+use super::metered::thread_cpu;
+use super::round::Round;
 use super::wake::{cpus, late, ping_pong, unpark};
 use crate::args::CostsArgs;
-use crate::cpu::{self, of_threads as cpu_of};
 use crate::error::{CliError, Result};
 use crate::place;
 use crate::plan::PlanTask;
-use crate::rng::Rng;
 use crate::scenario::Kind;
 use crate::target::{Handle, OpError, WorldHost};
 use crate::tasks::{self, Window};
-use highwater::{
-    BlockOptions, Cache, DirectIo, Error, Event, File, FileDevice, IoEngine, OpenOptions, OsWorld,
-    PageNo,
-};
+use highwater::{Error, FileDevice, IoEngine, OsWorld};
 use highwater_engine::io::IoBuf;
 use highwater_engine::world::{Device, Nanos, World};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Rounds of each figure.
 const ROUNDS: usize = 9;
-/// Budget of the cache in which pages are missed.
-const MEMORY: u64 = 64 << 20;
-/// Budget of the cache in which they are hit: large, so that its pages lie in memory and not in the CPU's caches.
-const HOT_MEMORY: u64 = 256 << 20;
-/// The file that fits into it, in pages; with all of them dirty the flusher still sleeps (25 % of the budget).
-const HOT_PAGES: u64 = 15_000;
-/// The file that does not.
-const COLD_PAGES: u64 = 65_536;
-/// Bytes of one write of a stream.
-const STREAM_IO: u64 = 64 << 10;
-const PAGE: u64 = 4_096;
 
 /// A figure: the median of its rounds, and how far they went apart.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
@@ -76,233 +61,6 @@ pub(super) fn failed(e: Error) -> CliError {
     )
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut all: Vec<f64> = values.collect();
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
-}
-
-/// Nanoseconds of each of `n` calls.
-fn each(n: u64, mut f: impl FnMut(u64) -> std::result::Result<(), Error>) -> Result<f64> {
-    let begin = Instant::now();
-    for i in 0..n {
-        f(i).map_err(failed)?;
-    }
-    Ok(begin.elapsed().as_nanos() as f64 / n as f64)
-}
-
-/// CPU time of the calling thread.
-fn thread_cpu() -> Duration {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
-}
-
-/// What the rounds work on.
-struct Bench {
-    cache: Cache,
-    _hot_cache: Cache,
-    hot: File,
-    cold: File,
-    rng: Rng,
-}
-
-impl Bench {
-    fn new(dir: &std::path::Path) -> Result<Bench> {
-        let build = |memory| Cache::builder().memory(memory).build().map_err(failed);
-        let (cache, hot_cache) = (build(MEMORY)?, build(HOT_MEMORY)?);
-        let open = |cache: &Cache, name: &str, pages: u64| {
-            let path = dir.join(name);
-            place::lay_out(&path, pages * PAGE, false)?;
-            let options = OpenOptions::new().read(true).write(true);
-            cache.open(&path, options).map_err(failed)
-        };
-        let hot = open(&hot_cache, "hot.data", HOT_PAGES)?;
-        let cold = open(&cache, "cold.data", COLD_PAGES)?;
-        Ok(Bench {
-            cache,
-            _hot_cache: hot_cache,
-            hot,
-            cold,
-            rng: Rng::new(1, 0),
-        })
-    }
-
-    fn count(&self, event: Event) -> f64 {
-        let events = self.cache.stats().events;
-        let all: BTreeMap<&str, u64> = events.into_iter().collect();
-        all.get(event.name()).copied().unwrap_or(0) as f64
-    }
-
-    /// Brings the small file into memory.
-    fn warm(&self) -> Result<()> {
-        let mut buf = vec![0; PAGE as usize];
-        each(HOT_PAGES, |i| {
-            self.hot.read_at(&mut buf, i * PAGE).map(drop)
-        })
-        .map(drop)
-    }
-
-    fn hit(&mut self) -> Result<f64> {
-        self.warm()?;
-        let (hot, rng) = (&self.hot, &mut self.rng);
-        each(100_000, |_| {
-            std::hint::black_box(&hot.page(PageNo(rng.below(HOT_PAGES)))?[0]);
-            Ok(())
-        })
-    }
-
-    fn read(&mut self) -> Result<f64> {
-        self.warm()?;
-        let (hot, rng) = (&self.hot, &mut self.rng);
-        let mut buf = vec![0; PAGE as usize];
-        each(50_000, |_| {
-            hot.read_at(&mut buf, rng.below(HOT_PAGES) * PAGE).map(drop)
-        })
-    }
-
-    /// Writes of pages in memory, each the first since the last sync or a later one; the throttle has no say.
-    fn write(&mut self) -> Result<f64> {
-        self.warm()?;
-        let (hot, rng) = (&self.hot, &mut self.rng);
-        let buf = vec![1; PAGE as usize];
-        let ns = each(20_000, |_| hot.write_at(&buf, rng.below(HOT_PAGES) * PAGE))?;
-        hot.sync_data().map_err(failed)?;
-        Ok(ns)
-    }
-
-    /// Random reads of clean pages that are not in memory: CPU of the reader per miss, and of kswapd per page scanned.
-    fn misses(&mut self) -> Result<[f64; 3]> {
-        let events = [
-            Event::Misses,
-            Event::PgscanKswapd,
-            Event::Allocstall,
-            Event::AllocStallNs,
-            Event::PgscanDirect,
-        ];
-        let before = events.map(|e| self.count(e));
-        let (cpu, kswapd) = (thread_cpu(), cpu_of("kswapd"));
-        let (cold, rng) = (&self.cold, &mut self.rng);
-        let mut buf = vec![0; PAGE as usize];
-        each(8_000, |_| {
-            cold.read_at(&mut buf, rng.below(COLD_PAGES) * PAGE)
-                .map(drop)
-        })?;
-        let (cpu, kswapd) = (thread_cpu() - cpu, cpu_of("kswapd") - kswapd);
-        let mut n = events.map(|e| self.count(e));
-        n.iter_mut().zip(before).for_each(|(n, b)| *n -= b);
-        let [misses, scanned, stalls, stall_ns, scanned_direct] = n;
-        let scan = kswapd as f64 / scanned.max(1.0);
-        let own = cpu.as_nanos() as f64 / misses.max(1.0);
-        let slow = (stall_ns - scanned_direct * scan) / stalls.max(1.0);
-        Ok([own, scan, if stalls > 0.0 { slow } else { f64::NAN }])
-    }
-
-    /// Blocks of 2 MiB out of a cache full of single pages: the caller's CPU for each page that it moves.
-    fn moves(&mut self, scan_ns: u64) -> Result<f64> {
-        let events = [Event::PgmigrateSuccess, Event::PgscanDirect];
-        let (mut cpu, mut n) = (Duration::ZERO, [0.0; 2]);
-        for _ in 0..4 {
-            // Memory is in pieces again.
-            let (cold, rng) = (&self.cold, &mut self.rng);
-            let mut buf = vec![0; PAGE as usize];
-            each(2_000, |_| {
-                cold.read_at(&mut buf, rng.below(COLD_PAGES) * PAGE)
-                    .map(drop)
-            })?;
-            let before = events.map(|e| self.count(e));
-            let begin = thread_cpu();
-            let block = self.cache.alloc_block(9, BlockOptions::thp());
-            cpu += thread_cpu() - begin;
-            match block {
-                Ok(_) | Err(Error::NoBlock { .. }) => {}
-                Err(e) => return Err(failed(e)),
-            }
-            for ((n, e), b) in n.iter_mut().zip(events).zip(before) {
-                *n += self.count(e) - b;
-            }
-        }
-        let [moved, scanned] = n;
-        Ok((cpu.as_nanos() as f64 - scanned * scan_ns as f64) / moved.max(1.0))
-    }
-
-    /// Writes in order of pages that are not in memory: the writer's CPU per page; the flusher's per page; pages in a
-    /// request.
-    fn stream(&mut self, scan_ns: u64) -> Result<Stream> {
-        let events = [
-            Event::WrittenFlusher,
-            Event::WriteRequests,
-            Event::PgscanDirect,
-        ];
-        let before = events.map(|e| self.count(e));
-        let (cpu, flusher) = (thread_cpu(), cpu_of("flush-"));
-        let cold = &self.cold;
-        let buf = vec![1; STREAM_IO as usize];
-        let writes = COLD_PAGES * PAGE / STREAM_IO;
-        each(writes, |i| cold.write_at(&buf, i * STREAM_IO))?;
-        let (cpu, flusher) = (thread_cpu() - cpu, cpu_of("flush-") - flusher);
-        let mut n = events.map(|e| self.count(e));
-        n.iter_mut().zip(before).for_each(|(n, b)| *n -= b);
-        let [written, requests, scanned] = n;
-        self.cold.sync_data().map_err(failed)?;
-        Ok(Stream {
-            writer: (cpu.as_nanos() as f64 - scanned * scan_ns as f64) / COLD_PAGES as f64,
-            flusher: flusher as f64 / written.max(1.0),
-            pages: written / requests.max(1.0),
-        })
-    }
-
-    /// Random writes: the flusher's CPU per request it writes, and pages in a request.
-    fn writes(&mut self) -> Result<[f64; 2]> {
-        let (requests, cpu) = (self.count(Event::WriteRequests), cpu_of("flush-"));
-        let pages = self.count(Event::WrittenFlusher);
-        let (cold, rng) = (&self.cold, &mut self.rng);
-        let buf = vec![1; PAGE as usize];
-        each(32_000, |_| {
-            cold.write_at(&buf, rng.below(COLD_PAGES) * PAGE)
-        })?;
-        let requests = (self.count(Event::WriteRequests) - requests).max(1.0);
-        let cpu = cpu_of("flush-") - cpu;
-        let pages = self.count(Event::WrittenFlusher) - pages;
-        self.cold.sync_data().map_err(failed)?;
-        Ok([cpu as f64 / requests, pages / requests])
-    }
-}
-
-/// CPU of the machine that this process has not had: interrupts and the kernel's own threads, if nothing else runs.
-struct Kernel {
-    begin: Instant,
-    idle_ns: Option<f64>,
-    own_ns: u64,
-}
-
-impl Kernel {
-    fn begin() -> Kernel {
-        Kernel {
-            begin: Instant::now(),
-            idle_ns: cpu::machine_idle_ns(),
-            own_ns: cpu::of_threads(""),
-        }
-    }
-
-    /// Nanoseconds since; 0 where it cannot be known.
-    fn since(&self) -> f64 {
-        let (Some(before), Some(now)) = (self.idle_ns, cpu::machine_idle_ns()) else {
-            return 0.0;
-        };
-        let elapsed = self.begin.elapsed().as_nanos() as f64;
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let busy = cpu::busy_ns(elapsed, cpus, now - before);
-        (busy - (cpu::of_threads("") - self.own_ns) as f64).max(0.0)
-    }
-}
-
-/// What streams of writes cost, in nanoseconds of CPU.
-struct Stream {
-    writer: f64,
-    flusher: f64,
-    pages: f64,
-}
-
 /// A device of the OS world without a cache before it.
 struct Raw {
     device: FileDevice,
@@ -312,11 +70,8 @@ struct Raw {
 impl Raw {
     fn new(path: &std::path::Path) -> Result<Raw> {
         let world = OsWorld::new(IoEngine::Auto).map_err(failed)?;
-        let file = std::fs::File::open(path)
-            .map_err(|e| CliError::os(path.display(), e, "another --dir"))?;
-        let device = FileDevice::new(&world, path, file.into(), false, DirectIo::Auto);
         Ok(Raw {
-            device: device.map_err(failed)?,
+            device: file_device(&world, path)?,
             _world: world,
         })
     }
@@ -350,7 +105,7 @@ struct Nothing;
 
 impl Handle for Nothing {
     fn len(&self) -> u64 {
-        HOT_PAGES * PAGE
+        COLD_PAGES * PAGE
     }
     fn page_size(&self) -> usize {
         PAGE as usize
@@ -405,72 +160,31 @@ fn task(world: &Arc<OsWorld>) -> Result<f64> {
 /// All figures, by the table's names.
 fn measure(dir: &std::path::Path) -> Result<Vec<(&'static str, Figure)>> {
     let progress = |what: &str| eprintln!("costs: {what}");
-    let mut bench = Bench::new(dir)?;
+    let mut hot = Hot::new(dir)?;
     progress("hits and copies");
-    let hit = Figure::measure(|| bench.hit())?;
-    let read = Figure::measure(|| bench.read())?;
-    let write = Figure::measure(|| bench.write())?;
+    let hit = Figure::measure(|| hot.hit())?;
+    let read = Figure::measure(|| hot.read())?;
+    let write = Figure::measure(|| hot.write())?;
+    hot.close()?;
     progress("the system call alone");
-    let raw = Raw::new(&dir.join("cold.data"))?;
+    let path = dir.join("cold.data");
+    Cold::lay_out(&path)?;
+    let raw = Raw::new(&path)?;
     let syscall = Figure::measure(|| raw.syscall())?;
-    progress("reads that miss, and reclaim");
-    let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
-    for _ in 0..ROUNDS {
-        for (all, one) in rounds.iter_mut().zip(bench.misses()?) {
-            all.push(one);
-        }
+    progress("streams of writes, reads that miss, random writes, blocks of frames");
+    let mut rounds = Vec::new();
+    for i in 0..ROUNDS as u64 {
+        rounds.push(Round::new(Cold::new(&path, i)?)?);
     }
-    let [mut own, mut scan, mut slow] = rounds;
-    let scan = Figure::of(&mut scan);
-    progress("blocks of frames, and compaction");
-    let mut moves = Vec::new();
-    for _ in 0..ROUNDS {
-        moves.push(bench.moves(scan.median_ns)?);
-    }
-    progress("streams of writes");
-    let mut streams = Vec::new();
-    for _ in 0..ROUNDS {
-        streams.push(bench.stream(scan.median_ns)?);
-    }
-    let mut new: Vec<f64> = streams
-        .iter()
-        .map(|s| s.writer - write.median_ns as f64)
-        .collect();
-    let install = Figure::of(&mut new);
-    let rest = (syscall.median_ns + read.median_ns + install.median_ns) as f64;
-    own.iter_mut().for_each(|ns| *ns -= rest);
-    slow.retain(|ns| ns.is_finite());
-    if slow.is_empty() {
-        progress("no allocation was slow: alloc_slow_ns is a look-up's");
-        slow.push(hit.median_ns as f64);
-    }
-    let submit = Figure::of(&mut own);
-    progress("random writes and the flusher");
-    let mut random = Vec::new();
-    let mut interrupts = Vec::new();
-    for _ in 0..ROUNDS {
-        let kernel = Kernel::begin();
-        let requests = bench.count(Event::WriteRequests);
-        random.push(bench.writes()?);
-        let requests = (bench.count(Event::WriteRequests) - requests).max(1.0);
-        interrupts.push(kernel.since() / requests);
-    }
-    let interrupt = Figure::of(&mut interrupts);
-    // A request costs the flusher `each + pages x writeback`: two kinds of requests, two unknowns.
-    let of_random = |i: usize| median(random.iter().map(|r| r[i]));
-    let (cost, few) = (of_random(0), of_random(1));
-    let mut page: Vec<f64> = streams
-        .iter()
-        .map(|s| (s.flusher * s.pages - cost) / (s.pages - few).max(1.0))
-        .collect();
-    let writeback = Figure::of(&mut page);
-    let mut complete: Vec<f64> = random
-        .iter()
-        .map(|[ns, pages]| ns - submit.median_ns as f64 - pages * writeback.median_ns as f64)
-        .collect();
-    let complete = Figure::of(&mut complete);
-    bench.cache.close().map_err(failed)?;
-
+    let of = |f: &dyn Fn(&Round) -> f64| {
+        let mut all: Vec<f64> = rounds.iter().map(f).collect();
+        Figure::of(&mut all)
+    };
+    let scan = of(&|r| r.scan());
+    let install = of(&|r| r.install(write.median_ns, scan.median_ns));
+    let [submit, segment, writeback] = [0, 1, 2].map(|i| of(&|r| r.submit()[i]));
+    let [complete, _, end] = [0, 1, 2].map(|i| of(&|r| r.complete()[i]));
+    let interrupt = of(&|r| r.interrupt);
     progress("wake-ups, timers, and the tasks themselves");
     let world = OsWorld::new(IoEngine::Auto).map_err(failed)?;
     let spin = Figure::measure(|| {
@@ -492,11 +206,13 @@ fn measure(dir: &std::path::Path) -> Result<Vec<(&'static str, Figure)>> {
         ("write_page_ns", write),
         ("install_page_ns", install),
         ("scan_page_ns", scan),
-        ("move_page_ns", Figure::of(&mut moves)),
-        ("alloc_slow_ns", Figure::of(&mut slow)),
+        ("move_page_ns", of(&|r| r.moving(scan.median_ns))),
+        ("alloc_slow_ns", of(&|r| r.alloc_slow(scan.median_ns))),
         ("writeback_page_ns", writeback),
         ("submit_ns", submit),
+        ("segment_ns", segment),
         ("complete_ns", complete),
+        ("end_page_ns", end),
         ("interrupt_ns", interrupt),
         ("spin_ns", spin),
         ("syscall_ns", syscall),

@@ -3,7 +3,10 @@
 //! `costs.toml` beside the crate is the one the command runs with unless `--costs` names another; `highwater costs`
 //! measures such a table on the real engine.
 
+mod bench;
 mod measure;
+mod metered;
+mod round;
 mod wake;
 
 pub use measure::run;
@@ -36,12 +39,16 @@ pub struct CostTable {
     pub move_page_ns: u64,
     /// One allocation slow path entered.
     pub alloc_slow_ns: u64,
-    /// One page put under writeback and taken out of it again.
+    /// One page put under writeback, on its way to a request.
     pub writeback_page_ns: u64,
-    /// One request submitted, the system call apart.
+    /// One request submitted, with its share of the system call.
     pub submit_ns: u64,
-    /// One request completed.
+    /// One further piece of memory of a request.
+    pub segment_ns: u64,
+    /// One request completed, with its share of the system call.
     pub complete_ns: u64,
+    /// One page of a request completed.
+    pub end_page_ns: u64,
     /// CPU of the kernel for one request, beside its caller's: the interrupt, and threads of the kernel.
     pub interrupt_ns: u64,
     /// One turn of a spin loop.
@@ -101,7 +108,7 @@ impl CostTable {
     }
 
     /// Names and figures, in the order of the file.
-    fn rows(&self) -> [(&'static str, u64); 18] {
+    fn rows(&self) -> [(&'static str, u64); 20] {
         [
             ("hit_ns", self.hit_ns),
             ("read_page_ns", self.read_page_ns),
@@ -112,7 +119,9 @@ impl CostTable {
             ("alloc_slow_ns", self.alloc_slow_ns),
             ("writeback_page_ns", self.writeback_page_ns),
             ("submit_ns", self.submit_ns),
+            ("segment_ns", self.segment_ns),
             ("complete_ns", self.complete_ns),
+            ("end_page_ns", self.end_page_ns),
             ("interrupt_ns", self.interrupt_ns),
             ("spin_ns", self.spin_ns),
             ("syscall_ns", self.syscall_ns),
@@ -136,7 +145,9 @@ impl CostTable {
             alloc_slow: self.alloc_slow_ns,
             writeback: self.writeback_page_ns,
             submit: self.submit_ns,
+            segment: self.segment_ns,
             complete: self.complete_ns,
+            end_page: self.end_page_ns,
             interrupt: self.interrupt_ns,
             // A turn takes time, or a loop that spins for another task would never let it run.
             spin: self.spin_ns.max(1),

@@ -13,7 +13,7 @@ mod front;
 mod meter;
 mod points;
 mod profile;
-mod solve;
+pub(crate) mod solve;
 
 pub use meter::Meter;
 

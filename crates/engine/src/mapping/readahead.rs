@@ -260,6 +260,8 @@ impl<W: World> Engine<W> {
         let segments: usize = batch.iter().map(|r| r.bufs.len()).sum();
         self.count(Event::ReadSegments, segments as u64);
         self.world.charge(Work::Submit, n as u32);
+        self.world
+            .charge(Work::Segment, (segments as u64 - n) as u32);
         m.backing.read_pages(Lane::Shared, &mut batch);
     }
 

@@ -45,6 +45,8 @@ impl Cookie {
 impl<W: World> IoSink for Engine<W> {
     fn io_done(&self, request: &mut Request, result: Result<(), IoError>) {
         self.world.charge(Work::Complete, 1);
+        self.world
+            .charge(Work::EndPage, request.frames.len() as u32);
         let id = Cookie(request.cookie).mapping();
         let m = self.mapping(id).expect("MAP-4: a mapping in flight stays");
         match request.op {

@@ -142,6 +142,8 @@ impl<W: World> Engine<W> {
         }
         m.dev.begin_requests(ready.len() as u64);
         self.world.charge(Work::Submit, ready.len() as u32);
+        let further: usize = ready.iter().map(|r| r.bufs.len() - 1).sum();
+        self.world.charge(Work::Segment, further as u32);
         let pages: usize = ready.iter().map(|r| r.frames.len()).sum();
         self.world.charge(Work::Writeback, pages as u32);
         let task = self.world.task();

@@ -22,12 +22,16 @@ pub struct Costs {
     pub move_page: u64,
     /// One allocation slow path entered.
     pub alloc_slow: u64,
-    /// One page put under writeback and taken out of it again.
+    /// One page put under writeback.
     pub writeback: u64,
     /// One request submitted.
     pub submit: u64,
+    /// One further piece of memory of a request.
+    pub segment: u64,
     /// One request completed.
     pub complete: u64,
+    /// One page of a request completed.
+    pub end_page: u64,
     /// What a request's end takes from the task on the last CPU, where a device's interrupts come; idle, it costs nobody.
     pub interrupt: u64,
     /// One turn of a spin loop.
@@ -58,9 +62,11 @@ impl Default for Costs {
             scan: 100,
             move_page: 600,
             alloc_slow: 300,
-            writeback: 100,
+            writeback: 50,
             submit: 1_000,
+            segment: 0,
             complete: 1_000,
+            end_page: 50,
             interrupt: 0,
             spin: 50,
             syscall: 0,
@@ -86,7 +92,9 @@ impl Costs {
             Work::AllocSlow => self.alloc_slow,
             Work::Writeback => self.writeback,
             Work::Submit => self.submit,
+            Work::Segment => self.segment,
             Work::Complete => self.complete,
+            Work::EndPage => self.end_page,
             Work::Spin => self.spin,
             Work::Task => self.task,
         };
