@@ -29,6 +29,7 @@ mod plan;
 mod predict;
 mod probe;
 mod progress;
+mod quantile;
 mod raw;
 mod replay;
 mod report;

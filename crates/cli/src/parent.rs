@@ -128,7 +128,7 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
             renew(&scenario, &plan)?;
         }
         plan.ftrace.clone_from(&traces[turn]);
-        plan.costs = options.costs.unwrap_or(plan.costs);
+        plan.costs = options.costs.clone().unwrap_or(plan.costs);
         disk.before(&mut plan)?;
         plan.stack.clone_from(&options.stack);
         if arm.world != WorldName::Lab {

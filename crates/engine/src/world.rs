@@ -213,7 +213,7 @@ pub enum Work {
     Copy,
     /// One page copied in from a caller, with its look-up and its dirtying.
     CopyIn,
-    /// One page that was not in memory entered: its frame, its place in the index and in the LRU.
+    /// One page that was not in memory, or a writer's copy, entered: its frame, its place in the index and in the LRU.
     Install,
     /// One page looked at by reclaim.
     Scan,

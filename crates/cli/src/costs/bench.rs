@@ -75,14 +75,26 @@ impl Seen {
     }
 }
 
-/// Nanoseconds of each of `n` calls.
+/// Nanoseconds of each of `n` calls: their mean, and those of each one if there is a place for them.
 pub(super) fn each(
     n: u64,
+    single: Option<&mut Vec<u64>>,
     mut f: impl FnMut(u64) -> std::result::Result<(), Error>,
 ) -> Result<f64> {
     let begin = Instant::now();
-    for i in 0..n {
-        f(i).map_err(failed)?;
+    match single {
+        None => {
+            for i in 0..n {
+                f(i).map_err(failed)?;
+            }
+        }
+        Some(times) => {
+            for i in 0..n {
+                let begin = Instant::now();
+                f(i).map_err(failed)?;
+                times.push(begin.elapsed().as_nanos() as u64);
+            }
+        }
     }
     Ok(begin.elapsed().as_nanos() as f64 / n as f64)
 }
@@ -113,39 +125,41 @@ impl Hot {
     /// Brings the small file into memory.
     fn warm(&self) -> Result<()> {
         let mut buf = vec![0; PAGE as usize];
-        each(HOT_PAGES, |i| {
+        each(HOT_PAGES, None, |i| {
             self.file.read_at(&mut buf, i * PAGE).map(drop)
         })
         .map(drop)
     }
 
-    /// Nanoseconds of a look-up that hits.
-    pub fn hit(&mut self) -> Result<f64> {
+    /// Nanoseconds of a look-up that hits; `single`: see [`each`].
+    pub fn hit(&mut self, single: Option<&mut Vec<u64>>) -> Result<f64> {
         self.warm()?;
         let (hot, rng) = (&self.file, &mut self.rng);
-        each(100_000, |_| {
+        each(100_000, single, |_| {
             std::hint::black_box(&hot.page(PageNo(rng.below(HOT_PAGES)))?[0]);
             Ok(())
         })
     }
 
-    /// Nanoseconds of a read of a page in memory.
-    pub fn read(&mut self) -> Result<f64> {
+    /// Nanoseconds of a read of a page in memory, likewise.
+    pub fn read(&mut self, single: Option<&mut Vec<u64>>) -> Result<f64> {
         self.warm()?;
         let (hot, rng) = (&self.file, &mut self.rng);
         let mut buf = vec![0; PAGE as usize];
-        each(50_000, |_| {
+        each(50_000, single, |_| {
             hot.read_at(&mut buf, rng.below(HOT_PAGES) * PAGE).map(drop)
         })
     }
 
-    /// Nanoseconds of a write of a page in memory, each the first since the last sync or a later one; the throttle has
+    /// Nanoseconds of a write of a page in memory, likewise, each the first since the last sync or a later one; the throttle has
     /// no say.
-    pub fn write(&mut self) -> Result<f64> {
+    pub fn write(&mut self, single: Option<&mut Vec<u64>>) -> Result<f64> {
         self.warm()?;
         let (hot, rng) = (&self.file, &mut self.rng);
         let buf = vec![1; PAGE as usize];
-        let ns = each(20_000, |_| hot.write_at(&buf, rng.below(HOT_PAGES) * PAGE))?;
+        let ns = each(20_000, single, |_| {
+            hot.write_at(&buf, rng.below(HOT_PAGES) * PAGE)
+        })?;
         hot.sync_data().map_err(failed)?;
         Ok(ns)
     }
@@ -214,7 +228,7 @@ impl Cold {
         self.see(|b| {
             let (cold, rng) = (&b.file, &mut b.rng);
             let mut buf = vec![0; PAGE as usize];
-            each(n, |_| {
+            each(n, None, |_| {
                 cold.read_at(&mut buf, rng.below(COLD_PAGES) * PAGE)
                     .map(drop)
             })
@@ -236,7 +250,7 @@ impl Cold {
             let cold = &b.file;
             let buf = vec![1; STREAM_IO as usize];
             let writes = COLD_PAGES * PAGE / STREAM_IO;
-            each(writes, |i| cold.write_at(&buf, i * STREAM_IO)).map(drop)
+            each(writes, None, |i| cold.write_at(&buf, i * STREAM_IO)).map(drop)
         })?;
         self.file.sync_data().map_err(failed)?;
         Ok(seen)
@@ -247,7 +261,7 @@ impl Cold {
         let seen = self.see(|b| {
             let (cold, rng) = (&b.file, &mut b.rng);
             let buf = vec![1; PAGE as usize];
-            each(32_000, |_| {
+            each(32_000, None, |_| {
                 cold.write_at(&buf, rng.below(COLD_PAGES) * PAGE)
             })
             .map(drop)

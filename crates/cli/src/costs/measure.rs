@@ -7,6 +7,7 @@ use super::CostTable;
 use super::bench::{COLD_PAGES, Cold, Hot, PAGE, each, file_device};
 use super::metered::thread_cpu;
 use super::round::Round;
+use super::spread::{Spread, Spreads};
 use super::wake::{cpus, late, ping_pong, unpark};
 use crate::args::CostsArgs;
 use crate::error::{CliError, Result};
@@ -157,14 +158,35 @@ fn task(world: &Arc<OsWorld>) -> Result<f64> {
     Ok(span.0 as f64 / tally.ops.max(1) as f64)
 }
 
+/// What a clock adds to the time of a call between two.
+fn clock() -> Result<u64> {
+    let mut times = Vec::new();
+    each(10_000, Some(&mut times), |_| Ok(()))?;
+    times.sort_unstable();
+    Ok(times[times.len() / 2])
+}
+
 /// All figures, by the table's names.
-fn measure(dir: &std::path::Path) -> Result<Vec<(&'static str, Figure)>> {
+fn measure(dir: &std::path::Path) -> Result<(Vec<(&'static str, Figure)>, Spreads)> {
     let progress = |what: &str| eprintln!("costs: {what}");
     let mut hot = Hot::new(dir)?;
     progress("hits and copies");
-    let hit = Figure::measure(|| hot.hit())?;
-    let read = Figure::measure(|| hot.read())?;
-    let write = Figure::measure(|| hot.write())?;
+    let hit = Figure::measure(|| hot.hit(None))?;
+    let read = Figure::measure(|| hot.read(None))?;
+    let write = Figure::measure(|| hot.write(None))?;
+    let clock = clock()?;
+    let mut spread = |calls: fn(&mut Hot, &mut Vec<u64>) -> Result<f64>| {
+        let mut times = Vec::new();
+        for _ in 0..ROUNDS {
+            calls(&mut hot, &mut times)?;
+        }
+        Ok(Spread::of(&mut times, clock))
+    };
+    let spreads = Spreads {
+        hit: spread(|hot, times| hot.hit(Some(times)))?,
+        read_page: spread(|hot, times| hot.read(Some(times)))?,
+        write_page: spread(|hot, times| hot.write(Some(times)))?,
+    };
     hot.close()?;
     progress("the system call alone");
     let path = dir.join("cold.data");
@@ -188,7 +210,7 @@ fn measure(dir: &std::path::Path) -> Result<Vec<(&'static str, Figure)>> {
     progress("wake-ups, timers, and the tasks themselves");
     let world = OsWorld::new(IoEngine::Auto).map_err(failed)?;
     let spin = Figure::measure(|| {
-        each(50_000, |_| {
+        each(50_000, None, |_| {
             world.relax();
             Ok(())
         })
@@ -200,7 +222,7 @@ fn measure(dir: &std::path::Path) -> Result<Vec<(&'static str, Figure)>> {
     let unpark = Figure::measure(|| unpark(&world, [cpus[0], other]))?;
     let slack = Figure::measure(|| Ok(late(&world)? - wake.median_ns as f64))?;
     let task = Figure::measure(|| task(&world))?;
-    Ok(vec![
+    let figures = vec![
         ("hit_ns", hit),
         ("read_page_ns", read),
         ("write_page_ns", write),
@@ -221,7 +243,8 @@ fn measure(dir: &std::path::Path) -> Result<Vec<(&'static str, Figure)>> {
         ("wake_ns", wake),
         ("switch_ns", switch),
         ("timer_slack_ns", slack),
-    ])
+    ];
+    Ok((figures, spreads))
 }
 
 /// Where the table was measured.
@@ -256,7 +279,7 @@ fn machine() -> [(&'static str, String); 5] {
 }
 
 /// The table as a file.
-fn to_toml(figures: &[(&str, Figure)]) -> String {
+fn to_toml(figures: &[(&str, Figure)], spreads: &Spreads) -> String {
     let mut text = String::from(
         "# What the engine's work costs, in nanoseconds: measured by `highwater costs`, read by `--costs`.\n",
     );
@@ -271,7 +294,19 @@ fn to_toml(figures: &[(&str, Figure)]) -> String {
         let line = format!("{name} = {}", f.median_ns);
         let _ = writeln!(text, "{line:<24}# {}..{}", f.min_ns, f.max_ns);
     }
+    text.push_str("\n# How single ones lie about their mean, in % of it.\n[spread]\n");
+    for (name, spread) in spreads.rows() {
+        let _ = writeln!(text, "{name} = {}", spread.show());
+    }
     text
+}
+
+/// The table as `--json` has it.
+#[derive(Serialize)]
+struct Published<'a> {
+    #[serde(flatten)]
+    figures: BTreeMap<&'a str, Figure>,
+    spread: Spreads,
 }
 
 /// Measures, and prints the table.
@@ -281,13 +316,16 @@ fn to_toml(figures: &[(&str, Figure)]) -> String {
 pub fn run(args: &CostsArgs) -> Result<()> {
     crate::cleanup::watch_signals();
     let place = place::make(args.dir.as_deref())?;
-    let figures = measure(&place.dir)?;
-    let text = to_toml(&figures);
+    let (figures, spreads) = measure(&place.dir)?;
+    let text = to_toml(&figures, &spreads);
     // What is written can be read.
     CostTable::load("the measured table", &text)?;
     let out = if args.json {
-        let map: BTreeMap<&str, Figure> = figures.into_iter().collect();
-        let json = serde_json::to_string_pretty(&map)
+        let published = Published {
+            figures: figures.into_iter().collect(),
+            spread: spreads,
+        };
+        let json = serde_json::to_string_pretty(&published)
             .map_err(|e| CliError::failed(e.to_string(), "report this as a bug"))?;
         json + "\n"
     } else {
@@ -314,13 +352,18 @@ mod tests {
 
     #[test]
     fn each_row_of_the_table_is_written_and_read_back() {
+        let spreads = Spreads {
+            read_page: Spread::of(&mut [5, 7, 9], 1),
+            ..Spreads::default()
+        };
         let names = CostTable::default().rows().map(|(name, _)| name);
         let figures: Vec<(&str, Figure)> = names
             .iter()
             .enumerate()
             .map(|(i, name)| (*name, Figure::of(&mut [i as f64 + 1.0])))
             .collect();
-        let back = CostTable::load("t", &to_toml(&figures)).unwrap();
+        let back = CostTable::load("t", &to_toml(&figures, &spreads)).unwrap();
+        assert_eq!(back.spread, spreads);
         let values = back.rows().map(|(_, ns)| ns);
         assert_eq!(values, std::array::from_fn(|i| i as u64 + 1));
     }

@@ -7,6 +7,7 @@ mod bench;
 mod measure;
 mod metered;
 mod round;
+mod spread;
 mod wake;
 
 pub use measure::run;
@@ -14,6 +15,7 @@ pub use measure::run;
 use crate::error::{CliError, Result};
 use crate::located::Source;
 use serde::{Deserialize, Serialize};
+use spread::{Spread, Spreads};
 use std::path::Path;
 
 /// The table that comes with the command.
@@ -22,7 +24,7 @@ const BUILTIN: &str = include_str!("../../costs.toml");
 const COST_MAX: u64 = 100_000_000;
 
 /// Nanoseconds for a piece of each kind of work.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CostTable {
     /// One look-up that hit: the page in place, pinned.
@@ -65,6 +67,9 @@ pub struct CostTable {
     pub switch_ns: u64,
     /// How much later than asked for a timer goes off that no other timer joins, `wake_ns` not counted.
     pub timer_slack_ns: u64,
+    /// How single look-ups and copies lie about their mean; without it they are all alike.
+    #[serde(default)]
+    pub spread: Spreads,
 }
 
 impl CostTable {
@@ -82,6 +87,12 @@ impl CostTable {
         for (name, ns) in table.rows() {
             if ns > COST_MAX {
                 let message = format!("{name}: expected nanoseconds, at most {COST_MAX}");
+                return Err(source.at(source.key(name), &message, None));
+            }
+        }
+        for (name, spread) in table.spread.rows() {
+            if let Err(e) = spread.latency() {
+                let message = format!("spread of {name}: {e}");
                 return Err(source.at(source.key(name), &message, None));
             }
         }
@@ -135,7 +146,11 @@ impl CostTable {
 
     /// As the lab takes it.
     pub fn for_lab(&self) -> highwater_lab::Costs {
+        let spread = |s: &Spread| s.latency().expect("a table is checked when it is loaded");
         highwater_lab::Costs {
+            hit_spread: spread(&self.spread.hit),
+            copy_spread: spread(&self.spread.read_page),
+            copy_in_spread: spread(&self.spread.write_page),
             hit: self.hit_ns,
             copy: self.read_page_ns,
             copy_in: self.write_page_ns,
@@ -191,6 +206,13 @@ mod tests {
         let e = error("\nspin_ns = ", "\n# spin_ns = ");
         assert!(e.contains("missing field `spin_ns`"), "{e}");
         assert!(e.contains("highwater costs --out"), "{e}");
+        let e = error("[spread]", "[spread]\nhits = { p50 = 1 }");
+        assert!(e.contains("hits") && e.contains("read_page"), "{e}");
+        let e = error("\nread_page = { p01 =", "\nread_page = { p9x = 3, p01 =");
+        assert!(
+            e.contains("spread of read_page") && e.contains("p99_9"),
+            "{e}"
+        );
         let e = CostTable::find(Path::new("/nowhere/c.toml")).unwrap_err();
         assert!(e.message.contains("/nowhere/c.toml"), "{e}");
     }

@@ -1,5 +1,6 @@
 //! A profile's keys: each model's parameters as text has them, laid over the model's defaults.
 
+use crate::quantile;
 use crate::units::{Bytes, Span, parse_bytes, parse_duration};
 use highwater_engine::Nanos;
 use highwater_lab::Model;
@@ -288,21 +289,6 @@ impl From<Times> for Latency {
     }
 }
 
-/// `min`, `p50`, `p99_9`, `max`: per million.
-fn quantile(name: &str) -> Option<u32> {
-    let digits = match name {
-        "min" => return Some(0),
-        "max" => return Some(1_000_000),
-        _ => name.strip_prefix('p')?,
-    };
-    let (whole, part) = digits.split_once('_').unwrap_or((digits, ""));
-    let number = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-    if whole.is_empty() || whole.len() > 2 || part.len() > 4 || !number(whole) || !number(part) {
-        return None;
-    }
-    format!("{whole}{part:0<4}").parse().ok()
-}
-
 impl<'de> Deserialize<'de> for Times {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Times, D::Error> {
         struct Text;
@@ -320,9 +306,10 @@ impl<'de> Deserialize<'de> for Times {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Times, A::Error> {
                 let mut points: Vec<(u32, Nanos)> = Vec::new();
                 while let Some(key) = map.next_key::<String>()? {
-                    let ppm = quantile(&key).ok_or_else(|| {
+                    let ppm = quantile::parse(&key).ok_or_else(|| {
                         A::Error::custom(format_args!(
-                            "{key:?} is no quantile; expected min, p50, p99, p99_9 (99.9 %) and such, max"
+                            "{key:?} is no quantile; {}",
+                            quantile::EXPECTED
                         ))
                     })?;
                     points.push((ppm, map.next_value::<Span>()?.into()));

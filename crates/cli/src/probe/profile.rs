@@ -2,6 +2,7 @@
 
 use super::compare::{Line, verdict};
 use super::fit::{Direction, Fit};
+use crate::quantile;
 use highwater_lab::model::Completions;
 use std::fmt::Write;
 
@@ -77,19 +78,7 @@ impl Fit {
 }
 
 fn quantiles(points: &[(u32, u64)]) -> String {
-    let key = |ppm: u32| match ppm {
-        0 => "min".to_string(),
-        1_000_000 => "max".to_string(),
-        _ => {
-            let (whole, part) = (ppm / 10_000, ppm % 10_000);
-            let part = format!("{part:04}");
-            match part.trim_end_matches('0') {
-                "" => format!("p{whole:02}"),
-                part => format!("p{whole:02}_{part}"),
-            }
-        }
-    };
-    inline(points.iter().map(|(ppm, ns)| (key(*ppm), *ns)))
+    inline(points.iter().map(|(ppm, ns)| (quantile::name(*ppm), *ns)))
 }
 
 fn crowd(direction: &Direction) -> String {

@@ -40,7 +40,7 @@ pub fn run(args: &StackArgs, seeds: u64) -> Result<()> {
         .iter()
         .map(|arm| {
             let mut plan = Plan::new(&scenario, arm.clone(), std::path::Path::new("."));
-            plan.costs = options.costs.unwrap_or(plan.costs);
+            plan.costs = options.costs.clone().unwrap_or(plan.costs);
             plan.stack.clone_from(&options.stack);
             plan
         })

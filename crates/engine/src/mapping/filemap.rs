@@ -530,6 +530,7 @@ impl<W: World> Engine<W> {
             planted!(self, BounceCopy).then(|| self.world.arena(self.config().frame_size, 0));
         self.memory.copy(frame, copy);
         self.world.charge(Work::Copy, 1);
+        self.world.charge(Work::Install, 1);
         let f = self.frames.get(copy);
         f.set_key(key.mapping, key.page);
         f.set_generation(0);

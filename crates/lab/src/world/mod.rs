@@ -33,6 +33,7 @@ pub(crate) use coroutine::{Ended, Outcome};
 pub use options::{Costs, LabOptions};
 
 use crate::cell::LabCell;
+use crate::rng::Rng;
 use crate::stack::{Chain, Overflow, StackUse, Stacks, end_if_overflowed};
 use coroutine::{Co, YielderCell};
 use highwater_engine::world::{Task, TaskBody, TaskId, Work, World};
@@ -66,6 +67,7 @@ pub struct LabWorld {
     /// The caller wants an overflow as a value: it is not printed.
     awaits_overflow: AtomicBool,
     costs: Costs,
+    cost_draws: LabCell<Rng>,
     ghost: bool,
 }
 
@@ -111,7 +113,8 @@ impl LabWorld {
             main_stack_size: options.main_stack_size,
             awaits_overflow: AtomicBool::new(false),
             stacks: LabCell::new(stacks),
-            costs: options.costs,
+            costs: options.costs.clone(),
+            cost_draws: LabCell::new(Rng::new(options.seed, 3)),
             ghost: options.ghost,
             sched: LabCell::new(Sched::new(options)),
             records: LabCell::new(Vec::new()),
@@ -494,7 +497,8 @@ impl World for LabWorld {
     }
 
     fn charge(&self, work: Work, n: u32) {
-        self.charge_ns(self.costs.of(work, n));
+        let cost = self.cost_draws.with(|rng| self.costs.of(work, n, rng));
+        self.charge_ns(cost);
     }
 
     fn arena(&self, data: usize, tables: usize) -> Result<LabArena, Error> {

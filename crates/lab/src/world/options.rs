@@ -1,19 +1,27 @@
 //! How a lab is set up: seed, virtual CPUs, what work costs, how rude the scheduler is.
 
+use crate::device::model::Latency;
+use crate::rng::Rng;
 use highwater_engine::Nanos;
 use highwater_engine::world::Work;
 use std::collections::BTreeMap;
 
 /// What each kind of the engine's work costs a virtual CPU, in nanoseconds. Rounded figures of one x86 core at 3 GHz
 /// with pages in DRAM; a scenario that studies CPU time sets its own.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Costs {
     /// One look-up that hit.
     pub hit: u64,
+    /// How single look-ups lie about that: thousandths of it, as nanoseconds.
+    pub hit_spread: Latency,
     /// One page copied to a caller, with its look-up, or to another frame for a writer.
     pub copy: u64,
+    /// How single ones lie about that, likewise.
+    pub copy_spread: Latency,
     /// One page copied in from a caller, with its look-up and its dirtying.
     pub copy_in: u64,
+    /// How single ones lie about that, likewise.
+    pub copy_in_spread: Latency,
     /// One page that was not in memory entered.
     pub install: u64,
     /// One page looked at by reclaim.
@@ -52,12 +60,18 @@ pub struct Costs {
     pub timer_slack: u64,
 }
 
+/// In a spread: the mean itself.
+const MEAN: Nanos = Nanos(1_000);
+
 impl Default for Costs {
     fn default() -> Costs {
         Costs {
             hit: 40,
+            hit_spread: Latency::constant(MEAN),
             copy: 450,
+            copy_spread: Latency::constant(MEAN),
             copy_in: 450,
+            copy_in_spread: Latency::constant(MEAN),
             install: 150,
             scan: 100,
             move_page: 600,
@@ -80,8 +94,14 @@ impl Default for Costs {
 }
 
 impl Costs {
-    /// The cost of `n` pieces of `work`.
-    pub(crate) fn of(&self, work: Work, n: u32) -> u64 {
+    /// The cost of `n` pieces of `work`: of one alone a draw, if they differ, of several their mean.
+    pub(crate) fn of(&self, work: Work, n: u32, rng: &mut Rng) -> u64 {
+        let spread = match work {
+            Work::Hit => Some(&self.hit_spread),
+            Work::Copy => Some(&self.copy_spread),
+            Work::CopyIn => Some(&self.copy_in_spread),
+            _ => None,
+        };
         let each = match work {
             Work::Hit => self.hit,
             Work::Copy => self.copy,
@@ -98,7 +118,10 @@ impl Costs {
             Work::Spin => self.spin,
             Work::Task => self.task,
         };
-        each * u64::from(n)
+        match spread {
+            Some(spread) if n == 1 => each * spread.sample_unless_constant(rng) / MEAN.0,
+            _ => each * u64::from(n),
+        }
     }
 }
 

@@ -150,11 +150,11 @@ fn work_occupies_its_cpu_to_the_nanosecond() {
         for tasks in 1..12u64 {
             // Shorter than a slice: whole jobs, as many rounds as it takes.
             let rounds = tasks.div_ceil(cpus as u64);
-            let end = jobs(tasks, cpus, 900, costs);
+            let end = jobs(tasks, cpus, 900, costs.clone());
             assert_eq!(end, Nanos(rounds * 900_000), "{tasks} tasks, {cpus} CPUs");
             // Many slices long: the CPUs are shared evenly, within a slice for each round, and never idle too soon.
             let each = 20_000_000;
-            let end = jobs(tasks, cpus, 20_000, costs).0;
+            let end = jobs(tasks, cpus, 20_000, costs.clone()).0;
             let least = (tasks * each).div_ceil(cpus as u64).max(each);
             assert!(
                 (least..=rounds * each).contains(&end),
@@ -328,7 +328,7 @@ fn waking_costs_the_waker() {
     };
     let woken_by = |served: bool| {
         let world = LabWorld::new(LabOptions {
-            costs,
+            costs: costs.clone(),
             ..LabOptions::calm(1)
         });
         let w = world.clone();

@@ -66,7 +66,7 @@ impl Latency {
     }
 
     /// One draw; a constant takes no random number.
-    pub(super) fn sample_unless_constant(&self, rng: &mut Rng) -> u64 {
+    pub(crate) fn sample_unless_constant(&self, rng: &mut Rng) -> u64 {
         if self.points[0].1 == self.max().0 {
             return self.max().0;
         }
