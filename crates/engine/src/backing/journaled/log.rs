@@ -17,7 +17,7 @@ use super::state::{Flight, State};
 use super::{LOG_TIMEOUT, Volume};
 use crate::error::{IoError, IoErrorKind};
 use crate::io::{IoOp, Lane, Request};
-use crate::world::Nanos;
+use crate::world::{Nanos, Task};
 use crate::zone::{LendContext, LentFrame};
 
 /// Buffers that are kept: as many log blocks may be on their way to the disk when the cache has no frame to lend.
@@ -208,10 +208,17 @@ impl Volume {
         self.device.submit(Lane::Shared, &mut vec![request]);
     }
 
-    /// A frame for the log. With the turn in hand, and no lock.
+    /// A frame for the log. With the turn in hand, and no lock. Whoever calls, it is as an allocation inside a write, which
+    /// waits for nobody: others wait for the turn (or for a truncation that has it) with guards on all other memory.
     #[doc(alias = "mempool_alloc")]
     pub(super) fn log_buffer(&self) -> Result<LentFrame, Full> {
-        let lend = || self.memory.alloc(self.options.lend_context).ok();
+        let lend = || {
+            let task = self.memory.task();
+            let flags = task.set_flag(Task::WRITES);
+            let lent = self.memory.alloc(self.options.lend_context).ok();
+            task.restore_flags(flags);
+            lent
+        };
         let pooled = || self.state().pool.pop();
         let frame = match self.options.lend_context {
             LendContext::Reserve => pooled().or_else(lend),
