@@ -7,7 +7,8 @@
 //!
 //! **Invariants.**
 //! - DUR-1: a page with an epoch above `flushed` is not known to be durable.
-//! - DUR-2: what is lost stays lost until the file is opened anew.
+//! - DUR-2: what is lost stays lost until the file is opened anew, by a user who has been told: a flush may fail while nobody
+//!   has the file open, and a page leave memory after the last error.
 //!
 //! **Kernel.** errseq_t, and what "fsyncgate" (2018) showed to be missing.
 
@@ -32,6 +33,8 @@ pub(crate) struct Durability {
     chunk_order: u32,
     /// Pages that a failed flush has lost.
     lost: Vec<Range<u64>>,
+    /// Some of them nobody has been told of yet.
+    untold: bool,
     /// The last write or flush error that no sync has returned yet.
     unseen: Option<(&'static str, IoError)>,
     /// The last error of all.
@@ -52,6 +55,7 @@ impl Durability {
             reclaimed: Vec::new(),
             chunk_order: 0,
             lost: Vec::new(),
+            untold: false,
             unseen: None,
             unflushed: false,
             flushing: false,
@@ -69,9 +73,9 @@ impl Durability {
         self.unflushed = true;
     }
 
-    /// Nothing waits for a flush, and every error has been told.
+    /// Nothing waits for a flush, and every error and loss has been told.
     pub(crate) fn is_settled(&self) -> bool {
-        !self.unflushed && !self.flushing && self.unseen.is_none()
+        !self.unflushed && !self.flushing && self.unseen.is_none() && !self.untold
     }
 
     pub(crate) fn needs_flush(&self) -> bool {
@@ -144,6 +148,7 @@ impl Durability {
     /// joined, so the report stays a bounded superset.
     fn lose(&mut self, range: Range<u64>) {
         let mut range = range;
+        self.untold = true;
         self.lost.retain(|r| {
             let apart = r.end < range.start || range.end < r.start;
             if !apart {
@@ -161,9 +166,11 @@ impl Durability {
         }
     }
 
-    /// Forgets what was lost: the file is opened anew.
+    /// The file is opened anew: forgets what was lost, once somebody has heard of all of it.
     pub(crate) fn reopen(&mut self) {
-        self.lost.clear();
+        if !self.untold {
+            self.lost.clear();
+        }
     }
 
     /// The last error of a write or flush.
@@ -173,6 +180,12 @@ impl Durability {
 
     /// Pages lost so far.
     pub(crate) fn lost(&self) -> &[Range<u64>] {
+        &self.lost
+    }
+
+    /// Pages lost so far, for a caller who tells a user.
+    pub(crate) fn tell_lost(&mut self) -> &[Range<u64>] {
+        self.untold = false;
         &self.lost
     }
 
@@ -219,6 +232,23 @@ mod tests {
         let f = d.begin_flush();
         d.flush_ok(f);
         assert_eq!(d.lost(), &[7..8], "DUR-2");
+    }
+
+    #[test]
+    fn what_is_lost_while_nobody_has_the_file_open_is_told_to_the_next_who_opens_it() {
+        let mut d = Durability::new();
+        let e = d.note_written();
+        d.note_reclaimed(7, e);
+        d.begin_flush();
+        d.flush_failed(EIO);
+        d.reopen();
+        assert_eq!(d.tell_lost(), &[7..8], "DUR-2");
+        // One more, after that error.
+        d.note_reclaimed(9, e);
+        d.reopen();
+        assert_eq!(d.tell_lost(), &[7..8, 9..10], "DUR-2");
+        d.reopen();
+        assert!(d.tell_lost().is_empty());
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl<W: World> Engine<W> {
         start: Nanos,
     ) -> Result<(), Error> {
         let errors = m.write_errors();
-        let early = planted!(self, EarlyFlush).then(|| self.flush_mapping(m, scope));
+        let early = planted!(self, EarlyFlush).then(|| self.flush_mapping(m, scope, true));
         let written = self.write_and_wait(m, pages, start);
         let failed = m.write_errors() != errors;
         if failed || written.is_ok() {
@@ -91,7 +91,7 @@ impl<W: World> Engine<W> {
             }
         }
         written?;
-        let flushed = early.unwrap_or_else(|| self.flush_mapping(m, scope));
+        let flushed = early.unwrap_or_else(|| self.flush_mapping(m, scope, true));
         if flushed.is_err() {
             m.durability.lock(&*self.world).take_unseen();
         }
@@ -110,7 +110,7 @@ impl<W: World> Engine<W> {
         if turn == Waited::TimedOut {
             return;
         }
-        if self.flush_mapping(m, Scope::Data).is_err() {
+        if self.flush_mapping(m, Scope::Data, false).is_err() {
             m.hold_off(now.plus(FLUSH_RETRY));
         }
         m.sync_turn.unlock(&*self.world, &self.waits);
@@ -264,12 +264,17 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Flushes the device's cache and settles what that says about the pages.
-    pub(crate) fn flush_mapping(&self, m: &Arc<Mapping>, scope: Scope) -> Result<(), Error> {
+    /// Flushes the device's cache and settles what that says about the pages. `heard`: a user gets the error.
+    pub(crate) fn flush_mapping(
+        &self,
+        m: &Arc<Mapping>,
+        scope: Scope,
+        heard: bool,
+    ) -> Result<(), Error> {
         let epoch = {
             let mut d = m.durability.lock(&*self.world);
             if !d.needs_flush() && scope == Scope::Data {
-                return self.lost_or_ok(&d);
+                return self.lost_or_ok(&mut d, heard);
             }
             d.begin_flush()
         };
@@ -282,31 +287,28 @@ impl<W: World> Engine<W> {
             Ok(()) => {
                 let mut d = m.durability.lock(&*self.world);
                 d.flush_ok(epoch);
-                self.lost_or_ok(&d)
+                self.lost_or_ok(&mut d, heard)
             }
             Err(e) => {
                 self.count(Event::FlushErrors, 1);
                 let flushed = m.durability.lock(&*self.world).flush_failed(e);
                 m.note_flush_failure(&*self.world);
                 self.redirty_unflushed(m, flushed);
-                let d = m.durability.lock(&*self.world);
-                self.lost_or_ok(&d)?;
+                let mut d = m.durability.lock(&*self.world);
+                self.lost_or_ok(&mut d, heard)?;
                 Err(Error::io("flush", e))
             }
         }
     }
 
-    fn lost_or_ok(&self, d: &crate::mapping::Durability) -> Result<(), Error> {
-        if d.lost().is_empty() {
+    fn lost_or_ok(&self, d: &mut crate::mapping::Durability, heard: bool) -> Result<(), Error> {
+        let lost = if heard { d.tell_lost() } else { d.lost() };
+        if lost.is_empty() {
             return Ok(());
         }
         let size = self.memory.frame_size() as u64;
         Err(Error::DurabilityLost {
-            ranges: d
-                .lost()
-                .iter()
-                .map(|r| r.start * size..r.end * size)
-                .collect(),
+            ranges: lost.iter().map(|r| r.start * size..r.end * size).collect(),
         })
     }
 
