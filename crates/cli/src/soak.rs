@@ -52,6 +52,10 @@ struct Summary {
     seeds_with_two_troubles: u64,
     /// Seeds where some files lie on a journaled volume each.
     seeds_with_volumes: u64,
+    /// Seeds where pages are moved about by tasks of their own accord.
+    seeds_with_moves: u64,
+    /// Seeds where the scheduler is rude.
+    seeds_rude: u64,
     /// Seeds where one disk fails and another does not.
     seeds_with_a_spared_disk: u64,
     disks_by_model: BTreeMap<&'static str, u64>,
@@ -77,6 +81,8 @@ impl Summary {
         }
         self.seeds_with_two_troubles += u64::from(drawn.trouble.iter().count() > 1);
         self.seeds_with_volumes += u64::from(drawn.has_volumes());
+        self.seeds_with_moves += u64::from(drawn.mix.compact > 0);
+        self.seeds_rude += u64::from(drawn.rude);
         self.seeds_with_a_spared_disk += u64::from(drawn.spared.is_some());
         for disk in &drawn.disks {
             *self.disks_by_model.entry(kind_of(&disk.model)).or_default() += 1;
@@ -116,7 +122,7 @@ impl Summary {
 
     fn text(&self, seconds: f64) -> String {
         let mut text = format!(
-            "{} seeds from {}, {} operations ({} failed, as their trouble allows), {} pages compared, {} crash images; {} seeds with volumes\n\
+            "{} seeds from {}, {} operations ({} failed, as their trouble allows), {} pages compared, {} crash images; {} seeds with volumes, {} where pages move, {} with a rude scheduler\n\
              {:.1} s of virtual time in {:.1} s: {:.0} seeds a minute\n",
             self.seeds,
             self.first_seed,
@@ -125,6 +131,8 @@ impl Summary {
             show_count(self.pages_checked),
             show_count(self.crash_images),
             self.seeds_with_volumes,
+            self.seeds_with_moves,
+            self.seeds_rude,
             self.virtual_s,
             seconds,
             self.seeds as f64 * 60.0 / seconds.max(1e-9),
@@ -466,7 +474,7 @@ fn verdict(args: &SoakArgs, summary: &Summary) -> Result<()> {
                 "the planted bug {name} was not found by {} seeds",
                 summary.seeds
             ),
-            "more --seeds; pages move in few of these seeds: what breaks when they do, `cargo test -p highwater-lab --features plant --test planted` finds by its own",
+            "more --seeds; what they still miss, the soak's options must draw",
         ));
     }
     Ok(())

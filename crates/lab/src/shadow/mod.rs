@@ -120,6 +120,8 @@ pub struct Shadow {
     len: u64,
     /// The lengths since the last promise, and when each came.
     lens: Vec<(u64, u64)>,
+    /// Lost pages whose writes may have made the file longer.
+    lost_ends: Vec<u64>,
     tick: u64,
     crashes: bool,
     active: Vec<Active>,
@@ -143,6 +145,7 @@ impl Shadow {
             pages,
             len: content.len() as u64,
             lens: vec![(0, content.len() as u64)],
+            lost_ends: Vec::new(),
             tick: 1,
             crashes,
             active: Vec::new(),
@@ -526,10 +529,30 @@ impl Shadow {
             let place = self.place(number);
             self.pages[number as usize].promise(promise.begin, place);
         }
+        let pages = &self.pages;
+        self.lost_ends.retain(|n| pages[*n as usize].is_lost());
         if promise.pages.is_none()
+            && self.lost_ends.is_empty()
             && let Some(at) = self.lens.iter().rposition(|(t, _)| *t < promise.begin)
         {
             self.lens.drain(..at);
+        }
+    }
+
+    /// The users of the file have been told that the pages of these bytes may be lost, and go on: what was written to them
+    /// until now, and not promised, is durable only with the next write of its page, and with it the length.
+    pub fn lose(&mut self, lost: &[Range<u64>]) {
+        let tick = self.tick();
+        let shortest = self.lens.iter().map(|(_, len)| *len).min().unwrap_or(0);
+        for range in lost {
+            for number in self.pages_of(range) {
+                if let Some(page) = self.pages.get_mut(number as usize) {
+                    page.lose(tick);
+                    if (number + 1) * self.page_size > shortest {
+                        self.lost_ends.push(number);
+                    }
+                }
+            }
         }
     }
 

@@ -73,6 +73,8 @@ pub(super) struct Page {
     /// The promised content, when it is not `bytes`.
     durable: Option<Box<[u8]>>,
     log: Vec<Op>,
+    /// When it was given up: no sync makes durable what was written before, until the page has been written anew.
+    lost_at: Option<u64>,
 }
 
 /// Which orders of pending writes are tried, and on what.
@@ -256,8 +258,25 @@ impl Page {
         self.search(&self.pending, must, 0, seen, place).is_some()
     }
 
+    /// What no sync has promised is lost, as far as a crash will tell. Reads see it all the same.
+    pub fn lose(&mut self, tick: u64) {
+        self.lost_at = Some(tick);
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.lost_at.is_some()
+    }
+
     /// A sync that began at `tick` succeeded: what was written before is durable.
     pub fn promise(&mut self, tick: u64, place: Place) {
+        if let Some(lost) = self.lost_at {
+            // A page is written whole, but for truncations.
+            let anew = |op: &Op| op.sure && op.stamp != 0 && op.begin > lost && op.end < tick;
+            if !self.log.iter().chain(&self.pending).any(anew) {
+                return;
+            }
+            self.lost_at = None;
+        }
         for op in &mut self.pending {
             op.covered |= op.end < tick;
         }

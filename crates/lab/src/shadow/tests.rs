@@ -1,3 +1,6 @@
+// A lost range is what some of these tests mean: one element, a range.
+#![allow(clippy::single_range_in_vec_init)]
+
 use super::*;
 
 const PAGE: usize = 4096;
@@ -261,5 +264,47 @@ fn shadow_2_a_write_that_ended_after_the_sync_began_is_not_promised() {
     image[..512].copy_from_slice(&bytes(sy, 0..512));
     assert_eq!(s.check_crash(&image), Ok(()), "x is not");
     image[2_865..2_873].copy_from_slice(&bytes(sx, 2_865..2_873));
+    assert_eq!(s.check_crash(&image), Ok(()));
+}
+
+#[test]
+fn shadow_2_a_lost_page_is_promised_again_with_its_next_write() {
+    let mut s = shadow();
+    let old = vec![0; 4 * PAGE];
+    let first = write(&mut s, 0..512);
+    let second = write(&mut s, PAGE as u64..PAGE as u64 + 512);
+    s.lose(&[0..PAGE as u64]);
+    let promise = s.begin_sync(None);
+    s.keep(&promise);
+    let mut image = old.clone();
+    image[PAGE..PAGE + 512].copy_from_slice(&bytes(second, PAGE as u64..PAGE as u64 + 512));
+    assert_eq!(s.check_crash(&image), Ok(()), "page 0 is as before");
+    assert!(s.check_crash(&old).is_err(), "page 1 was not lost");
+    let later = write(&mut s, 1024..1536);
+    assert_eq!(s.check_crash(&image), Ok(()), "not durable yet");
+    let promise = s.begin_sync(None);
+    s.keep(&promise);
+    assert!(s.check_crash(&image).is_err(), "written whole");
+    image[..512].copy_from_slice(&bytes(first, 0..512));
+    image[1024..1536].copy_from_slice(&bytes(later, 1024..1536));
+    assert_eq!(s.check_crash(&image), Ok(()));
+}
+
+#[test]
+fn shadow_3_a_length_is_lost_with_the_page_that_made_it() {
+    let mut s = shadow();
+    let promise = s.begin_sync(None);
+    s.keep(&promise);
+    let (old, end) = (4 * PAGE as u64, 4 * PAGE as u64 + 100);
+    write(&mut s, old..end);
+    s.lose(&[old..old + PAGE as u64]);
+    let promise = s.begin_sync(None);
+    s.keep(&promise);
+    assert_eq!(s.check_crash(&vec![0; old as usize]), Ok(()));
+    let stamp = write(&mut s, old..end);
+    let promise = s.begin_sync(None);
+    s.keep(&promise);
+    assert!(s.check_crash(&vec![0; old as usize]).is_err());
+    let image = [vec![0; old as usize], bytes(stamp, old..end)].concat();
     assert_eq!(s.check_crash(&image), Ok(()));
 }

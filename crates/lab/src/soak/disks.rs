@@ -1,6 +1,8 @@
 //! The disks of a seed: every model, quick enough that a run of 20,000 operations has time to turn its memory over.
 
-use crate::device::model::{Bucket, Cloud, Elevator, Hdd, Latency, Nvme, Object, Rate, Ssd};
+use crate::device::model::{
+    Bucket, Cloud, Completions, Curve, Elevator, Hdd, Latency, Nvme, Object, Rate, Scheduler, Ssd,
+};
 use crate::device::{Cap, Model, QueueOptions};
 use crate::rng::Rng;
 use highwater_engine::Nanos;
@@ -80,6 +82,22 @@ pub(super) fn other(r: &mut Rng) -> Model {
     }
 }
 
+/// A third of the flash disks are seen through a host's ring: few descriptors, an elevator for what finds no room, completions
+/// that are heard of together, and a crowd that costs.
+pub(super) fn front(r: &mut Rng, model: &mut Model) {
+    if !r.chance(333_000) {
+        return;
+    }
+    let ring = r.pick(&[0, 3, 16, 128, 256]);
+    let elevator = r.pick(&[Scheduler::None, Scheduler::Deadline, Scheduler::Deadline]);
+    let completions = r.pick(&[Completions::Each, Completions::Together]);
+    let crowds = [(); 2].map(|()| Curve::slope(Nanos::from_micros(r.pick(&[0, 1, 20]))));
+    if let Model::Ssd(ssd) = model {
+        (ssd.ring, ssd.elevator, ssd.completions) = (ring, elevator, completions);
+        [ssd.read_crowd, ssd.write_crowd] = crowds;
+    }
+}
+
 /// A limit in front of a disk, now and then.
 pub(super) fn cap(r: &mut Rng) -> Option<Cap> {
     r.chance(150_000).then(|| Cap {
@@ -99,10 +117,32 @@ pub fn kind_of(model: &Model) -> &'static str {
     }
 }
 
+/// What `front` has drawn, if anything.
+fn front_text(model: &Model) -> String {
+    let Model::Ssd(ssd) = model else {
+        return String::new();
+    };
+    let mut text = String::new();
+    if ssd.ring > 0 {
+        text += &format!(", ring {}", ssd.ring);
+    }
+    if ssd.elevator == Scheduler::Deadline {
+        text += ", elevator deadline";
+    }
+    if ssd.completions == Completions::Together {
+        text += ", completions together";
+    }
+    if !(ssd.read_crowd.is_free() && ssd.write_crowd.is_free()) {
+        text += ", a crowd costs";
+    }
+    text
+}
+
 /// A disk as a line of options has it.
 pub(super) fn text(disk: &QueueOptions) -> String {
     let cap = disk.cap.map_or(String::new(), |c| {
         format!(", cap {} bytes/s {} requests/s", c.bytes_per_s, c.iops)
     });
-    format!("({}{cap})", disk.model.summary())
+    let front = front_text(&disk.model);
+    format!("({}{front}{cap})", disk.model.summary())
 }

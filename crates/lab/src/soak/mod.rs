@@ -9,6 +9,7 @@
 //! - SOAK-2: every task goes on: none is in one operation for longer than `STUCK`, or `STUCK_STEPS` of the scheduler.
 //! - SOAK-3: once trouble has ended, a sync succeeds within `HEAL` (unless the engine says `DurabilityLost`), and the
 //!   files on the devices are the shadow.
+//!   A file that has lost something is opened anew, and is as good as any other from its pages' next writes on.
 //! - SOAK-4: no task is left after `close`.
 //! - SOAK-5: a run goes on until memory was turned over [`TURNOVER`] times.
 //! - SOAK-6: where nothing may fail, no operation takes longer than `LONGEST`: a wake-up that came late by luck is
@@ -60,6 +61,11 @@ const LONGEST: Nanos = Nanos::from_secs(8);
 const LONGEST_ON_VOLUMES: Nanos = Nanos::from_secs(16);
 /// The longest write to a disk that never fails while another does.
 const LONGEST_SPARED: Nanos = Nanos::from_secs(8);
+/// How often a rude scheduler pre-empts a task where it charges work, and then keeps it off the CPU, per million: what lies
+/// between two steps of one task is wide open to the others.
+const RUDE: (u32, u32) = (200_000, 500_000);
+/// Crash images of one run that are cut because a file has just been made durable after a failed flush.
+const CUTS_AFTER_DOUBT: u64 = 16;
 /// Eight times what the longest run of hundreds takes, after which it is stopped.
 const TIME_MAX: Nanos = Nanos::from_secs(3_600);
 /// The same in steps, of which they take up to 700,000: some seconds of real time.
@@ -103,16 +109,37 @@ pub struct Faults {
 
 /// One file of a run.
 struct Subject {
-    file: File<LabWorld>,
+    id: FileId,
+    backing: Arc<dyn Backing>,
+    /// The handle that all tasks share, but while the file is opened anew.
+    handle: RefCell<Option<File<LabWorld>>>,
     device: Arc<RamDevice>,
     /// What it lies on, if that is one.
     volume: Option<Arc<Volume>>,
     shadow: RefCell<Shadow>,
     /// Bytes that a sync said are lost (`DurabilityLost`): none succeeds any more.
     lost: RefCell<Vec<Range<u64>>>,
+    /// A sync has failed, and none has succeeded since.
+    doubtful: Cell<bool>,
 }
 
 impl Subject {
+    fn open(
+        engine: &Arc<Engine<LabWorld>>,
+        id: FileId,
+        backing: &Arc<dyn Backing>,
+    ) -> File<LabWorld> {
+        engine
+            .open(id, backing.clone(), FileOptions { write: true })
+            .unwrap_or_else(|e| panic!("open of file {}: {e}", id.ino - 1))
+    }
+
+    /// The file, for one operation.
+    fn file(&self) -> File<LabWorld> {
+        let handle = self.handle.borrow();
+        handle.clone().expect("closed only while nobody is at work")
+    }
+
     fn has_lost(&self) -> bool {
         !self.lost.borrow().is_empty()
     }
@@ -141,6 +168,8 @@ struct Soak {
     hung: Cell<u64>,
     failed: Cell<u64>,
     crashes: Cell<u64>,
+    /// Those of them that were cut after a doubtful time.
+    cuts_after_doubt: Cell<u64>,
     longest: Cell<(Nanos, &'static str)>,
     /// The same of writes to disks that never fail.
     longest_spared: Cell<(Nanos, &'static str)>,
@@ -150,6 +179,8 @@ struct Soak {
     turned_over: Cell<bool>,
     /// Trouble has ended.
     healed: Cell<bool>,
+    /// How often a file was opened anew because some of it was lost.
+    reopened: Cell<u64>,
     /// The tasks are to stop where they are outside of the engine.
     pause: Cell<bool>,
     users: RefCell<Vec<UserState>>,
@@ -256,6 +287,18 @@ impl Soak {
         }
     }
 
+    /// A sync of the file `n` has succeeded, of the `whole` file or a part. If one has failed before: what the failed flush
+    /// lost has been written anew, or is missing now, before other writes cover it up.
+    fn synced(&self, n: usize, whole: bool) {
+        let cuts = self.cuts_after_doubt.get();
+        let doubtful = whole && self.subjects[n].doubtful.replace(false);
+        if doubtful && self.options.trouble.has(Trouble::Flushes) && cuts < CUTS_AFTER_DOUBT {
+            self.cuts_after_doubt.set(cuts + 1);
+            self.cut();
+        }
+        self.passed(&self.syncs, CrashPoint::Sync);
+    }
+
     /// Cuts the power, in a copy of the world: every file must be legal.
     fn cut(&self) {
         self.crashes.set(self.crashes.get() + 1);
@@ -310,11 +353,18 @@ pub fn run_options(options: SoakOptions) -> SoakReport {
 }
 
 fn run(options: SoakOptions) -> SoakReport {
+    let calm = LabOptions::new(options.seed);
+    let (preempt_ppm, steal_ppm) = match options.rude {
+        true => RUDE,
+        false => (calm.preempt_ppm, calm.steal_ppm),
+    };
     let world = LabWorld::new(LabOptions {
         cpus: options.cpus,
+        preempt_ppm,
+        steal_ppm,
         time_max: TIME_MAX,
         steps_max: STEPS_MAX,
-        ..LabOptions::new(options.seed)
+        ..calm
     });
     let w = world.clone();
     let may_fail = options.trouble.may_fail();
@@ -419,7 +469,9 @@ fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
         hung: Cell::new(0),
         failed: Cell::new(0),
         crashes: Cell::new(0),
+        cuts_after_doubt: Cell::new(0),
         healed: Cell::new(false),
+        reopened: Cell::new(0),
         longest: Cell::new((Nanos::ZERO, "nothing")),
         longest_spared: Cell::new((Nanos::ZERO, "nothing")),
         outage: Cell::new(None),
@@ -465,16 +517,17 @@ fn open(
         dev: options.disks[disk].id,
         ino: n as u64 + 1,
     };
-    let file = engine
-        .open(id, backing, FileOptions { write: true })
-        .unwrap_or_else(|e| panic!("open of file {n}: {e}"));
+    let file = Subject::open(engine, id, &backing);
     assert_eq!(file.len(), len, "the length of file {n}");
     Subject {
-        file,
+        id,
+        backing,
+        handle: RefCell::new(Some(file)),
         device,
         volume: None,
         shadow: RefCell::new(shadow),
         lost: RefCell::default(),
+        doubtful: Cell::new(false),
     }
 }
 

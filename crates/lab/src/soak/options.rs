@@ -33,6 +33,8 @@ pub struct Mix {
     pub hoard: u32,
     /// A block of frames in a row, filled and held for a time.
     pub block: u32,
+    /// Every page that may moves, to make room for blocks.
+    pub compact: u32,
 }
 
 /// One seed's options.
@@ -44,6 +46,8 @@ pub struct SoakOptions {
     pub stack_size: Option<usize>,
     /// Virtual CPUs.
     pub cpus: usize,
+    /// Does the scheduler pre-empt tasks in the middle of most of what they do, and keep them off for long?
+    pub rude: bool,
     /// The engine's budget in bytes.
     pub memory: u64,
     /// Bytes per frame.
@@ -192,6 +196,15 @@ impl SoakOptions {
             policy.high_order = late.pick(&[H::Lumpy, H::Compaction, H::Both]);
         }
         let volumes = draw_volumes(&mut Rng::new(seed, 14), files.len());
+        // What was added last.
+        let last = &mut Rng::new(seed, 15);
+        let compact = last.pick(&[0, 0, 20, 60]);
+        // Files that shrink again and again while their pages move.
+        let shrinks = compact > 0 && last.chance(500_000);
+        let rude = last.chance(250_000);
+        for disk in &mut disks {
+            disks::front(last, &mut disk.model);
+        }
         // What they borrow is not the pages'.
         let on_volumes = files.iter().zip(&volumes).filter(|(_, v)| v.is_some());
         let lent: u64 = on_volumes
@@ -202,6 +215,7 @@ impl SoakOptions {
             seed,
             order: Order::BUILTIN[order].clone(),
             cpus: r.between(1, 4) as usize,
+            rude,
             memory: memory + lent * frame_size as u64,
             frame_size,
             policy,
@@ -221,9 +235,19 @@ impl SoakOptions {
             crash_points,
             #[cfg(feature = "plant")]
             plant: None,
-            mix: Mix {
-                block,
-                ..Mix::draw(r, tiny)
+            mix: {
+                let mix = Mix::draw(r, tiny);
+                let set_len = if shrinks {
+                    8 * mix.set_len.max(1)
+                } else {
+                    mix.set_len
+                };
+                Mix {
+                    set_len,
+                    block,
+                    compact,
+                    ..mix
+                }
             },
             hot_ppm: r.pick(&[0, 300_000, 800_000]),
         }
@@ -300,11 +324,12 @@ impl Mix {
             nap: share(20),
             hoard: if tiny { share(3).max(1) } else { 0 },
             block: 0,
+            compact: 0,
         }
     }
 
     /// The shares, in the order of the fields.
-    pub fn shares(&self) -> [u32; 14] {
+    pub fn shares(&self) -> [u32; 15] {
         [
             self.write_bytes,
             self.write_pages,
@@ -320,6 +345,7 @@ impl Mix {
             self.nap,
             self.hoard,
             self.block,
+            self.compact,
         ]
     }
 }
@@ -328,7 +354,7 @@ impl fmt::Display for SoakOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {}: {} {} {}, memory {} KiB, frames {}, dirty {} to {} %, cpus {}, tasks {}, files {:?}{}, hot {} %, disks",
+            "seed {}: {} {} {}, memory {} KiB, frames {}, dirty {} to {} %, cpus {}{}, tasks {}, files {:?}{}, hot {} %, disks",
             self.seed,
             self.policy_text(),
             self.order,
@@ -338,6 +364,7 @@ impl fmt::Display for SoakOptions {
             self.policy.background_percent,
             self.policy.limit_percent,
             self.cpus,
+            if self.rude { " (rude)" } else { "" },
             self.tasks,
             self.files,
             match (self.refusing, self.sparse) {

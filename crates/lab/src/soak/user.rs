@@ -99,7 +99,8 @@ impl<'a> User<'a> {
                 w.sleep_until(w.now().plus(Nanos::from_micros(self.rng.below(5_000))));
             }
             12 => self.hoard(n),
-            _ => self.block(n),
+            13 => self.block(n),
+            _ => self.compact(),
         }
     }
 
@@ -166,7 +167,7 @@ impl<'a> User<'a> {
         self.buf.resize((range.end - range.start) as usize, 0);
         fill(access.stamp, range.start, &mut self.buf);
         self.state(what, false);
-        let result = s.file.write_at(&self.buf, range.start);
+        let result = s.file().write_at(&self.buf, range.start);
         self.state(what, true);
         let one_page = (range.end - 1) / self.frame() == range.start / self.frame();
         let outcome = match &result {
@@ -177,7 +178,7 @@ impl<'a> User<'a> {
         let verdict = s
             .shadow
             .borrow_mut()
-            .end_write(access, outcome, s.file.len());
+            .end_write(access, outcome, s.file().len());
         self.soak.agree(n, what, verdict);
         self.judge(n, what, result.err());
     }
@@ -208,7 +209,8 @@ impl<'a> User<'a> {
             return self.settle(n, &range);
         };
         self.state("page_mut", false);
-        let outcome = match s.file.page_mut(PageNo(number)) {
+        let file = s.file();
+        let outcome = match file.page_mut(PageNo(number)) {
             Ok(mut guard) => {
                 let size = (page_end - number * frame) as usize;
                 let verdict = {
@@ -232,7 +234,10 @@ impl<'a> User<'a> {
         } else {
             Outcome::NotDone
         };
-        let verdict = s.shadow.borrow_mut().end_write(access, done, s.file.len());
+        let verdict = s
+            .shadow
+            .borrow_mut()
+            .end_write(access, done, s.file().len());
         self.soak.agree(n, "page_mut", verdict);
         self.judge(n, "page_mut", outcome.err());
     }
@@ -274,7 +279,7 @@ impl<'a> User<'a> {
         };
         self.buf.resize((range.end - range.start) as usize, 0);
         self.state(what, false);
-        let result = s.file.read_at(&mut self.buf, range.start);
+        let result = s.file().read_at(&mut self.buf, range.start);
         self.state(what, true);
         let seen = result.as_ref().ok().map(|count| &self.buf[..*count]);
         let verdict = s.shadow.borrow_mut().end_read(access, seen);
@@ -291,7 +296,8 @@ impl<'a> User<'a> {
             return;
         };
         self.state("page", false);
-        let error = match s.file.page(PageNo(number)) {
+        let file = s.file();
+        let error = match file.page(PageNo(number)) {
             Ok(guard) => {
                 assert_eq!(guard.len(), frame as usize, "a guard is a whole page");
                 let verdict = s.shadow.borrow_mut().end_guard(access, Some(&guard));
@@ -324,6 +330,7 @@ impl<'a> User<'a> {
         let s = self.subject(n);
         let pages = s.shadow.borrow().len() / self.frame();
         let first = self.rng.below(pages.max(2) / 2);
+        let file = s.file();
         let mut guards = Vec::new();
         self.state("hoard", false);
         let mut error = None;
@@ -333,7 +340,7 @@ impl<'a> User<'a> {
             if now(self.soak) > until {
                 break;
             }
-            match s.file.page(PageNo(number)) {
+            match file.page(PageNo(number)) {
                 Ok(guard) => guards.push(guard),
                 // The file is shorter by now.
                 Err(Error::OutOfRange { .. }) => break,
@@ -383,6 +390,14 @@ impl<'a> User<'a> {
         self.judge(n, "alloc_block", error);
     }
 
+    /// Moves pages about, whatever else is under way.
+    fn compact(&mut self) {
+        let order = self.rng.between(1, 5) as u32;
+        self.state("compact_memory", false);
+        self.soak.engine.compact_memory(order);
+        self.state("compact_memory", true);
+    }
+
     fn set_len(&mut self, n: usize) {
         let first = self.soak.options.files[n].1;
         if self.rng.chance(300_000) {
@@ -407,12 +422,12 @@ impl<'a> User<'a> {
             return;
         };
         self.state("set_len", false);
-        let result = s.file.set_len(len);
+        let result = s.file().set_len(len);
         self.state("set_len", true);
         let verdict = s
             .shadow
             .borrow_mut()
-            .end_resize(access, result.is_ok(), s.file.len());
+            .end_resize(access, result.is_ok(), s.file().len());
         self.soak.agree(n, "set_len", verdict);
         self.judge(n, "set_len", result.err());
     }
@@ -420,7 +435,7 @@ impl<'a> User<'a> {
     fn evict(&mut self, n: usize) {
         let range = self.place(n, 1 << 20);
         self.state("evict", false);
-        let result = self.subject(n).file.evict(range);
+        let result = self.subject(n).file().evict(range);
         self.state("evict", true);
         self.judge(n, "evict", result.err());
     }
@@ -428,11 +443,12 @@ impl<'a> User<'a> {
     fn sync(&mut self, n: usize, range: Option<Range<u64>>) {
         let s = self.subject(n);
         let promise = s.shadow.borrow_mut().begin_sync(range.clone());
+        let whole = range.is_none();
         self.state("sync", false);
         let result = match range {
-            Some(range) => s.file.sync_range(range),
-            None if self.rng.chance(500_000) => s.file.sync_data(),
-            None => s.file.sync_all(),
+            Some(range) => s.file().sync_range(range),
+            None if self.rng.chance(500_000) => s.file().sync_data(),
+            None => s.file().sync_all(),
         };
         self.state("sync", true);
         match result {
@@ -442,10 +458,11 @@ impl<'a> User<'a> {
                     "file {n}: a sync succeeds after DurabilityLost"
                 );
                 s.shadow.borrow_mut().keep(&promise);
-                self.soak.passed(&self.soak.syncs, CrashPoint::Sync);
+                self.soak.synced(n, whole);
             }
             Err(error) => {
                 s.note_lost(&error);
+                s.doubtful.set(true);
                 self.judge(n, "sync", Some(error));
             }
         }

@@ -11,11 +11,12 @@ use crate::device::{FaultRates, LabQueue, QueueOptions, RamDevice, RamOptions};
 use crate::rng::{Rng, mix};
 use crate::shadow::Shadow;
 use crate::world::{LabOptions, LabWorld};
+use highwater_engine::backing::Backing;
 use highwater_engine::backing::journaled::{Damage, FormatOptions, MountOptions, Volume, fsck};
 use highwater_engine::{
     Config, Engine, Error, File, FileId, FileOptions, IoErrorKind, LendContext, Nanos,
 };
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -127,20 +128,22 @@ pub(super) fn open(
         dev: options.disks[disk].id,
         ino: n as u64 + 1,
     };
-    let file = engine
-        .open(id, volume.clone(), FileOptions { write: true })
-        .unwrap_or_else(|e| panic!("open of file {n}: {e}"));
+    let backing: Arc<dyn Backing> = volume.clone();
+    let file = Subject::open(engine, id, &backing);
     file.set_len(len).expect("nothing goes wrong yet");
     file.sync_all().expect("nothing goes wrong yet");
     device.set_faults(options.rates(n));
     let mut shadow = Shadow::new(options.frame_size, &[], cuts);
     shadow.grow_before_use(len);
     Subject {
-        file,
+        id,
+        backing,
+        handle: RefCell::new(Some(file)),
         device,
         volume: Some(volume),
         shadow: RefCell::new(shadow),
         lost: RefCell::default(),
+        doubtful: Cell::new(false),
     }
 }
 

@@ -16,7 +16,9 @@ const STUCK_STEPS: u64 = 1_000_000;
 const HEAL: Nanos = Nanos::from_secs(60);
 /// The longest outage. Where writers are not throttled, all of memory is soon what cannot be written, and every operation
 /// that needs a frame takes the ten seconds of an allocation that fails: thousands of them would take hours.
-const OUTAGE_MAX: Nanos = Nanos::from_secs(100);
+const OUTAGE_MAX: Nanos = Nanos::from_secs(40);
+/// So often files are opened anew, at most, for what they have lost.
+const REOPENS: u64 = 24;
 /// How often the watch looks.
 const LOOK: Nanos = Nanos::from_millis(2);
 
@@ -58,6 +60,12 @@ pub(super) fn watch(soak: &Rc<Soak>) {
         }
         if rests.next_if(|at| ops >= *at).is_some() {
             rest(soak);
+        }
+        let lost = |s: &Subject| s.volume.is_none() && s.has_lost();
+        if soak.subjects.iter().any(lost) && soak.reopened.get() < REOPENS {
+            pause(soak);
+            reopen(soak);
+            soak.pause.set(false);
         }
     }
     for id in users {
@@ -182,18 +190,60 @@ fn heal(soak: &Soak) {
     }
 }
 
-/// Stops the users, lets the engine come to rest, and checks its invariants.
-fn rest(soak: &Soak) {
+/// Stops the users.
+fn pause(soak: &Soak) {
     soak.pause.set(true);
     let inside = || soak.users.borrow().iter().any(|u| !u.outside && !u.ended);
     while inside() {
         nap(soak, LOOK);
         check_progress(soak);
     }
+}
+
+/// The files that have lost something are opened anew, once their users have heard of all that is lost; so are others now
+/// and then. What is on volumes stays open: no sync makes good what they have lost.
+fn reopen(soak: &Soak) {
+    for (n, s) in soak.subjects.iter().enumerate() {
+        if s.volume.is_some() {
+            continue;
+        }
+        let promise = s.shadow.borrow_mut().begin_sync(None);
+        match s.file().sync_all() {
+            Ok(()) => {
+                assert!(
+                    !s.has_lost(),
+                    "file {n}: a sync succeeds after DurabilityLost"
+                );
+                s.shadow.borrow_mut().keep(&promise);
+            }
+            Err(e) => {
+                soak.tolerate(n, "sync", &e);
+                s.note_lost(&e);
+                s.doubtful.set(true);
+            }
+        }
+        let len = s.file().len();
+        drop(s.handle.take());
+        // Some time for the flusher, to which a file belongs that nobody has open.
+        let length = soak.crash_rng.borrow_mut().pick(&[0, 1, 700]);
+        nap(soak, Nanos::from_millis(length));
+        let file = Subject::open(&soak.engine, s.id, &s.backing);
+        assert_eq!(file.len(), len, "the length of file {n}, opened anew");
+        *s.handle.borrow_mut() = Some(file);
+        let lost = s.lost.take();
+        s.shadow.borrow_mut().lose(&lost);
+        soak.reopened.set(soak.reopened.get() + 1);
+    }
+}
+
+/// Stops the users, lets the engine come to rest, and checks its invariants.
+fn rest(soak: &Soak) {
+    pause(soak);
     if !soak.options.trouble.may_fail() || soak.healed.get() {
         sync_all(soak);
         nap(soak, Nanos::from_millis(300));
         check_books(soak);
+        reopen(soak);
     }
     soak.pause.set(false);
 }
@@ -214,7 +264,7 @@ fn sync_all(soak: &Soak) {
     for (n, s) in soak.subjects.iter().enumerate() {
         loop {
             let promise = s.shadow.borrow_mut().begin_sync(None);
-            match s.file.sync_all() {
+            match s.file().sync_all() {
                 Ok(()) => {
                     assert!(
                         !s.has_lost(),
@@ -262,7 +312,7 @@ fn finish(soak: &Soak) {
     }
     for s in &soak.subjects {
         assert!(
-            s.file.read_at(&mut [0; 1], 0).is_err(),
+            s.file().read_at(&mut [0; 1], 0).is_err(),
             "a read succeeds after close"
         );
     }
@@ -300,10 +350,10 @@ fn decide(soak: &Soak) {
 /// Reads all of the file `n`, from its device.
 fn read_all(soak: &Soak, n: usize) {
     let s = &soak.subjects[n];
-    if let Err(e) = s.file.evict(0..u64::MAX) {
+    if let Err(e) = s.file().evict(0..u64::MAX) {
         soak.tolerate(n, "evict", &e);
     }
-    let pages = s.file.len().div_ceil(soak.options.frame_size as u64);
+    let pages = s.file().len().div_ceil(soak.options.frame_size as u64);
     (0..pages).for_each(|page| read_page(soak, n, page));
 }
 
@@ -316,7 +366,7 @@ fn read_page(soak: &Soak, n: usize, page: u64) {
         panic!("file {n}: an access is still open at the end")
     };
     let count = s
-        .file
+        .file()
         .read_at(&mut buf, range.start)
         .unwrap_or_else(|e| panic!("file {n}: read after trouble: {e}"));
     let verdict = s.shadow.borrow_mut().end_read(access, Some(&buf[..count]));
