@@ -193,20 +193,6 @@ fn measure(dir: &std::path::Path) -> Result<(Vec<(&'static str, Figure)>, Spread
     Cold::lay_out(&path)?;
     let raw = Raw::new(&path)?;
     let syscall = Figure::measure(|| raw.syscall())?;
-    progress("streams of writes, reads that miss, random writes, blocks of frames");
-    let mut rounds = Vec::new();
-    for i in 0..ROUNDS as u64 {
-        rounds.push(Round::new(Cold::new(&path, i)?)?);
-    }
-    let of = |f: &dyn Fn(&Round) -> f64| {
-        let mut all: Vec<f64> = rounds.iter().map(f).collect();
-        Figure::of(&mut all)
-    };
-    let scan = of(&|r| r.scan());
-    let install = of(&|r| r.install(write.median_ns, scan.median_ns));
-    let [submit, segment, writeback] = [0, 1, 2].map(|i| of(&|r| r.submit()[i]));
-    let [complete, _, end] = [0, 1, 2].map(|i| of(&|r| r.complete()[i]));
-    let interrupt = of(&|r| r.interrupt);
     progress("wake-ups, timers, and the tasks themselves");
     let world = OsWorld::new(IoEngine::Auto).map_err(failed)?;
     let spin = Figure::measure(|| {
@@ -222,6 +208,20 @@ fn measure(dir: &std::path::Path) -> Result<(Vec<(&'static str, Figure)>, Spread
     let unpark = Figure::measure(|| unpark(&world, [cpus[0], other]))?;
     let slack = Figure::measure(|| Ok(late(&world)? - wake.median_ns as f64))?;
     let task = Figure::measure(|| task(&world))?;
+    progress("streams of writes, reads that miss, random writes, blocks of frames");
+    let mut rounds = Vec::new();
+    for i in 0..ROUNDS as u64 {
+        rounds.push(Round::new(Cold::new(&path, i)?)?);
+    }
+    let of = |f: &dyn Fn(&Round) -> f64| {
+        let mut all: Vec<f64> = rounds.iter().map(f).collect();
+        Figure::of(&mut all)
+    };
+    let scan = of(&|r| r.scan());
+    let install = of(&|r| r.install(write.median_ns, scan.median_ns, unpark.median_ns));
+    let [submit, segment, writeback] = [0, 1, 2].map(|i| of(&|r| r.submit()[i]));
+    let [complete, _, end] = [0, 1, 2].map(|i| of(&|r| r.complete()[i]));
+    let interrupt = of(&|r| r.interrupt);
     let figures = vec![
         ("hit_ns", hit),
         ("read_page_ns", read),

@@ -93,12 +93,14 @@ impl Round {
         least(&rows).0
     }
 
-    /// A writer's CPU for each page that was not in memory, beside its copy and the frames it reclaims itself.
-    pub fn install(&self, write_ns: u64, scan_ns: u64) -> f64 {
+    /// A writer's CPU for each page that was not in memory, beside its copy, the frames it reclaims itself, and what it
+    /// takes to wake kswapd.
+    pub fn install(&self, write_ns: u64, scan_ns: u64, unpark_ns: u64) -> f64 {
         let s = &self.stream;
-        let others = COLD_PAGES * write_ns;
         let [direct, _] = s.scanned();
-        (s.own - others as f64 - direct * scan_ns as f64) / s.count(Event::Misses).max(1.0)
+        let wakes = s.count(Event::WakeupKswapd) * unpark_ns as f64;
+        let others = (COLD_PAGES * write_ns) as f64 + direct * scan_ns as f64 + wakes;
+        (s.own - others) / s.count(Event::Misses).max(1.0)
     }
 
     /// The flusher's CPU until a request is on its way: for each, each further piece of its memory, and each page.
