@@ -40,9 +40,19 @@ impl Plain {
         Ok(Plain { base, len })
     }
 
+    /// Where `[at, at + len)` of it begins, for a device to read or write; nobody has its `bytes` meanwhile.
+    ///
+    /// # Panics
+    /// When that is not within it.
+    pub fn part(&mut self, at: usize, len: usize) -> *mut u8 {
+        assert!(at + len <= self.len, "a part lies within the whole");
+        self.base.cast::<u8>().wrapping_add(at)
+    }
+
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: mapped as long as `self` lives, written before `new` returned and never since.
+        // SAFETY: mapped as long as `self` lives, written before `new` returned and since only by a device
+        // that had them from `part`, whose `&mut` nobody's slice outlives.
         unsafe { std::slice::from_raw_parts(self.base.cast(), self.len) }
     }
 }

@@ -1,8 +1,10 @@
-//! The device's own pace: sequential `O_DIRECT` requests of 1 MiB, eight in flight, by io_uring.
+//! The device's own pace: sequential `O_DIRECT` requests of 1 MiB, eight in flight, by io_uring, each of memory in one piece
+//! as far as there are huge pages.
 #![allow(unsafe_code)]
 
 use crate::Outcome;
-use crate::place::{Aligned, open_direct};
+use crate::memory::Plain;
+use crate::place::open_direct;
 use io_uring::{IoUring, opcode, types};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -16,7 +18,7 @@ const DEPTH: usize = 8;
 pub struct Sequential {
     file: File,
     ring: IoUring,
-    buffers: Vec<Aligned>,
+    memory: Plain,
     next: u64,
     len: u64,
     write: bool,
@@ -34,7 +36,7 @@ impl Sequential {
         Ok(Sequential {
             file: open_direct(path, write)?,
             ring,
-            buffers: (0..DEPTH).map(|_| Aligned::new(SIZE as usize)).collect(),
+            memory: Plain::new(DEPTH * SIZE as usize)?,
             next: 0,
             len,
             write,
@@ -42,7 +44,7 @@ impl Sequential {
     }
 
     fn push(&mut self, slot: usize) {
-        let buffer = self.buffers[slot].bytes().as_mut_ptr();
+        let buffer = self.memory.part(slot * SIZE as usize, SIZE as usize);
         let fd = types::Fd(self.file.as_raw_fd());
         let entry = if self.write {
             opcode::Write::new(fd, buffer, SIZE as u32)
@@ -54,7 +56,7 @@ impl Sequential {
                 .build()
         };
         self.next = (self.next + SIZE) % self.len;
-        // SAFETY: buffers and file live in `self`; `run` returns when none is in flight, and aborts the process when it
+        // SAFETY: memory and file live in `self`; `run` returns when none is in flight, and aborts the process when it
         // cannot know. A slot has one request at a time, and the ring has room for all slots.
         unsafe { self.ring.submission().push(&entry.user_data(slot as u64)) }
             .expect("room in the ring");
@@ -74,7 +76,7 @@ impl Sequential {
         while in_flight > 0 {
             if let Err(e) = self.ring.submit_and_wait(1) {
                 if e.raw_os_error() != Some(libc::EINTR) {
-                    // Requests may be in flight, and unwinding would free their buffers.
+                    // Requests may be in flight, and unwinding would free their memory.
                     eprintln!("io_uring_enter: {e}");
                     std::process::abort();
                 }
