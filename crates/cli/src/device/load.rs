@@ -198,6 +198,7 @@ mod tests {
                 "no time",
             ),
             ("model = \"ssd\"\nread = \"90m\"", "d.toml:2:1", "an hour"),
+            ("model = \"ssd\"\nwake = \"1ms\"", "d.toml:2:1", "alone"),
             ("model = \"ssd\"\nring = 2", "d.toml:2:1", "descriptors"),
             (
                 "model = \"ssd\"\nelevator = \"kyber\"",

@@ -62,6 +62,7 @@ spec!(SsdSpec for Ssd:
     ring: Ring,
     elevator: SchedulerName,
     completions: CompletionsName,
+    wake: Span,
     read: Times,
     write: Times,
     read_crowd: Others,

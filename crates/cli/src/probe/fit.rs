@@ -5,8 +5,11 @@
 //! - the latencies are the quantiles of the points of 4 KiB at depth 1;
 //! - `completions` come together when the medians of 4 KiB at depth 2 to 32 are nearer to a latency and all occupancies
 //!   after each other than to the longer of the two;
-//! - `*_crowd` is what the median of 4 KiB gains from depth 1 to each other depth;
-//! - `*_iops` is the most requests of 4 KiB a second;
+//! - `*_crowd` is what the median of 4 KiB gains from depth 1 to each other depth. Where a part of them waits before a
+//!   full ring and completions come together, a request takes one round or two, and the median falls between: there it
+//!   is what a round gains over one request;
+//! - `*_iops` is the most requests of 4 KiB a second, but for what passes once a round (a latency less an occupancy) where
+//!   completions come together;
 //! - `*_rate` and `*_segment` are least squares, in relative error, of what a request of 16 KiB to 1 MiB occupies the disk
 //!   for beyond one of 4 KiB at the same depth. Points that are not saturated (twice their latency alone) say nothing
 //!   of that and are left out. What scattered memory adds to a request that is alone, at depth 1 or in the ring, is one more
@@ -29,6 +32,8 @@ use highwater_lab::model::{Completions, Curve, Latency, Rate, Scheduler, Ssd};
 const DEPTH_MIN: u32 = 32;
 /// The deepest point: more places are never seen.
 const DEPTH_MAX: u32 = 256;
+/// A request's descriptors beside those of its pieces.
+const HEADERS: u32 = 2;
 /// A point is saturated when its median is this many times what it is alone.
 const SATURATED: f64 = 2.0;
 
@@ -116,15 +121,48 @@ impl<'a> Loads<'a> {
         self.points.iter().filter(|(_, r)| r.io == 4096)
     }
 
+    /// How many of `depth` requests of so many pieces are in the ring at one time.
+    fn inside(&self, depth: u32, pieces: u32) -> u32 {
+        let tags = self.front.tags.unwrap_or(depth);
+        let ring = match self.front.ring {
+            0 => depth,
+            ring => ring / (pieces + HEADERS),
+        };
+        depth.min(tags).min(ring).max(1)
+    }
+
+    /// What a round of those of 4 KiB that are in the ring takes beyond one alone, for each of the others: nanoseconds.
+    fn gain(&self, point: &Point, depth: u32, alone: &Point) -> f64 {
+        let inside = f64::from(self.inside(depth, 1));
+        let round = inside * 1e9 / point.per_s.max(1e-9);
+        (round - alone.us(0.5) * 1e3).max(0.0) / (inside - 1.0).max(1.0)
+    }
+
     /// What others add to 4 KiB: (requests under way in all, nanoseconds).
-    fn crowd(&self, alone: &Point) -> Vec<(u32, u64)> {
+    fn crowd(&self, alone: &Point, completions: Completions) -> Vec<(u32, u64)> {
         let mut most = 0;
         let deep = self.small().filter(|(_, r)| r.depth > 1);
         let of = deep.map(|(p, r)| {
-            most = most.max(((p.us(0.5) - alone.us(0.5)).max(0.0) * 1e3) as u64);
+            let rounds = completions == Completions::Together && self.inside(r.depth, 1) < r.depth;
+            let added = match rounds {
+                true => self.gain(p, r.depth, alone) * f64::from(r.depth - 1),
+                false => (p.us(0.5) - alone.us(0.5)).max(0.0) * 1e3,
+            };
+            most = most.max(added as u64);
             (r.depth, most)
         });
         of.collect()
+    }
+
+    /// What one of 4 KiB occupies the disk for, in nanoseconds: of those deep enough, the least.
+    fn pace(&self, alone: &Point, completions: Completions) -> f64 {
+        let small = self.small();
+        let each = small.map(|(p, r)| match completions {
+            Completions::Each => 1e9 / p.per_s.max(1e-9),
+            Completions::Together if r.depth >= 8 => self.gain(p, r.depth, alone),
+            Completions::Together => f64::INFINITY,
+        });
+        each.fold(f64::INFINITY, f64::min).clamp(1.0, 1e9)
     }
 
     /// Of `*_rate` and `*_segment`: nanoseconds a byte, and for each further piece.
@@ -137,10 +175,7 @@ impl<'a> Loads<'a> {
                 _ => 1e9 / point.per_s.max(1e-9),
             };
             // One that has the ring for itself is alone, however many wait.
-            let fit = match self.front.ring {
-                0 => r.depth,
-                ring => (ring / (pieces + 2)).clamp(1, r.depth),
-            };
+            let fit = self.inside(r.depth, pieces);
             let singly = fit == 1;
             let pieces = f64::from(pieces - 1);
             if r.scattered && (r.depth == 1 || singly) {
@@ -213,8 +248,8 @@ impl Direction {
     ) -> Option<Direction> {
         let loads = Loads::of(points, read, front);
         let alone = loads.alone(4096)?;
-        let iops = loads.small().map(|(p, _)| p.per_s).fold(1.0, f64::max);
-        let crowd = loads.crowd(alone);
+        let pace = loads.pace(alone, completions);
+        let crowd = loads.crowd(alone, completions);
         let curve = curve(&crowd);
         // What one of 4 KiB costs at a depth, as the model has it.
         let median = alone.us(0.5) * 1e3;
@@ -224,16 +259,17 @@ impl Direction {
                 Completions::Together => curve.each(others),
                 Completions::Each => curve.share(Nanos(median as u64), others).occupies,
             };
-            (each.0 as f64).max(1e9 / iops)
+            (each.0 as f64).max(pace)
         };
         // What passes once for all that are signalled together.
         let once = match completions {
-            Completions::Together => (median - 1e9 / iops).max(0.0),
+            Completions::Together => (median - pace).max(0.0),
             Completions::Each => 0.0,
         };
         let (byte, piece) = loads.occupancy(small, once);
         let most = loads.points.iter().map(|(p, _)| p.bytes_per_s());
-        let depth = loads.small().filter(|(p, _)| p.per_s >= iops * 0.97);
+        let quickest = loads.small().map(|(p, _)| p.per_s).fold(1.0, f64::max);
+        let depth = loads.small().filter(|(p, _)| p.per_s >= quickest * 0.97);
         Some(Direction {
             quantiles: quantiles(alone),
             request_bytes_per_s: bytes_per_s(loads.further(alone)),
@@ -242,7 +278,7 @@ impl Direction {
                 n => n,
             },
             segment_ns: piece as u64,
-            iops: (iops as u64).max(1),
+            iops: ((1e9 / pace) as u64).max(1),
             depth: depth.map(|(_, r)| r.depth).min().unwrap_or(DEPTH_MIN),
             crowd,
         })
@@ -314,6 +350,7 @@ impl Fit {
                 false => Scheduler::None,
             },
             completions: self.completions,
+            wake: Nanos::ZERO,
             read: latency(&self.read.quantiles),
             write: latency(&self.write.quantiles),
             read_crowd: curve(&self.read.crowd),

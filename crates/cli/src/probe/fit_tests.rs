@@ -123,6 +123,14 @@ fn a_virtio_disk_is_found_again() {
             assert!((0.8..1.25).contains(&share), "{line:?}");
         }
     }
+    let lines = fit.compare(&points);
+    for depth in [2, 4, 8, 16, 32, 64, 128, 256] {
+        for op in ["read", "write"] {
+            let name = format!("{op} 4K x{depth}");
+            let line = lines.iter().find(|l| l.point == name).unwrap();
+            near(line.throughput, 1.0, 3.0);
+        }
+    }
     assert!(fit.flush_bytes_per_s.abs_diff(FLUSH_BYTES * 1_000) < FLUSH_BYTES * 10);
     let text = fit.toml("a \"test\"", &[]);
     let read = crate::device::load("t", &text).unwrap_or_else(|e| panic!("{e}\n{text}"));

@@ -60,6 +60,8 @@ enum Slot {
 
 /// An event with this bit: the request reaches the device. Without: it ends.
 const ARRIVES: u64 = 1 << 63;
+/// The event that runs the queue, after all that end at that time.
+const RUN: u64 = 1 << 62;
 
 /// A request that the device has taken from those that waited.
 struct Taken {
@@ -76,6 +78,8 @@ struct State {
     pending: Vec<Waiting>,
     /// What the device has taken of those.
     taken: Vec<Taken>,
+    /// A `RUN` is on its way.
+    runs: bool,
     /// What reaches the device later, by token.
     arriving: Vec<(u64, Access)>,
     slab: Vec<Option<Slot>>,
@@ -106,6 +110,7 @@ impl State {
             cap_free_at: [0; 2],
             pending: Vec::new(),
             taken: Vec::new(),
+            runs: false,
             arriving: Vec::new(),
             slab: Vec::new(),
             free: Vec::new(),
@@ -437,19 +442,24 @@ impl EventSink for LabQueue {
         if token & ARRIVES != 0 {
             return self.arrive(token & !ARRIVES);
         }
+        if token == RUN {
+            self.state.with(|s| s.runs = false);
+            return self.dispatch();
+        }
         let now = self.world.now().0;
         if let Some(at) = self.state.with(|s| s.put_off(token, now)) {
             return self.world.schedule(Nanos(at), self.source, token);
         }
         self.world.interrupt();
-        let (freed, entry) = self.state.with(|s| {
+        let (runs, entry) = self.state.with(|s| {
             let ended = s.end(token);
             // A request that was hung and is released may have left before.
             let stays = ended.is_none() && s.server.hung_stays();
-            (!stays && s.leave(token), ended)
+            let freed = !stays && s.leave(token);
+            (freed && !std::mem::replace(&mut s.runs, true), ended)
         });
-        if freed {
-            self.dispatch();
+        if runs {
+            self.world.schedule(Nanos(now), self.source, RUN);
         }
         let entry = match entry {
             Some(Slot::Caller(task)) => return self.world.rouse(task),

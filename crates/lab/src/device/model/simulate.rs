@@ -125,22 +125,27 @@ impl Model {
                     segments: w.access.segments,
                 });
             }
-            let first = (0..flying.len()).min_by_key(|&i| (flying[i].served.at, flying[i].slot));
-            let Some(first) = first else {
+            let Some(next) = flying.iter().map(|f| f.served.at).min() else {
                 unreachable!("a slot is idle, waits or flies")
             };
-            now = flying[first].served.at;
-            if server.put_off(now, &mut flying[first].served).is_some() {
-                continue;
+            now = next;
+            // All that are heard of at one time leave before others come.
+            let mut at = 0;
+            while at < flying.len() {
+                let f = &mut flying[at];
+                if f.served.at > now || server.put_off(now, &mut f.served).is_some() {
+                    at += 1;
+                    continue;
+                }
+                let done = flying.remove(at);
+                if front {
+                    server.leave(done.segments);
+                }
+                if done.slot < load.depth {
+                    latency.push(now - done.since);
+                }
+                idle.push(done.slot);
             }
-            let done = flying.swap_remove(first);
-            if front {
-                server.leave(done.segments);
-            }
-            if done.slot < load.depth {
-                latency.push(now - done.since);
-            }
-            idle.push(done.slot);
         }
         latency.sort_unstable();
         Simulated {

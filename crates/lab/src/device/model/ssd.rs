@@ -9,16 +9,19 @@
 //!   their number: requests that come together share a notification. [`Curve::share`] says which part of it occupies
 //!   the server (where that is more than the fixed time), so that further bytes come on top, and which part is delay.
 //! - **Completions**: each is signalled as it ends; or all of them together when the server has nothing left to do, as
-//!   a host does that works through a ring and then interrupts its guest. What a latency has beyond the occupancy passes
-//!   after the signal, and so does what a crowd costs beyond the occupancies of all (the guest hands in one after the
-//!   other): meanwhile the server is idle, and serves whoever comes.
+//!   a host does that works through a ring and then interrupts its guest. Then a *round* is what was served between two
+//!   idle times. An idle server begins `wake` after it was called, and whoever comes meanwhile is of the same round. What
+//!   a latency has beyond that and the occupancy passes after the signal, and so does what a crowd costs beyond the
+//!   occupancies of all (the guest hands in one after the other): meanwhile the server is idle. What makes latencies
+//!   differ (the host wakes, interrupts, the guest wakes) is common to a round: one draw gives the quantile of all, so
+//!   that those who were signalled together stay together.
 //! - **Ring**: a request takes a descriptor for each piece and two more (virtio: its header and its status). Those in
 //!   the ring are served in order. Those that find no room (or no place, `depth`) wait with the host, in the order of
-//!   the elevator; the one that was chosen and did not fit is the next, so no later read passes it.
+//!   the elevator and of [`Dispatch`].
 //!
 //! Left out: garbage collection as a state (its effect is in the tail of the latencies that were measured).
 
-use super::deadline::Deadline;
+use super::dispatch::Dispatch;
 use super::{
     Access, Curve, DEPTH_EXPECTED, Latency, Places, Rate, Served, Share, Signal, TIME_EXPECTED,
     TIME_MAX, Waiting, depth_fits, expect,
@@ -64,6 +67,8 @@ pub struct Ssd {
     pub elevator: Scheduler,
     /// When requests that have been served are heard of.
     pub completions: Completions,
+    /// How long an idle server takes to begin where completions come together; a part of the latencies.
+    pub wake: Nanos,
     /// What a read of 4 KiB takes alone.
     pub read: Latency,
     /// What a write of 4 KiB takes alone.
@@ -102,6 +107,7 @@ impl Default for Ssd {
             ring: 0,
             elevator: Scheduler::None,
             completions: Completions::Each,
+            wake: Nanos::ZERO,
             read: Latency::uniform(us(60), us(78)),
             write: Latency::uniform(us(20), us(26)),
             read_crowd: Curve::default(),
@@ -151,6 +157,9 @@ impl Ssd {
         expect(crowds, "read_crowd, write_crowd", "at most a second")?;
         let pieces = self.read_segment.max(self.write_segment) <= second;
         expect(pieces, "read_segment, write_segment", "at most a second")?;
+        let alone = self.read.at(500_000).min(self.write.at(500_000));
+        let wake = "at most the median of what a request takes alone";
+        expect(self.wake <= alone, "wake", wake)?;
         let slow = [&self.read, &self.write, &self.flush].into_iter();
         expect(
             slow.map(Latency::max).max() <= Some(TIME_MAX),
@@ -189,17 +198,22 @@ pub(in crate::device) struct Flash {
     places: Places,
     server_free_at: u64,
     unflushed: u64,
-    /// Requests that the server took since it was idle.
-    busy_with: u64,
-    deadline: Deadline,
+    round: Round,
+    dispatch: Dispatch,
     /// Taken from the host, and not left.
     inside: usize,
     /// Descriptors of those.
     used: u32,
     /// Waiting with the host since the last `take`.
     outside: u64,
-    /// The request that was chosen and did not fit.
-    stuck: Option<u64>,
+}
+
+/// Requests that are signalled together.
+#[derive(Default)]
+struct Round {
+    requests: u64,
+    /// Of each latency, per million.
+    quantile: u32,
 }
 
 impl Flash {
@@ -212,12 +226,11 @@ impl Flash {
             places: Places::new(ssd.depth),
             server_free_at: 0,
             unflushed: 0,
-            busy_with: 0,
-            deadline: Deadline::default(),
+            round: Round::default(),
+            dispatch: Dispatch::new(ssd.elevator),
             inside: 0,
             used: 0,
             outside: 0,
-            stuck: None,
             ssd,
         }
     }
@@ -228,21 +241,16 @@ impl Flash {
 
     /// Which of `waiting`, oldest first, goes into the ring now.
     pub fn take(&mut self, now: u64, waiting: &[Waiting]) -> Option<usize> {
-        let stuck = self.stuck.take();
-        let stuck = stuck.and_then(|t| waiting.iter().position(|w| w.token == t));
-        let next = match (stuck, self.ssd.elevator) {
-            (Some(stuck), _) => stuck,
-            (None, _) if waiting.is_empty() => return None,
-            (None, Scheduler::None) => 0,
-            (None, Scheduler::Deadline) => self.deadline.choose(now, waiting)?,
-        };
+        let places = self.ssd.depth - self.inside;
+        let next = self.dispatch.next(now, waiting, places)?;
         let wanted = waiting[next].access.segments + HEADERS;
         // One that is larger than the ring goes alone: MODEL-2.
         let fits = self.ssd.ring == 0 || self.used == 0 || self.used + wanted <= self.ssd.ring;
-        if !fits || self.inside >= self.ssd.depth {
-            self.stuck = Some(waiting[next].token);
+        if !fits {
+            self.dispatch.full(now);
             return None;
         }
+        self.dispatch.went();
         self.inside += 1;
         self.used += wanted;
         self.outside = waiting.len() as u64 - 1;
@@ -266,13 +274,15 @@ impl Flash {
             IoOp::Read => &self.ssd.read_crowd,
             IoOp::Write => &self.ssd.write_crowd,
         };
-        let others = self.busy_with.saturating_sub(1);
+        let others = self.round.requests.saturating_sub(1);
         let cost = &self.costs[usize::from(op == IoOp::Write)];
         let each = crowd.each(others + self.outside);
         each.0.saturating_sub(cost.fixed + cost.unit) * others
     }
 
     pub fn serve(&mut self, at: u64, access: &Access, rng: &mut Rng) -> Served {
+        let together = self.ssd.completions == Completions::Together;
+        let quantile = together.then(|| self.join_round(at, rng));
         let s = &self.ssd;
         let (latency, own, rate, segment, crowd) = match access.op {
             IoOp::Read => (
@@ -291,7 +301,6 @@ impl Flash {
             ),
         };
         let cost = &self.costs[usize::from(access.op == IoOp::Write)];
-        let together = s.completions == Completions::Together;
         let (mut share, mut others) = (Share::default(), 0);
         if !crowd.is_free() && !together {
             let inside = self.places.busy(at);
@@ -300,24 +309,24 @@ impl Flash {
         }
         let pieces = segment.0 * u64::from(access.segments.saturating_sub(1));
         let further = own.time(access.len.saturating_sub(UNIT));
-        let served = latency.sample(rng) + further + pieces + others + access.extra;
+        let alone = match quantile {
+            Some(quantile) => latency.at(quantile).0,
+            None => latency.sample(rng),
+        };
+        let served = alone + further + pieces + others + access.extra;
         let moved = rate.time(access.len) + pieces;
         let fixed = cost.fixed.max(share.occupies.0.saturating_sub(cost.unit));
         if access.op == IoOp::Write {
             self.unflushed += access.len;
         }
         if together {
-            self.busy_with = match at > self.server_free_at {
-                true => 1,
-                false => self.busy_with + 1,
-            };
-            self.server_free_at = self.server_free_at.max(at) + fixed + moved;
+            self.server_free_at += fixed + moved;
             return Served {
                 at: self.server_free_at,
                 signal: Some(Signal {
                     op: access.op,
                     // A nanosecond at least: MODEL-1.
-                    delay: served.saturating_sub(fixed + moved).max(1),
+                    delay: served.saturating_sub(s.wake.0 + fixed + moved).max(1),
                 }),
             };
         }
@@ -329,6 +338,19 @@ impl Flash {
             at: end,
             signal: None,
         }
+    }
+
+    /// A request that comes at `at` is of the server's round, or begins one: the quantile of its latency.
+    fn join_round(&mut self, at: u64, rng: &mut Rng) -> u32 {
+        if self.round.requests == 0 || at > self.server_free_at {
+            self.server_free_at = at + self.ssd.wake.0;
+            self.round = Round {
+                requests: 0,
+                quantile: rng.below(1_000_000) as u32,
+            };
+        }
+        self.round.requests += 1;
+        self.round.quantile
     }
 
     pub fn flush_end(&mut self, at: u64, rng: &mut Rng) -> u64 {

@@ -109,6 +109,45 @@ fn requests_that_are_signalled_together_take_a_latency_and_all_occupancies() {
 }
 
 #[test]
+fn who_was_signalled_together_stays_together() {
+    let disk = Model::Ssd(Ssd {
+        completions: Completions::Together,
+        read: Latency::uniform(us(40), us(80)),
+        ..disk()
+    });
+    for depth in [2, 8, 32] {
+        let got = disk.simulate(&load(IoOp::Read, 4096, 1, depth), 1);
+        let n = depth as f64;
+        // A latency and the occupancies of the others, each time: nobody falls out of step and goes without them.
+        near(n * 1e6 / got.per_s(), 60.0 + (n - 1.0) * 14.0, 2.0);
+        let p = |q| got.quantile(q).0 as f64 / 1e3;
+        near(p(0.99) - p(0.01), 39.2, 5.0);
+    }
+}
+
+#[test]
+fn an_idle_server_begins_late_and_who_comes_meanwhile_is_signalled_with_the_first() {
+    let mut server = Model::Ssd(Ssd {
+        completions: Completions::Together,
+        wake: us(20),
+        ..disk()
+    })
+    .server();
+    let mut rng = Rng::new(1, 1);
+    let read = access(IoOp::Read, 4096, 1);
+    let mut first = server.serve(1_000, &read, &mut rng);
+    assert_eq!(first.at, 35_000, "20 us of waking and 14 of reading");
+    let mut second = server.serve(16_000, &read, &mut rng);
+    assert_eq!(server.put_off(35_000, &mut first), Some(49_000));
+    for served in [&mut first, &mut second] {
+        assert_eq!(server.put_off(49_000, served), Some(65_000), "50 us alone");
+        assert_eq!(server.put_off(65_000, served), None);
+    }
+    let third = server.serve(50_000, &read, &mut rng);
+    assert_eq!(third.at, 84_000, "a round of its own");
+}
+
+#[test]
 fn a_read_beside_small_writes_finds_the_disk_idle_or_waits_for_all_of_them() {
     let latency = |points: [(u32, u64); 4]| {
         Latency::quantiles(points.map(|(ppm, ns)| (ppm, Nanos(ns))).into()).unwrap()
