@@ -1,5 +1,5 @@
 //! Pages that travel together lie together: what streams read and write is made of few segments, also when memory has
-//! been full for long and every frame comes from reclaim.
+//! been full for long and every frame comes from reclaim. What the engine counts of them is what the disk sees.
 
 use highwater_engine::backing::PlainBacking;
 use highwater_engine::{Config, Engine, File, FileId, FileOptions, Nanos, Stats, World};
@@ -14,8 +14,8 @@ const CHUNK: usize = 128 << 10;
 /// Pages of a segment, in the mean.
 const ENOUGH: f64 = 8.0;
 
-/// What a task did to a file of eight times memory, in counters.
-fn stream(body: impl Fn(&File<LabWorld>, u64, &mut [u8]) + 'static) -> Stats {
+/// What a task did to a file of eight times memory, in counters; and the segments of reads and of writes that its disk saw.
+fn stream(body: impl Fn(&File<LabWorld>, u64, &mut [u8]) + 'static) -> (Stats, [u64; 2]) {
     let world = LabWorld::new(LabOptions::calm(3));
     let disk = LabQueue::new(&world, QueueOptions::default());
     let w = world.clone();
@@ -39,17 +39,17 @@ fn stream(body: impl Fn(&File<LabWorld>, u64, &mut [u8]) + 'static) -> Stats {
             file.sync_data().expect("a sync");
         });
         assert!(w.join(task, Nanos::from_secs(600)));
-        let stats = engine.stats();
+        let (stats, segments) = (engine.stats(), disk.segments());
         engine.check_invariants();
         engine.close().expect("close");
-        stats
+        (stats, segments)
     });
     run.value
 }
 
 #[test]
 fn what_is_read_ahead_is_read_into_frames_in_a_row() {
-    let stats = stream(|file, at, buffer| {
+    let (stats, _) = stream(|file, at, buffer| {
         file.read_at(buffer, at).expect("a read");
     });
     assert!(stats.get("pgsteal_direct") + stats.get("pgsteal_kswapd") > 6 * FRAMES);
@@ -59,9 +59,39 @@ fn what_is_read_ahead_is_read_into_frames_in_a_row() {
 
 #[test]
 fn what_is_written_in_order_is_written_from_frames_in_a_row() {
-    let stats = stream(|file, at, buffer| file.write_at(buffer, at).expect("a write"));
+    let (stats, _) = stream(|file, at, buffer| file.write_at(buffer, at).expect("a write"));
     assert!(stats.get("pgsteal_direct") + stats.get("pgsteal_kswapd") > 6 * FRAMES);
     let pages = stats.get("write_bytes") / PAGE;
     let mean = pages as f64 / stats.get("write_segments") as f64;
     assert!(mean >= ENOUGH, "{mean:.1} pages a segment");
+}
+
+#[test]
+fn the_engine_counts_the_segments_that_the_disk_sees() {
+    let turn = std::cell::Cell::new(1u64);
+    // The engine counts frames in a row, the disk buffers that do not adjoin.
+    let (stats, seen) = stream(move |file, at, buffer| {
+        if at == 0 {
+            // The disk sees nothing of a hole.
+            for at in (0..8 * FRAMES * PAGE).step_by(CHUNK) {
+                file.write_at(buffer, at).expect("a write");
+            }
+        }
+        let drawn = turn
+            .get()
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        turn.set(drawn);
+        let (page, place) = (PAGE as usize, (drawn >> 33) % (8 * FRAMES) * PAGE);
+        let done = match (drawn >> 20) % 4 {
+            0 => file.read_at(buffer, at).map(|_| ()),
+            1 => file.write_at(buffer, at),
+            2 => file.read_at(&mut buffer[..page], place).map(|_| ()),
+            _ => file.write_at(&buffer[..page], place),
+        };
+        done.expect("a read or a write");
+    });
+    let counted = ["read_segments", "write_segments"].map(|name| stats.get(name));
+    assert_eq!(counted, seen);
+    assert!(counted.iter().all(|n| *n > 500), "{counted:?}");
 }

@@ -80,6 +80,8 @@ struct State {
     taken: Vec<Taken>,
     /// A `RUN` is on its way.
     runs: bool,
+    /// Pieces of memory of all reads, and of all writes, that came.
+    segments: [u64; 2],
     /// What reaches the device later, by token.
     arriving: Vec<(u64, Access)>,
     slab: Vec<Option<Slot>>,
@@ -111,6 +113,7 @@ impl State {
             pending: Vec::new(),
             taken: Vec::new(),
             runs: false,
+            segments: [0; 2],
             arriving: Vec::new(),
             slab: Vec::new(),
             free: Vec::new(),
@@ -122,6 +125,10 @@ impl State {
             sleepers: Vec::new(),
             released: 0,
         }
+    }
+
+    fn count(&mut self, access: &Access) {
+        self.segments[usize::from(access.op == IoOp::Write)] += u64::from(access.segments);
     }
 
     /// When `cap` lets a request through that comes at `now`.
@@ -273,6 +280,11 @@ impl LabQueue {
         self.state.with(|s| s.in_slab() + s.done.len())
     }
 
+    /// Pieces of memory of all reads, and of all writes, that came.
+    pub fn segments(&self) -> [u64; 2] {
+        self.state.with(|s| s.segments)
+    }
+
     /// Puts a request in flight; its bytes begin at `at` of the disk.
     pub(super) fn start(&self, entry: InFlight, at: u64, extra: Nanos) {
         let access = Access {
@@ -295,6 +307,7 @@ impl LabQueue {
     fn enter(&self, slot: Slot, access: Access) -> u64 {
         let now = self.world.now().0;
         let (token, at, event) = self.state.with(|s| {
+            s.count(&access);
             let token = s.add(slot);
             let at = s.pass(self.options.cap, now, &access);
             if at == now && !s.server.has_front() {
@@ -356,6 +369,7 @@ impl LabQueue {
             if s.server.has_front() {
                 return None;
             }
+            s.count(&access);
             Some(s.pass(self.options.cap, now, &access))
         });
         if let Some(at) = direct {
