@@ -23,6 +23,7 @@ mod options;
 mod placement;
 #[cfg(test)]
 mod placement_tests;
+mod runqueue;
 mod sched;
 #[cfg(test)]
 mod tests;

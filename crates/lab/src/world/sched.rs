@@ -2,12 +2,13 @@
 //!
 //! Virtual time moves only here: to the end of a task's work, or to the next event when no ready task finds a free CPU.
 //! A task that charges work owns its CPU until that work is done; work charged where it cannot be pre-empted is owed
-//! and paid at the next point where it can.
+//! and paid at the next point where it can. Where tasks are placed as Linux does (`placement.rs`), they make room for others
+//! also in the middle of long work, every `GRAIN_NS`; elsewhere whoever is ready first takes any CPU that is free.
 //!
 //! **State.** All of it is in one `LabCell` of the world; the code here switches no coroutine and calls nobody.
 //!
 //! **Invariants.**
-//! - SCHED-1: a task is on the ready list, on a CPU, waiting or ended, and in only one of these.
+//! - SCHED-1: a task is on the ready list or a CPU's queue, on a CPU, waiting or ended, and in only one of these.
 //! - SCHED-2: a waiting task with a deadline has a timer event at or before it.
 //! - SCHED-3: the clock never goes back.
 //! - SCHED-4: no task goes round without time passing: at one instant there are at most `LOOKS_MAX` looks at the clock
@@ -15,7 +16,7 @@
 
 use super::coroutine::{Co, YielderCell};
 use super::options::LabOptions;
-use super::placement::{CACHE_HOT_NS, LAG_NS, Placement};
+use super::placement::Placement;
 use crate::rng::Rng;
 use crate::trace::TraceHash;
 use corosensei::Yielder;
@@ -30,6 +31,8 @@ pub(crate) const ROOT: usize = 0;
 pub(crate) const SOFTIRQ: usize = 1;
 /// The longest a task keeps its CPU while others are ready.
 const SLICE_NS: u64 = 1_000_000;
+/// What a task that is placed does in one go: it makes room for others no more often.
+const GRAIN_NS: u64 = 20_000;
 /// No run that goes on comes near it: what a task does costs time.
 const LOOKS_MAX: u32 = 10_000_000;
 
@@ -40,6 +43,8 @@ pub(crate) enum Then {
     Continue,
     /// Lets others have the CPU.
     Yield,
+    /// Has to.
+    Preempted,
     /// Is kept off the CPU for so long.
     Stolen(u64),
     /// Parks until unparked, or until then.
@@ -72,12 +77,11 @@ struct Slot {
     deadline: u64,
     timer_at: u64,
     slice_ns: u64,
+    /// Work that it still owes, and what it does after it.
+    left: u64,
+    after: Then,
     /// CPU that it has had in all.
     used_ns: u64,
-    /// The same, as far as it counts beside others': a long sleep is not saved up.
-    vruntime: u64,
-    /// The CPU on which it waits to run, where it waits for no other.
-    bound: Option<usize>,
     /// Woken from a park: its way back to a CPU is not paid yet.
     owes_wake: bool,
     co: Option<Co>,
@@ -119,6 +123,7 @@ pub(crate) struct Sched {
     pub draws: Rng,
     rng: Rng,
     slots: Vec<Slot>,
+    /// Who waits for any CPU. Nobody does where tasks are placed.
     ready: VecDeque<usize>,
     cpus: Vec<Option<usize>>,
     free_cpus: usize,
@@ -131,9 +136,12 @@ pub(crate) struct Sched {
     /// How much of it is an idle CPU that wakes up.
     waking: u64,
     softirq_free_at: u64,
-    placement: Placement,
+    /// Who waits for which CPU, where tasks are placed (`LabOptions::wake_affine`).
+    placement: Option<Placement>,
     /// What interrupts have taken from the task on the last CPU, and it has not paid yet.
     stolen: u64,
+    /// Until when the last CPU, idle, is busy with interrupts.
+    interrupts_until: u64,
     /// The last instant at which anybody looked, and how often (SCHED-4).
     looked_at: u64,
     looks: u32,
@@ -159,8 +167,9 @@ impl Sched {
             owed: 0,
             waking: 0,
             softirq_free_at: 0,
-            placement: Placement::new(options.cpus),
+            placement: None,
             stolen: 0,
+            interrupts_until: 0,
             looked_at: 0,
             looks: 0,
             options,
@@ -170,13 +179,22 @@ impl Sched {
             sched.slots[slot].state = State::Running;
         }
         sched.ready.clear();
+        let placed = sched.options.wake_affine;
+        sched.placement = placed.then(|| Placement::new(sched.cpus.len()));
         sched
+    }
+
+    /// `slot` waits for a CPU: for the one that `place` finds for it.
+    fn make_ready(&mut self, slot: usize, place: impl FnOnce(&mut Placement, u64)) {
+        match &mut self.placement {
+            Some(placement) => place(placement, self.clock),
+            None => self.ready.push_back(slot),
+        }
     }
 
     /// A new task, ready to run.
     pub fn add(&mut self, name: &str, co: Option<Co>, yielder: YielderCell) -> usize {
         let slot = self.slots.len();
-        let vruntime = self.slots.iter().map(|s| s.vruntime).max().unwrap_or(0);
         self.slots.push(Slot {
             name: name.to_owned(),
             state: State::Ready,
@@ -189,15 +207,15 @@ impl Sched {
             deadline: u64::MAX,
             timer_at: u64::MAX,
             slice_ns: 0,
+            left: 0,
+            after: Then::Continue,
             used_ns: 0,
-            vruntime,
-            bound: None,
             owes_wake: false,
             co,
             yielder,
             joiners: Vec::new(),
         });
-        self.ready.push_back(slot);
+        self.make_ready(slot, |placement, now| placement.add(slot, now));
         self.trace.note(1, slot as u64, self.clock);
         slot
     }
@@ -329,18 +347,25 @@ impl Sched {
         self.slots[me].slice_ns += self.owed;
         let used = self.owed - std::mem::take(&mut self.waking);
         self.slots[me].used_ns += used;
-        self.slots[me].vruntime += used;
         self.owed += self.take_stolen(me);
+        let rest = self.beyond_grain(me);
+        let end = self.clock + self.owed;
+        self.account(me, used.saturating_sub(rest), end);
         if then == Then::Continue {
-            let end = self.clock + self.owed;
             let starved = !self.ready.is_empty();
+            let is_over = starved && self.slots[me].slice_ns >= SLICE_NS;
+            let pending = match &self.placement {
+                Some(placement) => placement.is_pending(),
+                None => starved && self.free_cpus > 0,
+            };
             // No further than the run's limit, which `next` watches.
             let limit = self.options.time_max.0.saturating_add(1);
             let next = self.events.peek().map_or(limit, |e| e.0.at.min(limit));
-            if starved && (self.slots[me].slice_ns >= SLICE_NS || self.must_leave(me)) {
-                then = Then::Yield;
-            } else if next > end && !(starved && self.free_cpus > 0) {
-                self.clock = end;
+            if is_over || self.must_leave(me) {
+                then = Then::Preempted;
+            } else if next > end + rest && !pending {
+                self.clock = end + rest;
+                self.account(me, rest, self.clock);
                 self.owed = 0;
                 return None;
             }
@@ -360,9 +385,45 @@ impl Sched {
         } else {
             self.push(self.clock + self.owed, Kind::WorkDone(me as u32));
             self.owed = 0;
+            self.slots[me].left = rest;
             self.slots[me].state = State::Computing(then);
         }
         Some(self.slots[me].yielder.get())
+    }
+
+    /// Takes from what `slot` owes all but what it does in one go.
+    fn beyond_grain(&mut self, slot: usize) -> u64 {
+        if slot <= SOFTIRQ || self.placement.is_none() {
+            return 0;
+        }
+        let rest = self.owed.saturating_sub(GRAIN_NS);
+        self.owed -= rest;
+        rest
+    }
+
+    /// `slot`, which has its CPU, works for so long before it does `then`.
+    fn compute(&mut self, slot: usize, work: u64, then: Then) {
+        let grain = work.min(GRAIN_NS);
+        let end = self.clock + grain;
+        self.account(slot, grain, end);
+        self.push(end, Kind::WorkDone(slot as u32));
+        self.slots[slot].left = work - grain;
+        self.slots[slot].state = State::Computing(then);
+    }
+
+    /// `slot` has done a part of its work and goes on, unless it has to make room.
+    fn grain_done(&mut self, slot: usize, then: Then) {
+        let leaves = self.must_leave(slot) || then == Then::Preempted;
+        let then = match then {
+            Then::Preempted => Then::Continue,
+            then => then,
+        };
+        if leaves {
+            self.slots[slot].after = then;
+            self.apply(slot, Then::Preempted);
+        } else {
+            self.compute(slot, self.slots[slot].left, then);
+        }
     }
 
     /// `slot` has done its work: it waits, or goes on (true).
@@ -371,16 +432,22 @@ impl Sched {
         let mut soft = u64::MAX;
         let until = match then {
             Then::Continue => return true,
-            Then::Yield => {
+            Then::Yield | Then::Preempted => {
                 if slot == ROOT {
                     return true;
                 }
-                self.leave_cpu(slot);
+                let cpu = self.slots[slot].cpu;
+                if then == Then::Yield
+                    && let Some(placement) = &mut self.placement
+                {
+                    placement.forfeit(cpu, slot);
+                }
+                self.leave_cpu(slot, false);
                 let s = &mut self.slots[slot];
                 s.state = State::Ready;
                 s.since = now;
-                s.bound = self.options.wake_affine.then_some(s.cpu);
-                self.ready.push_back(slot);
+                // A task that is placed waits where it was.
+                self.make_ready(slot, |_, _| ());
                 return false;
             }
             Then::Stolen(ns) => now + ns,
@@ -402,7 +469,7 @@ impl Sched {
                 until
             }
         };
-        self.leave_cpu(slot);
+        self.leave_cpu(slot, true);
         let s = &mut self.slots[slot];
         s.state = match then {
             Then::Park(_) => State::Parked,
@@ -426,18 +493,19 @@ impl Sched {
         }
     }
 
-    fn leave_cpu(&mut self, slot: usize) {
+    fn leave_cpu(&mut self, slot: usize, sleeps: bool) {
         if slot > SOFTIRQ {
             let cpu = self.slots[slot].cpu;
             debug_assert_eq!(self.cpus[cpu], Some(slot), "SCHED-1");
-            self.account();
-            self.placement.take_resched(cpu);
             if cpu + 1 == self.cpus.len() {
                 self.stolen = 0;
             }
             self.cpus[cpu] = None;
             self.idle_since[cpu] = self.clock;
             self.free_cpus += 1;
+            if let Some(placement) = &mut self.placement {
+                placement.leave(cpu, slot, sleeps, self.clock);
+            }
         }
     }
 
@@ -451,70 +519,55 @@ impl Sched {
             s.state = State::Running;
         } else {
             s.state = State::Ready;
-            s.bound = None;
-            self.ready.push_back(slot);
-            if self.options.wake_affine {
-                self.place(slot);
-            }
-        }
-    }
-
-    /// Chooses where a woken task waits, and whether it pre-empts (`placement.rs`).
-    fn place(&mut self, slot: usize) {
-        let cpu = self.slots[slot].cpu;
-        let Some(running) = self.cpus[cpu] else {
-            return;
-        };
-        self.account();
-        if self.free_cpus > 0 && self.placement.searches() {
-            return;
-        }
-        let had = self.slots[running].vruntime;
-        let s = &mut self.slots[slot];
-        s.bound = Some(cpu);
-        s.vruntime = s.vruntime.max(had.saturating_sub(LAG_NS));
-        if s.vruntime < had {
-            self.placement.set_resched(cpu);
+            // A device's interrupts come on the last CPU, a timer's where it was set.
+            let waker = match self.current {
+                ROOT => s.cpu,
+                SOFTIRQ => self.cpus.len() - 1,
+                task => self.slots[task].cpu,
+            };
+            self.make_ready(slot, |placement, now| placement.wake(slot, waker, now));
         }
     }
 
     /// A device's interrupt has taken time from whoever runs on the last CPU.
     pub fn interrupt(&mut self) {
+        let cost = self.options.costs.interrupt;
         if self.cpus.last().is_some_and(Option::is_some) {
-            self.stolen += self.options.costs.interrupt;
+            self.stolen += cost;
+        } else if self.interrupts_until > self.clock {
+            self.interrupts_until += cost;
+        } else {
+            // The first one's is in the device's time.
+            self.interrupts_until = self.clock + 1;
         }
     }
 
     /// What interrupts have taken from `slot`, if it is on their CPU.
     fn take_stolen(&mut self, slot: usize) -> u64 {
-        if slot > SOFTIRQ && self.slots[slot].cpu + 1 == self.cpus.len() {
-            return std::mem::take(&mut self.stolen);
+        let last = self.cpus.len() - 1;
+        if slot <= SOFTIRQ || self.slots[slot].cpu != last || self.stolen == 0 {
+            return 0;
         }
-        0
+        if let Some(placement) = &mut self.placement {
+            placement.interrupted(last);
+        }
+        std::mem::take(&mut self.stolen)
     }
 
-    /// Is the running task `slot` to make room for one that was woken on its CPU?
+    /// The running task `slot` has had `used` until `end`.
+    fn account(&mut self, slot: usize, used: u64, end: u64) {
+        if slot > SOFTIRQ
+            && let Some(placement) = &mut self.placement
+        {
+            placement.ran(self.slots[slot].cpu, used, end);
+        }
+    }
+
+    /// Is the running task `slot`, which is placed, to make room for another?
     fn must_leave(&mut self, slot: usize) -> bool {
-        slot > SOFTIRQ && self.placement.take_resched(self.slots[slot].cpu)
-    }
-
-    /// For `place` alone: without it nobody asks how busy the CPUs are.
-    fn account(&mut self) {
-        if !self.options.wake_affine {
-            return;
-        }
-        let busy = self.cpus.len() - self.free_cpus;
-        self.placement.account(self.clock, busy);
-    }
-
-    /// Takes the first of those who are ready that may run on a free CPU.
-    fn take_ready(&mut self) -> Option<usize> {
-        let may = |s: &Slot| match s.bound {
-            None => true,
-            Some(cpu) => self.cpus[cpu].is_none() || s.since + CACHE_HOT_NS <= self.clock,
-        };
-        let at = self.ready.iter().position(|&slot| may(&self.slots[slot]))?;
-        self.ready.remove(at)
+        let cpu = self.slots[slot].cpu;
+        let placement = self.placement.as_mut();
+        placement.is_some_and(|p| slot > SOFTIRQ && p.must_leave(cpu))
     }
 
     /// Wakes `slot` from its park, or makes the next one return at once (WORLD-2). `served`: a device does, whose model has
@@ -563,7 +616,7 @@ impl Sched {
         if co.is_none() {
             self.slots[slot].used_ns += self.owed - std::mem::take(&mut self.waking);
             self.clock += std::mem::take(&mut self.owed);
-            self.leave_cpu(slot);
+            self.leave_cpu(slot, true);
             self.slots[slot].state = State::Ended;
             self.trace.note(4, slot as u64, self.clock);
             for joiner in std::mem::take(&mut self.slots[slot].joiners) {
@@ -574,25 +627,31 @@ impl Sched {
         }
     }
 
-    fn dispatch(&mut self) -> Option<usize> {
-        if self.free_cpus == 0 || self.ready.is_empty() {
-            return None;
+    /// A ready task, and the CPU that it gets.
+    fn take_ready(&mut self) -> Option<(usize, usize)> {
+        if let Some(placement) = &mut self.placement {
+            return placement.dispatch(self.clock);
         }
         let len = self.ready.len();
-        let slot = if len > 1 && self.rng.chance(self.options.shuffle_ppm) {
+        if len > 1 && self.rng.chance(self.options.shuffle_ppm) {
             let at = self.rng.below(len as u64) as usize;
             self.ready.swap(0, at);
-            self.ready.pop_front()?
-        } else {
-            self.take_ready()?
-        };
+        }
+        let slot = self.ready.pop_front()?;
         let last = self.slots[slot].cpu;
         let cpu = if self.cpus[last].is_none() {
             last
         } else {
             self.cpus.iter().position(Option::is_none)?
         };
-        self.account();
+        Some((cpu, slot))
+    }
+
+    fn dispatch(&mut self) -> Option<usize> {
+        if self.free_cpus == 0 {
+            return None;
+        }
+        let (cpu, slot) = self.take_ready()?;
         self.cpus[cpu] = Some(slot);
         self.free_cpus -= 1;
         self.slots[slot].cpu = cpu;
@@ -605,6 +664,11 @@ impl Sched {
             } else {
                 self.owed += costs.switch;
             }
+        }
+        if cpu + 1 == self.cpus.len() {
+            let busy = self.interrupts_until.saturating_sub(self.clock);
+            self.waking += busy;
+            self.owed += busy;
         }
         Some(slot)
     }
@@ -635,7 +699,13 @@ impl Sched {
                 return Next::Stuck(self.report());
             }
             if let Some(slot) = self.dispatch() {
-                return self.run(slot);
+                if self.slots[slot].left == 0 {
+                    return self.run(slot);
+                }
+                self.waking = 0;
+                let work = self.slots[slot].left + std::mem::take(&mut self.owed);
+                self.compute(slot, work, self.slots[slot].after);
+                continue;
             }
             let Some(Reverse(event)) = self.events.pop() else {
                 return Next::Stuck(self.report());
@@ -653,8 +723,12 @@ impl Sched {
                         self.push(self.clock + late, event.kind);
                         continue;
                     }
+                    if self.slots[slot].left > 0 {
+                        self.grain_done(slot, then);
+                        continue;
+                    }
                     let then = match then {
-                        Then::Continue if self.must_leave(slot) => Then::Yield,
+                        Then::Continue if self.must_leave(slot) => Then::Preempted,
                         then => then,
                     };
                     if self.apply(slot, then) {
