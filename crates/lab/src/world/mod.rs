@@ -25,6 +25,7 @@ mod placement;
 mod placement_tests;
 mod runqueue;
 mod sched;
+mod slot;
 #[cfg(test)]
 mod tests;
 
@@ -39,7 +40,8 @@ use crate::stack::{Chain, Overflow, StackUse, Stacks, end_if_overflowed};
 use coroutine::{Co, YielderCell};
 use highwater_engine::world::{Task, TaskBody, TaskId, Work, World};
 use highwater_engine::{Error, Nanos};
-use sched::{Next, ROOT, SOFTIRQ, Sched, Then};
+use sched::{Next, ROOT, SOFTIRQ, Sched};
+use slot::Then;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;

@@ -17,6 +17,7 @@
 use super::coroutine::{Co, YielderCell};
 use super::options::LabOptions;
 use super::placement::Placement;
+use super::slot::{Slot, State, Then};
 use crate::rng::Rng;
 use crate::trace::TraceHash;
 use corosensei::Yielder;
@@ -35,59 +36,6 @@ const SLICE_NS: u64 = 1_000_000;
 const GRAIN_NS: u64 = 20_000;
 /// No run that goes on comes near it: what a task does costs time.
 const LOOKS_MAX: u32 = 10_000_000;
-
-/// What a task does once the work that it owes is done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Then {
-    /// Goes on.
-    Continue,
-    /// Lets others have the CPU.
-    Yield,
-    /// Has to.
-    Preempted,
-    /// Is kept off the CPU for so long.
-    Stolen(u64),
-    /// Parks until unparked, or until then.
-    Park(u64),
-    /// Sleeps until roused, or until then; unparks are kept for later.
-    Sleep(u64),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    Ready,
-    Running,
-    Computing(Then),
-    Parked,
-    Sleeping,
-    Ended,
-}
-
-struct Slot {
-    name: String,
-    state: State,
-    cpu: usize,
-    token: bool,
-    roused: bool,
-    /// Woken from a park and not run since: further unparks are the same wake.
-    woken: bool,
-    since: u64,
-    /// From when on a timer of its CPU may end the wait: earlier than `deadline` by the timer slack.
-    soft_deadline: u64,
-    deadline: u64,
-    timer_at: u64,
-    slice_ns: u64,
-    /// Work that it still owes, and what it does after it.
-    left: u64,
-    after: Then,
-    /// CPU that it has had in all.
-    used_ns: u64,
-    /// Woken from a park: its way back to a CPU is not paid yet.
-    owes_wake: bool,
-    co: Option<Co>,
-    yielder: YielderCell,
-    joiners: Vec<usize>,
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Kind {
@@ -195,26 +143,9 @@ impl Sched {
     /// A new task, ready to run.
     pub fn add(&mut self, name: &str, co: Option<Co>, yielder: YielderCell) -> usize {
         let slot = self.slots.len();
-        self.slots.push(Slot {
-            name: name.to_owned(),
-            state: State::Ready,
-            cpu: slot % self.cpus.len(),
-            token: false,
-            roused: false,
-            woken: false,
-            since: self.clock,
-            soft_deadline: u64::MAX,
-            deadline: u64::MAX,
-            timer_at: u64::MAX,
-            slice_ns: 0,
-            left: 0,
-            after: Then::Continue,
-            used_ns: 0,
-            owes_wake: false,
-            co,
-            yielder,
-            joiners: Vec::new(),
-        });
+        let cpu = slot % self.cpus.len();
+        self.slots
+            .push(Slot::new(name, cpu, self.clock, co, yielder));
         self.make_ready(slot, |placement, now| placement.add(slot, now));
         self.trace.note(1, slot as u64, self.clock);
         slot
