@@ -321,7 +321,7 @@ pub struct RunArgs {
     pub real_time: bool,
     /// Write each event of reclaim, in the text and with the names of Linux's ftrace (mm_vmscan_*), to a file; with several
     /// arms to one for each, FILE with the arm's name before its extension. For the worlds os and lab. A trace covers all
-    /// of an arm, the warm-up too, and takes some 160 bytes for each event; on threads the buffer takes 5 MiB of memory. The
+    /// of an arm, the warm-up too, and takes some 160 bytes for each event; on threads a buffer of up to 80 MiB. The
     /// kernel's trace-vmscan-postprocess.pl reads it where it cannot see the running kernel's own formats: not as root
     /// with /sys/kernel/debug mounted
     #[arg(long, value_name = "FILE")]

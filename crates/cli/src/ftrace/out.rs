@@ -15,13 +15,13 @@ use highwater_lab::LabWorld;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// Events that wait for the writer at most: some 5 MiB.
-const BUFFER: usize = 1 << 16;
+/// Events that wait for the writer at most: a burst of some 80 MiB. Memory is taken as they come.
+const BUFFER: usize = 1 << 20;
 /// Bytes of lines that are written at one time.
 const CHUNK: usize = 64 << 10;
 
@@ -114,7 +114,10 @@ enum Message {
 /// The OS world's: through a buffer to a thread.
 #[derive(Debug)]
 struct OsTracer {
-    send: SyncSender<Message>,
+    send: Sender<Message>,
+    /// So many may wait.
+    room: usize,
+    waiting: Arc<AtomicUsize>,
     lost: Arc<[AtomicU64]>,
 }
 
@@ -129,11 +132,15 @@ thread_local! {
 
 impl Tracer for OsTracer {
     fn event(&self, record: &TraceRecord) {
-        if self
-            .send
-            .try_send(Message::Event(WHO.with(|w| *w), *record))
-            .is_err()
-        {
+        // Relaxed: a bound of memory, which a few events more or less do not matter to. Counted before it is sent, so that
+        // the writer never takes one that is not counted yet.
+        let room = self.waiting.load(Ordering::Relaxed) < self.room;
+        let sent = room && {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            let message = Message::Event(WHO.with(|w| *w), *record);
+            self.send.send(message).is_ok()
+        };
+        if !sent {
             // Relaxed: a statistic, read by the writer at its leisure and at the end, after all tasks were joined.
             self.lost[record.cpu as usize % self.lost.len()].fetch_add(1, Ordering::Relaxed);
         }
@@ -141,8 +148,15 @@ impl Tracer for OsTracer {
 }
 
 /// The writing thread's body: until the end is announced.
-fn drain(receive: &Receiver<Message>, lost: &[AtomicU64], mut out: Out) -> Out {
+fn drain(
+    receive: &Receiver<Message>,
+    waiting: &AtomicUsize,
+    lost: &[AtomicU64],
+    mut out: Out,
+) -> Out {
     while let Ok(Message::Event(who, record)) = receive.recv() {
+        // Relaxed: see `OsTracer::event`.
+        waiting.fetch_sub(1, Ordering::Relaxed);
         take_lost(lost, &mut out);
         out.event(&who, &record);
     }
@@ -183,11 +197,12 @@ impl Trace {
         let out = Out::new(path)?;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let lost: Arc<[AtomicU64]> = (0..cpus).map(|_| AtomicU64::new(0)).collect();
-        let (send, receive) = sync_channel(BUFFER);
-        let counters = lost.clone();
+        let (send, receive) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let (counters, taken) = (lost.clone(), waiting.clone());
         let writer = std::thread::Builder::new()
             .name("ftrace".into())
-            .spawn(move || drain(&receive, &counters, out))
+            .spawn(move || drain(&receive, &taken, &counters, out))
             .map_err(|e| {
                 CliError::os(
                     "start the thread that writes the trace",
@@ -197,7 +212,15 @@ impl Trace {
             })?;
         Ok(Trace {
             path: path.to_path_buf(),
-            kind: TraceKind::Os(Arc::new(OsTracer { send, lost }), writer),
+            kind: TraceKind::Os(
+                Arc::new(OsTracer {
+                    send,
+                    room: BUFFER,
+                    waiting,
+                    lost,
+                }),
+                writer,
+            ),
         })
     }
 
@@ -223,7 +246,7 @@ impl Trace {
                 .unwrap_or_else(PoisonError::into_inner)
                 .take(),
             TraceKind::Os(tracer, writer) => {
-                // Waits for room; the writer makes it, or is gone, which the join says.
+                // Fails when the writer is gone, which the join says.
                 let _ = tracer.send.send(Message::End);
                 writer.join().ok()
             }
@@ -307,26 +330,41 @@ mod tests {
         assert!(e.message.contains("1 of nr_vmscan_write"), "{e}");
     }
 
-    #[test]
-    fn a_full_buffer_loses_events_and_says_how_many() {
+    /// Events that come before there is a writer, and what the file says of them.
+    fn burst(room: usize, events: u64) -> (Out, String) {
         let (_dir, path) = in_temp();
         let out = Out::new(&path).unwrap();
-        // No writer yet: the buffer has room for two.
-        let (send, receive) = sync_channel(2);
+        let (send, receive) = channel();
         let lost: Arc<[AtomicU64]> = Arc::new([AtomicU64::new(0)]);
+        let waiting = Arc::new(AtomicUsize::new(0));
         let tracer = OsTracer {
             send,
+            room,
+            waiting: waiting.clone(),
             lost: lost.clone(),
         };
-        for _ in 0..5 {
+        for _ in 0..events {
             tracer.event(&WRITE);
         }
         drop(tracer);
-        let mut out = drain(&receive, &lost, out);
-        assert_eq!((out.events, out.lost), (2, 3));
+        let mut out = drain(&receive, &waiting, &lost, out);
         out.write();
+        assert_eq!(waiting.load(Ordering::Relaxed), 0);
         let text = std::fs::read_to_string(&path).unwrap();
+        (out, text)
+    }
+
+    #[test]
+    fn a_full_buffer_loses_events_and_says_how_many() {
+        let (out, text) = burst(2, 5);
+        assert_eq!((out.events, out.lost), (2, 3));
         assert!(text.contains("CPU:0 [LOST 3 EVENTS]\n"), "{text}");
+    }
+
+    #[test]
+    fn a_second_of_reclaim_waits_for_a_writer_that_gets_no_cpu() {
+        let (out, _) = burst(BUFFER, 400_000);
+        assert_eq!((out.events, out.lost), (400_000, 0));
     }
 
     #[test]
