@@ -205,6 +205,8 @@ macro_rules! from_text {
     };
 }
 
+pub(crate) use from_text;
+
 from_text!(Bytes, "a size in quotes, such as \"64MiB\"", |t| {
     parse_bytes(t).map(Bytes)
 });

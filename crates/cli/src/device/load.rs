@@ -79,6 +79,8 @@ mod tests {
             let text = super::super::text(name).unwrap();
             load(name, &text).unwrap().model
         };
+        // What a run without --device has.
+        assert_eq!(of("quick"), Model::default());
         assert_eq!(of("hdd-7200"), Model::Hdd(model::Hdd::default()));
         assert_eq!(of("nvme"), Model::Nvme(model::Nvme::default()));
         assert_eq!(of("cloud-gp3"), Model::Cloud(model::Cloud::default()));
@@ -184,6 +186,16 @@ mod tests {
                 "model = \"hdd\"\nouter_rate = \"fast\"",
                 "d.toml:2:14",
                 "200MB/s",
+            ),
+            (
+                "model = \"ssd\"\nread_rate = \"5\"",
+                "d.toml:2:13",
+                "200MB/s",
+            ),
+            (
+                "model = \"ssd\"\nread_rate = 5",
+                "d.toml:2:13",
+                "a speed in quotes",
             ),
             (
                 "model = \"nvme\"\nchannels = 0",

@@ -16,7 +16,8 @@ use std::io::Read;
 const PROFILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Name and text of each profile that comes with the command, in the order of the list.
-pub const BUILTIN: [(&str, &str); 6] = [
+pub const BUILTIN: [(&str, &str); 7] = [
+    ("quick", include_str!("../../profiles/quick.toml")),
     ("hdd-7200", include_str!("../../profiles/hdd-7200.toml")),
     ("ssd-sata", include_str!("../../profiles/ssd-sata.toml")),
     ("nvme", include_str!("../../profiles/nvme.toml")),

@@ -1,7 +1,7 @@
 //! A profile's keys: each model's parameters as text has them, laid over the model's defaults.
 
 use crate::quantile;
-use crate::units::{Bytes, Span, parse_bytes, parse_duration};
+use crate::units::{Bytes, Span, from_text, parse_bytes, parse_duration};
 use highwater_engine::Nanos;
 use highwater_lab::Model;
 use highwater_lab::model::{
@@ -216,21 +216,20 @@ impl From<Span> for Nanos {
 #[derive(Clone, Copy)]
 struct Speed(u64);
 
-impl<'de> Deserialize<'de> for Speed {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Speed, D::Error> {
-        let text = String::deserialize(d)?;
-        let bytes = text.trim().strip_suffix("/s").unwrap_or(&text);
-        match parse_bytes(bytes) {
-            Ok(0) => Err(D::Error::custom(format_args!(
-                "{text:?} never ends; expected more than 0, such as \"200MB/s\""
-            ))),
-            Ok(n) => Ok(Speed(n)),
-            Err(_) => Err(D::Error::custom(format_args!(
-                "{text:?} is no speed; expected a number and a unit, such as \"200MB/s\" or \"3GiB/s\""
-            ))),
-        }
+from_text!(Speed, "a speed in quotes, such as \"200MB/s\"", |text| {
+    let bytes = text.trim().strip_suffix("/s").unwrap_or(text).trim();
+    // A bare number would be bytes a second, which nobody means.
+    let has_unit = bytes.ends_with(|c: char| c.is_ascii_alphabetic());
+    match parse_bytes(bytes) {
+        Ok(0) => Err(format!(
+            "{text:?} never ends; expected more than 0, such as \"200MB/s\""
+        )),
+        Ok(n) if has_unit => Ok(Speed(n)),
+        _ => Err(format!(
+            "{text:?} is no speed; expected a number and a unit, such as \"200MB/s\" or \"3GiB/s\""
+        )),
     }
-}
+});
 
 impl From<Speed> for u64 {
     fn from(speed: Speed) -> u64 {

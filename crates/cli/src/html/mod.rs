@@ -95,9 +95,11 @@ fn device(scenario: &Scenario, worlds: &[&str]) -> String {
     let mut parts = Vec::new();
     if worlds.contains(&"lab") {
         let model = scenario.lab_device.as_ref();
-        parts.push(model.map_or("the lab's default model".into(), |d| {
-            format!("the lab's model {}", d.name)
-        }));
+        parts.push(
+            model.map_or("the lab's model quick, as none was named".into(), |d| {
+                format!("the lab's model {}", d.name)
+            }),
+        );
     }
     if worlds.iter().any(|w| *w != "lab") {
         parts.push("the disk under --dir".into());
