@@ -278,6 +278,24 @@ fn times_that_no_disk_can_have_met_are_doubted() {
     );
 }
 
+/// A trace of 2,000 reads of whole pages, twice: the second time all of them are in memory.
+fn twice(dir: &Path, mark: &str) -> String {
+    let mut text = format!("{mark}version,time,op,size,lbn\n");
+    for n in 0..4000u64 {
+        let page = n % 2000 * 7 % 2000;
+        text.push_str(&format!("1,{},28,4096,{}\n", n * 100, page * 8));
+    }
+    write(dir, "twice.csv", text)
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_line() {
+    let dir = temp();
+    let trace = twice(dir.path(), "\u{feff}");
+    let o = common::ok(&["replay", &trace, "--memory", "32MiB", "--strict"]);
+    assert!(common::out(&o).contains("4,000 requests of"));
+}
+
 #[test]
 fn a_trace_beyond_the_file_s_end_is_an_error_or_wrapped_or_skipped() {
     let dir = temp();

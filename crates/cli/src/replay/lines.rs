@@ -72,7 +72,11 @@ impl Lines {
         while let Some(b'\n' | b'\r') = self.line.last() {
             self.line.pop();
         }
-        Ok(Some(Next::Line(&self.line)))
+        let line = match self.number {
+            1 => without_mark(&self.line),
+            _ => &self.line[..],
+        };
+        Ok(Some(Next::Line(line)))
     }
 
     fn skip_rest(&mut self) -> std::io::Result<()> {
@@ -89,6 +93,11 @@ impl Lines {
             }
         }
     }
+}
+
+/// A text without the byte order mark that spreadsheets begin one with.
+fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 /// What the parser says of a line.
@@ -135,26 +144,31 @@ pub fn detect(path: &Path, forced: Option<Format>) -> Result<Format> {
     let mut head = Vec::new();
     let file = File::open(path).map_err(io)?;
     file.take(HEAD_BYTES).read_to_end(&mut head).map_err(io)?;
+    let head = without_mark(&head);
     if head.iter().all(u8::is_ascii_whitespace) {
         return Err(CliError::usage(
             format!("the trace {show} is empty"),
             "a trace with at least one request: `highwater trace info FILE` looks into one",
         ));
     }
-    if let Some(at) = binary_at(&head) {
-        let remedy = if head.starts_with(&[0x1f, 0x8b]) {
-            "unpack it first: gzip -dc TRACE.gz > TRACE"
-        } else {
-            "a trace in text: for blktrace's binary files, `blkparse -i NAME > TRACE`"
+    if let Some(at) = binary_at(head) {
+        let remedy = match head {
+            [0x1f, 0x8b, ..] => "unpack it first: gzip -dc TRACE.gz > TRACE",
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => "unpack it first: zstd -dc TRACE.zst > TRACE",
+            [0xfd, b'7', b'z', b'X', b'Z', ..] => "unpack it first: xz -dc TRACE.xz > TRACE",
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+                "write it as UTF-8 first: iconv -f UTF-16 -t UTF-8 TRACE > TRACE.utf8"
+            }
+            _ => "a trace in text: for blktrace's binary files, `blkparse -i NAME > TRACE`",
         };
         return Err(CliError::usage(
             format!("the trace {show} is binary: byte {at} is no text"),
             remedy,
         ));
     }
-    match forced.or_else(|| by_content(&head)) {
+    match forced.or_else(|| by_content(head)) {
         Some(format) => Ok(format),
-        None => Err(unknown(path, &head)),
+        None => Err(unknown(path, head)),
     }
 }
 
