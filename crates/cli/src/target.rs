@@ -43,6 +43,8 @@ pub trait Handle: Clone + Send + Sync + 'static {
     fn touch_mut(&self, page: u64, bytes: &[u8]) -> std::result::Result<(), OpError>;
     /// Makes what was written durable.
     fn sync(&self) -> std::result::Result<(), OpError>;
+    /// Counts what the calling task has done and the world has not counted yet.
+    fn count_own(&self) {}
     /// Takes a block of 2^order frames out of the memory that caches the file.
     fn alloc_block(&self, order: u32, thp: bool) -> std::result::Result<HeldBlock, OpError> {
         let _ = (order, thp);
@@ -65,6 +67,9 @@ pub fn block_of<W: World>(
 }
 
 impl<W: World> Handle for File<W> {
+    fn count_own(&self) {
+        self.engine().count_own_hits();
+    }
     fn len(&self) -> u64 {
         File::len(self)
     }

@@ -351,6 +351,7 @@ pub fn run<H: Host, F: Handle>(
             host.sleep_until(host.now().plus(Nanos(task.think_ns)));
         }
     }
+    file.count_own();
     meter.end()
 }
 

@@ -25,6 +25,9 @@ struct OsFile {
 }
 
 impl Handle for OsFile {
+    fn count_own(&self) {
+        self.engine.count_own_hits();
+    }
     fn len(&self) -> u64 {
         self.file.len()
     }

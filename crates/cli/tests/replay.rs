@@ -289,6 +289,22 @@ fn twice(dir: &Path, mark: &str) -> String {
 }
 
 #[test]
+fn no_hit_of_a_thread_that_ended_is_missing() {
+    let dir = temp();
+    let trace = twice(dir.path(), "");
+    for world in ["lab", "os"] {
+        let v = json(&["replay", &trace, "--memory", "32MiB", "--world", world]);
+        let count = |name: &str| v["arms"][0]["vmstat"][name].as_u64().unwrap();
+        // Each of 4,000 look-ups is one of them, or waited for the read of another.
+        let (hits, misses, waits) = (count("hits"), count("misses"), count("page_waits"));
+        assert!(
+            hits >= 2000 && hits + misses + waits >= 4000,
+            "{world}: {hits} hits, {misses} misses, {waits} waits"
+        );
+    }
+}
+
+#[test]
 fn a_byte_order_mark_is_no_part_of_the_first_line() {
     let dir = temp();
     let trace = twice(dir.path(), "\u{feff}");

@@ -96,6 +96,7 @@ pub fn run<H: Host, F: Handle>(
         }
     }
     replay.given = lock().given();
+    file.count_own();
     let mut tally = meter.end();
     tally.replay = Some(Box::new(replay));
     tally

@@ -276,6 +276,17 @@ impl<W: World> Engine<W> {
         }
     }
 
+    /// Counts those of the calling task's hits that were not counted yet, up to 255: for a task that ends, or looks for its
+    /// own in [`Engine::stats`].
+    pub fn count_own_hits(&self) {
+        let task = self.world.task();
+        // Relaxed: written by this task only.
+        let n = task.hits.load(Ordering::Relaxed);
+        if n > 0 && task.hits_of.load(Ordering::Relaxed) == self.id {
+            self.fold_hits(task, n);
+        }
+    }
+
     #[cold]
     fn fold_hits(&self, task: &Task, n: u32) {
         // Relaxed: written by this task only. Hits of another cache are that cache's: they are lost to it, at most 255.

@@ -1,7 +1,7 @@
 //! Event counters, under the names of `/proc/vmstat` where Linux has the same event.
 //!
 //! Hits are counted per task and folded in batches (as vmstat's per-CPU deltas are), so `hits` may lag by up to 255
-//! for each task that is between two folds; all others are exact.
+//! for each task that is between two folds (`Engine::count_own_hits` ends that for one); all others are exact.
 
 use crate::sync::{Ordering, hint::AtomicU64};
 
