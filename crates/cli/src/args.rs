@@ -4,7 +4,7 @@ use crate::claims::{self, ClaimsArgs};
 use crate::replay::{FORMATS, ReplayArgs, TraceCommand};
 use crate::stack::StackArgs;
 use crate::sweep::{self, SweepArgs};
-use crate::units::{parse_bytes, parse_duration};
+use crate::units::{parse_bytes, parse_dirty_limit, parse_duration};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -293,6 +293,10 @@ pub struct RunArgs {
     /// The budget of each arm, such as 64MiB [default: the scenario's own]; files given as multiples grow with it
     #[arg(long, value_parser = parse_bytes)]
     pub memory: Option<u64>,
+    /// Dirty memory is kept below so many percent of it; the flusher starts in proportion [default: the scenario's own, else
+    /// the preset's]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_dirty_limit)]
+    pub dirty_limit: Option<u8>,
     /// How long each arm is measured, such as 5s [default: the scenario's own]
     #[arg(long, value_parser = parse_duration)]
     pub duration: Option<Duration>,
@@ -315,6 +319,9 @@ pub struct RunArgs {
     /// Measure the tasks' stacks: what `highwater stack` does.
     #[arg(skip)]
     pub stack_trace: bool,
+    /// Replay traces to their end, however long their own times take.
+    #[arg(skip)]
+    pub whole_trace: bool,
     /// The lab's arms only: add its real time, its operations per second of real time and its memory to table and JSON, which
     /// are else the same to the byte for the same --seed
     #[arg(long)]
@@ -445,6 +452,7 @@ impl Default for RunArgs {
             preset: None,
             order: None,
             memory: None,
+            dirty_limit: None,
             duration: None,
             ops: None,
             warm_up: None,
@@ -452,6 +460,7 @@ impl Default for RunArgs {
             cpus: None,
             stack: None,
             stack_trace: false,
+            whole_trace: false,
             real_time: false,
             ftrace: None,
             raw: false,

@@ -73,9 +73,9 @@ fn width() -> usize {
     }
 }
 /// No budget is smaller: the engine's metadata and watermarks need some frames.
-const MEMORY_MIN: u64 = 1 << 20;
+pub(crate) const MEMORY_MIN: u64 = 1 << 20;
 /// No budget is larger.
-const MEMORY_MAX: u64 = 1 << 40;
+pub(crate) const MEMORY_MAX: u64 = 1 << 40;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -438,6 +438,9 @@ fn prepared(
         eprintln!("note: {note}");
     }
     let worlds = WorldName::parse_list(&args.world)?;
+    if args.whole_trace {
+        replay::whole_traces(&mut scenario);
+    }
     adjust_lab(args, &worlds, &mut scenario)?;
     volumes_fit(&scenario, &worlds, args.preset.is_none())?;
     set_device(&mut scenario, &args.common, &worlds)?;
@@ -467,6 +470,12 @@ fn prepared(
     if arms.is_empty() {
         return Err(CliError::usage("there is nothing to run", "--preset all"));
     }
+    let arms = match args.dirty_limit {
+        Some(percent) => (arms.into_iter())
+            .map(|arm| arm.with_dirty_limit(percent))
+            .collect::<Result<_>>()?,
+        None => arms,
+    };
     cleanup::watch_signals();
     eprintln!("{}: {}", scenario.name, scenario.about);
     let options = parent::Options {

@@ -102,6 +102,17 @@ impl Arm {
         Ok(self.patch.apply(preset.policy()))
     }
 
+    /// The arm with a dirty limit of `percent` of memory, and its flusher's start in proportion.
+    pub fn with_dirty_limit(mut self, percent: u8) -> Result<Arm> {
+        let policy = self.policy()?;
+        let background = u32::from(percent) * u32::from(policy.background_percent);
+        // Less than `percent`, as the engine wants it, since the policy's own is less than its limit.
+        let background = background / u32::from(policy.limit_percent.max(1));
+        self.patch.limit_percent = Some(percent);
+        self.patch.background_percent = Some(background as u8);
+        Ok(self)
+    }
+
     /// As people read it: `os 6.16`.
     pub fn title(&self) -> String {
         format!("{} {}", self.world.name(), self.label)
@@ -458,6 +469,26 @@ mod tests {
             highwater_engine::world::Nanos::from_millis(7)
         );
         assert_eq!(back.tasks[0].io, 4096);
+    }
+
+    #[test]
+    fn a_dirty_limit_takes_the_flusher_s_start_along() {
+        let mut scenario = find("rfc").unwrap();
+        scenario.policy = PolicyPatch::default();
+        for (preset, percent, background) in [
+            (Preset::Highwater, 60, 25),
+            (Preset::Highwater, 24, 10),
+            (Preset::V3_2, 40, 20),
+            (Preset::V3_2, 1, 0),
+            (Preset::Highwater, 90, 37),
+        ] {
+            let arm = arms(&scenario, &[WorldName::Lab], &[preset], false, false).remove(0);
+            let policy = arm.with_dirty_limit(percent).unwrap().policy().unwrap();
+            assert_eq!(
+                (policy.limit_percent, policy.background_percent),
+                (percent, background)
+            );
+        }
     }
 
     #[test]

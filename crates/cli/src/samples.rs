@@ -30,6 +30,8 @@ const WANTED: u64 = 300;
 const SETTLE_WANTED: u64 = 50;
 /// More are thinned out.
 const MOST: usize = 400;
+/// It hears of its end within so long, which is less than anybody waits for it.
+const LISTEN: Nanos = Nanos::from_secs(5);
 
 /// The counters that are sampled, under their names in `vmstat`.
 pub const COUNTS: [&str; 11] = [
@@ -285,7 +287,8 @@ impl<H: Host> Sampler<H> {
         })
     }
 
-    /// Ends it, waits for it until `until`, and puts its samples into the report. Sleeps for at most one interval.
+    /// Ends it, waits for it until `until`, and puts its samples into the report. Sleeps for at most one interval or five
+    /// seconds, whichever is less.
     pub fn finish(self, host: &H, until: Nanos, report: &mut ArmReport) {
         // Relaxed: it carries nothing but itself; the samples arrive through the mutex and the join.
         self.stop.store(true, Ordering::Relaxed);
@@ -395,7 +398,10 @@ fn sample<H: Host>(
                 Nanos(start.0 + (now.since(start).0 / step + 1) * step).min(end)
             }
         };
-        host.sleep_until(next);
+        // In short sleeps, so that it hears of the end of a run that takes days.
+        while host.now() < next && !stop.load(Ordering::Relaxed) {
+            host.sleep_until(next.min(host.now().plus(LISTEN)));
+        }
     }
 }
 

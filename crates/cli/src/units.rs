@@ -53,6 +53,15 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     Ok(bytes as u64)
 }
 
+/// The share of memory below which dirty memory is kept, in percent.
+pub fn parse_dirty_limit(text: &str) -> Result<u8, String> {
+    let number = text.trim().trim_end_matches('%').trim_end();
+    let percent = number.parse().ok().filter(|p| (1..=90).contains(p));
+    percent.ok_or_else(|| {
+        format!("{text:?} is no dirty limit; expected 1 to 90, in percent of memory, such as 40")
+    })
+}
+
 /// A span of time.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let expected =
@@ -65,6 +74,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "us" | "µs" => n / 1e6,
         "ns" => n / 1e9,
         "m" | "min" => n * 60.0,
+        "h" => n * 3_600.0,
         _ => return Err(expected()),
     };
     if seconds > 86_400.0 {
@@ -244,8 +254,19 @@ mod tests {
     fn times_have_units() {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5_400)));
         assert!(parse_duration("5").unwrap_err().contains("5s"));
         assert!(parse_duration("9999999s").is_err());
+    }
+
+    #[test]
+    fn a_dirty_limit_is_a_share_of_memory() {
+        assert_eq!(parse_dirty_limit("40"), Ok(40));
+        assert_eq!(parse_dirty_limit(" 90 %"), Ok(90));
+        for bad in ["0", "91", "-5", "nan", "64MiB", "", "%"] {
+            let why = parse_dirty_limit(bad).unwrap_err();
+            assert!(why.contains("1 to 90"), "{bad}: {why}");
+        }
     }
 
     #[test]

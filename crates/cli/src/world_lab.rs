@@ -31,7 +31,10 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
     let begin = Instant::now();
     let options = LabOptions {
         steps_max: u64::MAX,
-        time_max: Nanos::from_secs(24 * 3_600),
+        // A day for the warm-up, the final sync, and whatever hangs.
+        time_max: Nanos(plan.settle_ns)
+            .plus(Nanos(plan.duration_ns))
+            .plus(Nanos::from_secs(24 * 3_600)),
         cpus: plan.lab.cpus,
         ghost: plan.lab.ghost,
         costs: plan.costs.for_lab(),

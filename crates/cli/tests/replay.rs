@@ -313,6 +313,54 @@ fn a_byte_order_mark_is_no_part_of_the_first_line() {
 }
 
 #[test]
+fn a_trace_at_its_own_times_is_replayed_to_its_end_and_a_loop_wants_one() {
+    let dir = temp();
+    let trace = twice(dir.path(), "");
+    // 0.4 s, a million times as slow: four days and a half.
+    let slowly = "--pace timestamps --speed 0.000001 --ghost --memory 32MiB";
+    let slowly: Vec<&str> = ["replay", &trace]
+        .into_iter()
+        .chain(slowly.split(' '))
+        .collect();
+    let text = common::out(&common::ok(&slowly));
+    assert!(text.contains("4,000 requests of"), "{text}");
+    assert!(text.contains("its end reached once"), "{text}");
+    let cut = common::out(&common::ok(&[&slowly[..], &["--duration", "1h"]].concat()));
+    assert!(
+        cut.contains("its end reached not before the time was over"),
+        "{cut}"
+    );
+    refuses(
+        &["replay", &trace, "--loop"],
+        &["--loop has no end", "--duration 60s"],
+    );
+}
+
+#[test]
+fn a_dirty_limit_is_where_it_was_asked_for() {
+    let dir = temp();
+    let trace = twice(dir.path(), "");
+    let v = json(&[
+        "replay",
+        &trace,
+        "--memory",
+        "32MiB",
+        "--dirty-limit",
+        "40",
+        "--samples",
+    ]);
+    let limits = &v["arms"][0]["limits"];
+    let share = |name: &str| limits[name].as_f64().unwrap() / limits["frames"].as_f64().unwrap();
+    assert!((share("dirty_limit") - 0.40).abs() < 0.02, "{limits}");
+    // The preset's 25 of 60.
+    assert!((share("dirty_background") - 0.16).abs() < 0.02, "{limits}");
+    refuses(
+        &["replay", &trace, "--dirty-limit", "0"],
+        &["is no dirty limit", "1 to 90"],
+    );
+}
+
+#[test]
 fn a_trace_beyond_the_file_s_end_is_an_error_or_wrapped_or_skipped() {
     let dir = temp();
     let text = cloudphysics(50) + "1,2000000,2a,4096,83886080\n";
@@ -322,8 +370,8 @@ fn a_trace_beyond_the_file_s_end_is_an_error_or_wrapped_or_skipped() {
         &[
             "t.csv:52: offset 42949672960 + 4096 bytes",
             "16777216 bytes",
-            "files.data.size = \"41GiB\"",
-            "beyond = \"wrap\"",
+            "files.data.size (--size) = \"41GiB\"",
+            "beyond (--beyond) = \"wrap\"",
         ],
     );
     let with = |beyond: &str| {

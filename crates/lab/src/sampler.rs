@@ -23,6 +23,12 @@ pub struct Sampler {
     checks: Rc<Cell<u64>>,
 }
 
+/// How long until the next look after so many: twice as long after each 20,000, so that a trace of a week takes no minutes.
+fn every(checks: u64) -> Nanos {
+    let doublings = (checks / 20_000).min(20) as u32;
+    Nanos(SAMPLE_EVERY.0 << doublings)
+}
+
 impl Sampler {
     /// Starts it on `world`, whose memory `engine` keeps.
     pub fn start(world: &Arc<LabWorld>, engine: &Arc<Engine<LabWorld>>, seed: u64) -> Sampler {
@@ -35,7 +41,7 @@ impl Sampler {
             while !stopped.get() {
                 engine.check_frames(rng.below(frames), SAMPLE_FRAMES);
                 done.set(done.get() + 1);
-                w.park(w.now().plus(SAMPLE_EVERY));
+                w.park(w.now().plus(every(done.get())));
             }
         });
         Sampler { task, stop, checks }

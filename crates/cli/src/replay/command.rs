@@ -1,12 +1,14 @@
 //! `highwater replay TRACE` and `highwater trace info TRACE`.
 
-use super::resolve::{SPEED_EXPECTED, SPEEDS};
+use super::resolve::{AN_HOUR, SPEED_EXPECTED, SPEEDS};
 use super::scan::{self, Summary, scan};
 use super::{Format, Select};
 use crate::args::{Common, RunArgs};
 use crate::error::{CliError, Result};
-use crate::scenario;
-use crate::units::{Size, parse_bytes, parse_duration, show_bytes, show_count, show_us};
+use crate::scenario::{self, Scenario};
+use crate::units::{
+    Size, parse_bytes, parse_dirty_limit, parse_duration, show_bytes, show_count, show_us,
+};
 use clap::{Args, Subcommand, ValueEnum};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -41,11 +43,9 @@ pub enum BeyondArg {
     Skip,
 }
 
-/// What both commands take.
-#[derive(Clone, Debug, Args)]
-pub struct TraceArgs {
-    /// The trace
-    pub trace: PathBuf,
+/// Which lines of a trace are its requests.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SelectArgs {
     /// Its format: cloudphysics, msr, fio or blkparse [default: found by content]
     #[arg(long, value_parser = |t: &str| t.parse::<Format>())]
     pub format: Option<Format>,
@@ -58,6 +58,49 @@ pub struct TraceArgs {
     /// Refuse the trace at its first bad line
     #[arg(long)]
     pub strict: bool,
+}
+
+/// How its requests are made.
+#[derive(Clone, Debug, Args)]
+pub struct PlayArgs {
+    /// When requests are made
+    #[arg(long, value_enum, default_value = "closed")]
+    pub pace: PaceArg,
+    /// How many times as fast as the trace's own times (with --pace timestamps)
+    #[arg(long, value_parser = speed, allow_negative_numbers = true)]
+    pub speed: Option<f64>,
+    /// Threads: as many requests are outstanding at the most
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: u32,
+    /// The file's length, such as 43GiB, in whole 64 KiB [default: as the trace needs, without blocks until they are
+    /// written: on real files, reading what was never written then costs no disk time]
+    #[arg(long, value_parser = size)]
+    pub size: Option<String>,
+    /// What becomes of requests beyond the file's end (with --size)
+    #[arg(long, value_enum, default_value = "refuse")]
+    pub beyond: BeyondArg,
+}
+
+impl Default for PlayArgs {
+    fn default() -> PlayArgs {
+        PlayArgs {
+            pace: PaceArg::Closed,
+            speed: None,
+            threads: 8,
+            size: None,
+            beyond: BeyondArg::Refuse,
+        }
+    }
+}
+
+/// A trace and its requests.
+#[derive(Clone, Debug, Args)]
+pub struct TraceArgs {
+    /// The trace
+    pub trace: PathBuf,
+    /// Which of its lines
+    #[command(flatten)]
+    pub select: SelectArgs,
 }
 
 /// Arguments of `replay`.
@@ -79,26 +122,17 @@ pub struct ReplayArgs {
     /// [default: two-list]
     #[arg(long)]
     pub order: Option<String>,
-    /// The most time that an arm takes (in the lab: virtual); it ends with the trace
-    #[arg(long, value_parser = some_time, default_value = "60m")]
-    pub duration: Duration,
-    /// When requests are made
-    #[arg(long, value_enum, default_value = "closed")]
-    pub pace: PaceArg,
-    /// How many times as fast as the trace's own times (with --pace timestamps)
-    #[arg(long, value_parser = speed, allow_negative_numbers = true)]
-    pub speed: Option<f64>,
-    /// Threads: as many requests are outstanding at the most
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: u32,
-    /// The file's length, such as 43GiB, in whole 64 KiB [default: as the trace needs, without blocks until they are
-    /// written: on real files, reading what was never written then costs no disk time]
-    #[arg(long, value_parser = size)]
-    pub size: Option<String>,
-    /// What becomes of requests beyond the file's end (with --size)
-    #[arg(long, value_enum, default_value = "refuse")]
-    pub beyond: BeyondArg,
-    /// From the start again at the trace's end, until --duration is over
+    /// Dirty memory is kept below so many percent of it; the flusher starts in proportion [default: the preset's]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_dirty_limit)]
+    pub dirty_limit: Option<u8>,
+    /// The most time that an arm takes (in the lab: virtual); it ends with the trace [default: an hour, and with --pace
+    /// timestamps as long as the trace's times take beside it]
+    #[arg(long, value_parser = some_time)]
+    pub duration: Option<Duration>,
+    /// How they are made
+    #[command(flatten)]
+    pub play: PlayArgs,
+    /// From the start again at the trace's end, until --duration is over, which has to be said
     #[arg(long = "loop")]
     pub repeat: bool,
     /// The lab's memory and disk hold no data: files larger than this machine's memory
@@ -148,24 +182,39 @@ fn quoted(text: &str) -> String {
     toml::Value::String(text.to_string()).to_string()
 }
 
-/// The scenario around a trace, as TOML.
-fn scenario_text(args: &ReplayArgs) -> Result<String> {
-    let Some(path) = args.trace.trace.to_str() else {
+/// The scenario around a trace, before the trace has been read: one file, one task, nothing before it.
+///
+/// # Errors
+/// Options that do not go together, or a path that TOML cannot hold.
+pub fn scenario_of(
+    trace: &Path,
+    select: &SelectArgs,
+    play: &PlayArgs,
+    memory: u64,
+    duration: Option<Duration>,
+    repeat: bool,
+) -> Result<Scenario> {
+    if play.speed.is_some() && play.pace == PaceArg::Closed {
         return Err(CliError::usage(
-            format!("the path {} is no UTF-8", args.trace.trace.display()),
+            "--speed is for the trace's own times",
+            "--pace timestamps --speed 10",
+        ));
+    }
+    let Some(path) = trace.to_str() else {
+        return Err(CliError::usage(
+            format!("the path {} is no UTF-8", trace.display()),
             "a symbolic link to it with another name",
         ));
     };
     let mut text = format!(
-        "name = {}\nabout = {}\nmemory = \"{}\"\nwarm_up = 0.0\nsettle = \"0s\"\nduration = \"{}ms\"\n\
+        "name = {}\nabout = {}\nmemory = \"{memory}\"\nwarm_up = 0.0\nsettle = \"0s\"\nduration = \"{}ms\"\n\
          [files.data]\nsize = {}\n[[tasks]]\nname = \"replay\"\nkind = \"replay\"\nfile = \"data\"\ntrace = {}\nthreads = {}\n",
         quoted(&format!("replay {path}")),
         quoted("a trace of block requests on one file"),
-        args.memory,
-        args.duration.as_millis(),
-        quoted(args.size.as_deref().unwrap_or("trace")),
+        duration.unwrap_or(AN_HOUR).as_millis(),
+        quoted(play.size.as_deref().unwrap_or("trace")),
         quoted(path),
-        args.threads,
+        play.threads,
     );
     let mut key = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -173,14 +222,16 @@ fn scenario_text(args: &ReplayArgs) -> Result<String> {
         }
     };
     let word = |v: &dyn std::fmt::Debug| Some(quoted(&format!("{v:?}").to_lowercase()));
-    key("format", args.trace.format.map(|f| quoted(f.name())));
-    key("disk", args.trace.disk.as_deref().map(quoted));
-    key("action", args.trace.action.as_deref().map(quoted));
-    key("pace", word(&args.pace));
-    key("speed", args.speed.map(|s| format!("{s:?}")));
-    key("beyond", word(&args.beyond));
-    key("repeat", Some(args.repeat.to_string()));
-    Ok(text)
+    key("format", select.format.map(|f| quoted(f.name())));
+    key("disk", select.disk.as_deref().map(quoted));
+    key("action", select.action.as_deref().map(quoted));
+    key("pace", word(&play.pace));
+    key("speed", play.speed.map(|s| format!("{s:?}")));
+    key("beyond", word(&play.beyond));
+    key("repeat", Some(repeat.to_string()));
+    let scenario = scenario::load("replay", &text)?;
+    crate::sensible(&scenario)?;
+    Ok(scenario)
 }
 
 /// `highwater replay TRACE`.
@@ -188,23 +239,30 @@ fn scenario_text(args: &ReplayArgs) -> Result<String> {
 /// # Errors
 /// The trace's, or those of `run`.
 pub fn replay(args: &ReplayArgs) -> Result<()> {
-    if args.speed.is_some() && args.pace == PaceArg::Closed {
+    if args.repeat && args.duration.is_none() {
         return Err(CliError::usage(
-            "--speed is for the trace's own times",
-            "--pace timestamps --speed 10",
+            "--loop has no end of its own: the trace begins again whenever it ends",
+            "--loop --duration 60s (of virtual time in the lab)",
         ));
     }
-    let text = scenario_text(args)?;
-    let scenario = scenario::load("replay", &text)?;
-    crate::sensible(&scenario)?;
+    let scenario = scenario_of(
+        &args.trace.trace,
+        &args.trace.select,
+        &args.play,
+        args.memory,
+        args.duration,
+        args.repeat,
+    )?;
     let run = RunArgs {
         world: args.world.clone(),
         preset: Some(args.preset.clone()),
         order: args.order.clone(),
+        dirty_limit: args.dirty_limit,
         cpus: args.cpus,
         ftrace: args.ftrace.clone(),
-        strict: args.trace.strict,
+        strict: args.trace.select.strict,
         ghost: args.ghost,
+        whole_trace: args.duration.is_none(),
         common: args.common.clone(),
         ..RunArgs::default()
     };
@@ -221,12 +279,12 @@ pub fn replay(args: &ReplayArgs) -> Result<()> {
 pub fn trace(what: &TraceCommand) -> Result<()> {
     let TraceCommand::Info(args) = what;
     let options = scan::Options {
-        format: args.format,
+        format: args.select.format,
         select: Select {
-            disk: args.disk.clone(),
-            action: args.action.clone(),
+            disk: args.select.disk.clone(),
+            action: args.select.action.clone(),
         },
-        strict: args.strict,
+        strict: args.select.strict,
         limit: None,
     };
     let summary = scan(&args.trace, &options)?;

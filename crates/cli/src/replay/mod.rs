@@ -26,7 +26,7 @@ mod tests;
 pub use command::FORMATS;
 pub use command::{ReplayArgs, TraceCommand, replay, trace};
 pub use report::{ReplayReport, report, sentences};
-pub use resolve::{Beyond, Grown, Pace, PlanReplay, problem, resolve};
+pub use resolve::{Beyond, Grown, Pace, PlanReplay, problem, resolve, whole_traces};
 pub use run::{ReplayTally, run};
 pub use source::Source;
 

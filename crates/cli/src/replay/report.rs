@@ -93,7 +93,7 @@ fn sentence(arm: &str, r: &ReplayReport) -> String {
         r.trace,
         show_count(r.records),
         match r.passes {
-            0 => "not yet".to_string(),
+            0 => "not before the time was over".to_string(),
             1 => "once".to_string(),
             n => format!("{} times", show_count(n)),
         },
@@ -120,12 +120,42 @@ fn sentence(arm: &str, r: &ReplayReport) -> String {
         ));
     }
     text.push('.');
+    if done == 0 && r.passes > 0 {
+        text.push_str(
+            " The trace ended before the measurement began: settle = \"0s\" measures it from its start, repeat = true goes on.",
+        );
+    }
     text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trace_that_was_over_before_it_was_measured_is_explained() {
+        let r = ReplayReport {
+            trace: "a.csv".into(),
+            records: 10,
+            passes: 1,
+            ..ReplayReport::default()
+        };
+        let text = sentence("lab 3.2", &r);
+        assert!(text.contains("settle = \"0s\" measures it"), "{text}");
+        let cut = sentence(
+            "lab 3.2",
+            &ReplayReport {
+                passes: 0,
+                reads: 3,
+                ..r
+            },
+        );
+        assert!(
+            cut.contains("its end reached not before the time was over"),
+            "{cut}"
+        );
+        assert!(!cut.contains("settle"), "{cut}");
+    }
 
     #[test]
     fn the_sentence_says_what_was_done_and_what_was_not() {

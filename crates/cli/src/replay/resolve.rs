@@ -4,9 +4,10 @@ use super::scan::{self, Spot, Summary, scan};
 use super::{Format, Select};
 use crate::error::{CliError, Result};
 use crate::scenario::{FileSpec, Kind, Scenario, TaskSpec};
-use crate::units::{Size, show_bytes};
+use crate::units::{Size, Span, show_bytes};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// No file is made longer for a trace's sake: a larger offset is a damaged trace, or wants `beyond`.
 const EXTENT_MAX: u64 = 8 << 40;
@@ -14,6 +15,9 @@ const EXTENT_MAX: u64 = 8 << 40;
 /// How many times as fast as its own times a trace may be replayed.
 pub(super) const SPEEDS: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
 pub(super) const SPEED_EXPECTED: &str = "expected how many times as fast, from 0.000001 to 1000000";
+
+/// How long a trace is replayed at the most, unless something is said or its own times take longer.
+pub(super) const AN_HOUR: Duration = Duration::from_secs(3_600);
 
 /// How fast a trace is replayed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -62,6 +66,25 @@ pub struct PlanReplay {
     pub records: u64,
     /// Its bad lines, which are left out.
     pub bad_lines: u64,
+    /// Bytes of the pages of 4 KiB that it reads or writes.
+    pub footprint: u64,
+}
+
+impl PlanReplay {
+    /// How long its own times take, at the speed asked for; nothing in a closed loop.
+    fn time(&self) -> Duration {
+        let seconds = |speed: f64| self.span_ns as f64 / 1e9 / speed;
+        Duration::try_from_secs_f64(self.speed.map_or(0.0, seconds)).unwrap_or(Duration::MAX)
+    }
+}
+
+/// Gives a scenario whose traces have been read the time that their own times take, and an hour for what comes late.
+pub fn whole_traces(scenario: &mut Scenario) {
+    let replays = scenario.tasks.iter().filter_map(|t| t.replay.as_ref());
+    let longest = replays.map(PlanReplay::time).max().unwrap_or_default();
+    // Virtual time is counted in nanoseconds of 64 bits.
+    let most = Duration::from_secs(100 * 365 * 86_400);
+    scenario.duration = Span(longest.min(most).saturating_add(AN_HOUR));
 }
 
 /// What is wrong with a task's keys of a replay, if anything: the part that needs no trace.
@@ -160,6 +183,7 @@ pub fn resolve(scenario: &mut Scenario, origin: &str, strict: bool) -> Result<Ve
             span_ns: summary.span_ns(),
             records: summary.records(),
             bad_lines: summary.bad,
+            footprint: summary.touched.bytes(),
         });
     }
     // Files for traces keep `Size::Trace` until here, so that several tasks can share one.
@@ -223,7 +247,7 @@ fn find(origin: &str, trace: &str) -> Result<PathBuf> {
     }
     Err(CliError::usage(
         format!("there is no trace {places}"),
-        "trace = \"PATH\", relative to the scenario's file or to the current directory",
+        "the path of a trace; in a scenario, trace = \"PATH\" is relative to its file or to the current directory",
     ))
 }
 
@@ -245,7 +269,8 @@ fn outside(path: &Path, summary: &Summary, spot: &Spot, file: &str, limit: u64) 
             show_bytes(limit)
         ),
         format!(
-            "files.{file}.size = \"{size}\" or \"trace\" (as long as the trace needs); or beyond = \"wrap\" or \"skip\" in the task"
+            "files.{file}.size (--size) = \"{size}\" or \"trace\" (as long as the trace needs); or beyond (--beyond) = \"wrap\" or \"skip\" in \
+             the task"
         ),
     )
 }

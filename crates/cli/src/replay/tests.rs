@@ -196,6 +196,7 @@ fn plan(path: PathBuf, format: Format) -> PlanReplay {
         span_ns: 0,
         records: 0,
         bad_lines: 0,
+        footprint: 0,
     }
 }
 
