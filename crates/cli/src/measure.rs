@@ -99,6 +99,7 @@ pub fn measure<H: Host, F: Handle>(
         }
     }
     let sync_s = host.now().since(ended).as_secs_f64();
+    let synced = difference(&after, &counters()).get("nr_written").copied();
     let mut sampled = ArmReport::default();
     sampler.finish(host, host.now().plus(JOIN_GRACE), &mut sampled);
     let tallies = tallies.lock().unwrap_or_else(|e| e.into_inner());
@@ -108,6 +109,7 @@ pub fn measure<H: Host, F: Handle>(
     let vmstat = difference(&before, &after);
     let seconds = ended.since(window.start).as_secs_f64();
     let mut report = summary(plan, &tallies, seconds, sync_s, vmstat);
+    report.final_sync_pages = synced;
     (report.samples, report.limits) = (sampled.samples, sampled.limits);
     if plan.arm.world == WorldName::Lab {
         let ops: u64 = report.tasks.iter().map(|t| t.ops).sum();

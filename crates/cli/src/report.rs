@@ -42,6 +42,9 @@ pub struct ArmReport {
     pub written_pages: Written,
     /// Mean size of a write request; null without writes or where it cannot be known.
     pub write_kib_mean: Option<f64>,
+    /// Pages that the final sync wrote, after the measured time: what was still dirty; null where it cannot be known.
+    #[serde(default)]
+    pub final_sync_pages: Option<u64>,
     /// Counters of the measured time, by name.
     pub vmstat: BTreeMap<String, u64>,
     /// Allocations that failed.
@@ -243,6 +246,7 @@ mod tests {
                 "refaults",
                 "written_pages",
                 "write_kib_mean",
+                "final_sync_pages",
                 "vmstat",
                 "refused",
                 "peak_rss_bytes",

@@ -91,7 +91,7 @@ impl About {
 }
 
 /// What the files lie on, in each kind of world, and what it is held to.
-fn device(scenario: &Scenario, worlds: &[&str]) -> String {
+pub fn device(scenario: &Scenario, worlds: &[&str]) -> String {
     let mut parts = Vec::new();
     if worlds.contains(&"lab") {
         let model = scenario.lab_device.as_ref();

@@ -24,7 +24,7 @@ mod source;
 mod tests;
 
 pub use command::FORMATS;
-pub use command::{ReplayArgs, TraceCommand, replay, trace};
+pub use command::{PlayArgs, ReplayArgs, SelectArgs, TraceCommand, replay, scenario_of, trace};
 pub use report::{ReplayReport, report, sentences};
 pub use resolve::{Beyond, Grown, Pace, PlanReplay, problem, resolve, whole_traces};
 pub use run::{ReplayTally, run};

@@ -1,7 +1,7 @@
-//! Where lines cross: between which pressures one policy stops being the better of two.
+//! Where lines cross: between which points one policy stops being the better of two.
 //!
 //! Two lines are *even* at a point where they differ by less than a tenth, or where the runs of one reach into those of the
-//! other: noise must not make a crossing. A crossing is a change of who is lower, from one point where they are not even
+//! other: noise must not make a crossing. A crossing is a change of who is better, from one point where they are not even
 //! to the next.
 
 use serde::Serialize;
@@ -40,72 +40,85 @@ impl Spread {
     }
 }
 
+/// Is `a` better than `b` by more than noise? `more`: the larger is.
+pub fn better(a: &Spread, b: &Spread, more: bool) -> bool {
+    match more {
+        true => b.below(a),
+        false => a.below(b),
+    }
+}
+
 /// A line of the plot.
 #[derive(Clone, Debug)]
 pub struct Line<'a> {
     /// The arm.
     pub name: &'a str,
-    /// A value for each pressure.
+    /// More is better.
+    pub more: bool,
+    /// A value for each point.
     pub values: Vec<Spread>,
 }
 
 /// Two lines that cross.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Crossing {
-    /// Which figure: `p999_us`, `refaults_per_op`, `refused`, `oom_unreclaimable`.
+    /// Which figure, such as `p999_us`.
     pub figure: &'static str,
-    /// Who is lower, which is better for each of the figures, up to `from`.
+    /// Who is better up to `from`.
     pub before: String,
-    /// Who is lower from `to` on.
+    /// Who is better from `to` on.
     pub after: String,
-    /// The last pressure where `before` is lower.
+    /// The last point where `before` is better.
     pub from: f64,
     /// The first where `after` is.
     pub to: f64,
 }
 
-/// Every crossing of every two lines, by the lower pressure.
-pub fn crossings(figure: &'static str, pressures: &[f64], lines: &[Line]) -> Vec<Crossing> {
+/// Every crossing of every two lines of one figure, by the lower point.
+pub fn crossings(figure: &'static str, points: &[f64], lines: &[Line]) -> Vec<Crossing> {
     let mut out = Vec::new();
     for (i, a) in lines.iter().enumerate() {
         for b in &lines[i + 1..] {
-            pair(figure, pressures, a, b, &mut out);
+            pair(figure, points, a, b, &mut out);
         }
     }
     out.sort_by(|a, b| a.from.total_cmp(&b.from).then(a.to.total_cmp(&b.to)));
     out
 }
 
-fn pair(figure: &'static str, pressures: &[f64], a: &Line, b: &Line, out: &mut Vec<Crossing>) {
-    // Who was lower last, and where.
+fn pair(figure: &'static str, points: &[f64], a: &Line, b: &Line, out: &mut Vec<Crossing>) {
+    // Who was better last, and where.
     let mut last: Option<(&str, f64)> = None;
-    for (at, pressure) in pressures.iter().enumerate() {
+    for (at, point) in points.iter().enumerate() {
         let (va, vb) = (&a.values[at], &b.values[at]);
-        let lower = match (va.below(vb), vb.below(va)) {
+        let now = match (better(va, vb, a.more), better(vb, va, b.more)) {
             (true, _) => a.name,
             (_, true) => b.name,
             _ => continue,
         };
         if let Some((before, from)) = last
-            && before != lower
+            && before != now
         {
             out.push(Crossing {
                 figure,
                 before: before.to_string(),
-                after: lower.to_string(),
+                after: now.to_string(),
                 from,
-                to: *pressure,
+                to: *point,
             });
         }
-        last = Some((lower, *pressure));
+        last = Some((now, *point));
     }
 }
 
-/// Who is lowest at a point: every line that no other is below.
-pub fn lowest<'a>(at: usize, lines: &[Line<'a>]) -> Vec<&'a str> {
+/// Who is best at a point: every line that no other is better than.
+pub fn best<'a>(at: usize, lines: &[Line<'a>]) -> Vec<&'a str> {
     lines
         .iter()
-        .filter(|a| !lines.iter().any(|b| b.values[at].below(&a.values[at])))
+        .filter(|a| {
+            let mut others = lines.iter();
+            !others.any(|b| better(&b.values[at], &a.values[at], a.more))
+        })
         .map(|l| l.name)
         .collect()
 }
@@ -116,14 +129,18 @@ mod tests {
 
     fn line<'a>(name: &'a str, values: &[f64]) -> Line<'a> {
         let values = values.iter().map(|v| Spread::of(&[*v])).collect();
-        Line { name, values }
+        Line {
+            name,
+            more: false,
+            values,
+        }
     }
 
-    const PRESSURES: [f64; 5] = [0.8, 1.2, 2.0, 4.0, 8.0];
+    const POINTS: [f64; 5] = [0.8, 1.2, 2.0, 4.0, 8.0];
 
     fn of(a: &[f64], b: &[f64]) -> Vec<(String, f64, f64)> {
         let lines = [line("a", a), line("b", b)];
-        crossings("p999_us", &PRESSURES, &lines)
+        crossings("p999_us", &POINTS, &lines)
             .into_iter()
             .map(|c| (format!("{}>{}", c.before, c.after), c.from, c.to))
             .collect()
@@ -168,13 +185,16 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_are_those_that_nobody_is_below() {
-        let lines = [
+    fn the_best_are_those_that_nobody_is_better_than() {
+        let mut lines = [
             line("a", &[1.0, 5.0]),
             line("b", &[1.05, 2.0]),
             line("c", &[3.0, 2.0]),
         ];
-        assert_eq!(lowest(0, &lines), ["a", "b"]);
-        assert_eq!(lowest(1, &lines), ["b", "c"]);
+        assert_eq!(best(0, &lines), ["a", "b"]);
+        assert_eq!(best(1, &lines), ["b", "c"]);
+        lines.iter_mut().for_each(|l| l.more = true);
+        assert_eq!(best(0, &lines), ["c"]);
+        assert_eq!(best(1, &lines), ["a"]);
     }
 }

@@ -1,18 +1,23 @@
-//! `highwater sweep`: one scenario under rising memory pressure, a line for each arm, and where the lines cross.
+//! `highwater sweep`: one scenario, or one trace, with one thing changed from point to point: memory, the dirty limit, or the
+//! pressure on memory. A line for each arm.
 //!
-//! The mail's argument is of two sentences that begin with "when memory pressure is low" and "on heavy pressure": which of
-//! two policies is better depends on where one stands. A sweep shows it: the same tasks, the same budget, more and more
-//! data (`pressure.rs` has the definition), and for each arm the p99.9 of one task, refaults for each operation, and
-//! allocations that were refused. `crossings.rs` decides what is a crossing and what is noise.
+//! *Over memory and dirty limits* it is a decision before something is deployed: how much is enough (`enough.rs`)?
+//! *Under pressure* it is the mail's argument, two sentences that begin with "when memory pressure is low" and "on heavy
+//! pressure": which of two policies is better depends on where one stands. `axis.rs` says what changes and what stays,
+//! `figure.rs` what is compared, and `crossings.rs` decides what is a difference and what is noise.
 //!
 //! **Context.** The cells go through `cells.rs`: in the lab as many at one time as there are CPUs.
 //! **Tests.** Beside each file; `tests/sweep.rs` on whole runs.
 
 mod args;
+mod axis;
 mod crossings;
+mod enough;
+mod figure;
 mod plot;
 pub mod pressure;
 mod result;
+mod subject;
 
 pub use args::{EXAMPLES, SweepArgs};
 
@@ -21,17 +26,16 @@ use crate::error::{CliError, Result};
 use crate::parent::Options;
 use crate::plan::{self, Arm, WorldName};
 use crate::report::ArmReport;
-use crate::scenario::Scenario;
-use crate::units::{Bytes, Span};
-use crate::{cleanup, replay};
-use result::Sweep;
+use crate::scenario::{OrderName, Scenario};
+use crate::{cleanup, html};
+use axis::Axis;
+use result::{Subject, Sweep};
 
 /// Runs it.
 ///
 /// # Errors
 /// Arguments that make no sense; the first cell that fails; files that cannot be written.
 pub fn run(args: &SweepArgs) -> Result<()> {
-    let pressures = pressure::parse_list(&args.pressure)?;
     let worlds = WorldName::parse_list(&args.world)?;
     let [world @ (WorldName::Os | WorldName::Lab)] = worlds[..] else {
         return Err(CliError::usage(
@@ -39,38 +43,32 @@ pub fn run(args: &SweepArgs) -> Result<()> {
             "--world lab",
         ));
     };
-    let mut scenario = scenario(args)?;
-    if let Some(name) = &args.device {
-        if world != WorldName::Lab {
-            return Err(CliError::usage(
-                "--device is the lab's disk, and --world is not the lab",
-                format!("--world lab --device {name}; or --dir for real files"),
-            ));
-        }
-        scenario.lab_device = Some(crate::device::find(name)?);
-    }
-    // Nobody looks at the bytes, and pages without them are the same run (GHOST).
-    scenario.lab.ghost = true;
+    // What the command line says of the axis, before a long trace is read.
+    let (memory, dirty_limit) = axis::fixed(args)?;
+    let found = subject::find(args, world, memory)?;
+    let (scenario, footprint) = (found.scenario, found.footprint);
+    let axis = Axis::of(args, footprint)?;
     let task = pressure::task(&scenario, args.task.as_deref())?;
-    let scaled = pressures
-        .iter()
-        .map(|p| pressure::at(&scenario, *p))
+    let scenarios = (axis.points.iter())
+        .map(|p| axis.scenario_at(&scenario, *p))
         .collect::<Result<Vec<Scenario>>>()?;
-    let arms = arms(args, &scenario, world)?;
+    let arms = arms(args, &scenario, world, dirty_limit)?;
     // Before minutes of work, not after.
     for path in [&args.html, &args.svg].into_iter().flatten() {
         plot::try_create(path)?;
     }
     cleanup::watch_signals();
-    let seeds: Vec<u64> = (0..u64::from(args.seeds))
+    let default = if footprint.is_some() { 1 } else { 3 };
+    let seeds: Vec<u64> = (0..u64::from(args.seeds.unwrap_or(default)))
         .map(|n| args.seed.wrapping_add(n))
         .collect();
-    let cells = grid(&arms, &pressures, &scaled, &seeds);
+    let cells = grid(&arms, &axis, &scenarios, &seeds)?;
     eprintln!(
-        "sweep {}: {} arms x {} pressures x {} seeds in the world {}",
+        "sweep {} over {}: {} arms x {} points x {} seeds in the world {}",
         scenario.name,
+        axis.head(),
         arms.len(),
-        pressures.len(),
+        axis.points.len(),
         seeds.len(),
         world.name()
     );
@@ -79,82 +77,75 @@ pub fn run(args: &SweepArgs) -> Result<()> {
         ..Options::default()
     };
     let reports = cells::run(&cells, &options)?;
-    let sweep = Sweep::new(
-        &scenario,
+    let subject = Subject {
+        origin: args.scenario.clone(),
+        scenario: scenario.name.clone(),
         world,
-        &task,
-        &pressures,
-        &seeds,
-        &gather(&arms, &pressures, reports),
-    );
-    publish(args, &sweep)
+        memory: scenario.memory.0,
+        frame: scenario.frame_size.0,
+        measured_us: scenario.duration.0.as_secs_f64() * 1e6,
+        footprint,
+        task,
+        device: html::device(&scenario, &[world.name()]),
+    };
+    let gathered = gather(&arms, axis.points.len(), reports);
+    publish(args, &Sweep::new(&subject, &axis, &seeds, &gathered))
 }
 
-/// The scenario with the command line's memory and duration.
-fn scenario(args: &SweepArgs) -> Result<Scenario> {
-    let mut scenario = crate::scenario::find(&args.scenario)?;
-    if let Some(memory) = args.memory {
-        scenario.memory = Bytes(memory);
-    }
-    scenario.duration = Span(args.duration);
-    crate::sensible(&scenario)?;
-    // A trace is refused by name below, not here for a file that is missing.
-    if scenario
-        .tasks
-        .iter()
-        .all(|t| t.kind != crate::scenario::Kind::Replay)
-    {
-        replay::resolve(&mut scenario, &args.scenario, false)?;
-    }
-    Ok(scenario)
-}
-
-/// The lines: presets, and the scenario's own arms when no preset is asked for.
-fn arms(args: &SweepArgs, scenario: &Scenario, world: WorldName) -> Result<Vec<Arm>> {
+/// The lines: presets in each order, and the scenario's own arms when no preset is asked for.
+fn arms(
+    args: &SweepArgs,
+    scenario: &Scenario,
+    world: WorldName,
+    dirty_limit: Option<u8>,
+) -> Result<Vec<Arm>> {
     let presets = match &args.preset {
         Some(list) => plan::presets(list.split(',').map(str::trim))?,
         None => plan::presets(scenario.presets.iter().map(|p| p.get_ref().as_str()))?,
     };
-    Ok(plan::arms(
-        scenario,
-        &[world],
-        &presets,
-        args.preset.is_none(),
-        false,
-    ))
+    let orders = match &args.order {
+        Some(list) => OrderName::parse_list(list)?,
+        None => vec![scenario.order],
+    };
+    let own = args.preset.is_none();
+    let arms = plan::arms_of_orders(scenario, &[world], &presets, &orders, own, false);
+    match dirty_limit {
+        Some(percent) => (arms.into_iter())
+            .map(|arm| arm.with_dirty_limit(percent))
+            .collect(),
+        None => Ok(arms),
+    }
 }
 
-/// All cells: arm by arm, in each the pressures, at each the seeds.
-fn grid(arms: &[Arm], pressures: &[f64], scaled: &[Scenario], seeds: &[u64]) -> Vec<Cell> {
+/// All cells: arm by arm, in each the points, at each the seeds.
+fn grid(arms: &[Arm], axis: &Axis, scenarios: &[Scenario], seeds: &[u64]) -> Result<Vec<Cell>> {
     let mut cells = Vec::new();
     for arm in arms {
-        for (pressure, scenario) in pressures.iter().zip(scaled) {
+        for (point, scenario) in axis.points.iter().zip(scenarios) {
             for seed in seeds {
                 cells.push(Cell {
-                    title: format!("{} at {pressure} x", arm.title()),
+                    title: format!("{} at {}", arm.title(), axis.show(*point)),
                     scenario: scenario.clone(),
-                    arm: arm.clone(),
+                    arm: axis.arm_at(arm, *point)?,
                     seed: *seed,
                     stack: false,
                 });
             }
         }
     }
-    cells
+    Ok(cells)
 }
 
-/// The reports of each arm, in each the pressures, at each the seeds.
+/// The reports of each arm, in each the points, at each the seeds.
 fn gather(
     arms: &[Arm],
-    pressures: &[f64],
+    points: usize,
     reports: Vec<ArmReport>,
 ) -> Vec<(String, Vec<Vec<ArmReport>>)> {
-    let seeds = reports.len() / (arms.len() * pressures.len()).max(1);
+    let seeds = reports.len() / (arms.len() * points).max(1);
     let mut reports = reports.into_iter();
     let of_arm = |arm: &Arm| {
-        let points = pressures
-            .iter()
-            .map(|_| reports.by_ref().take(seeds).collect());
+        let points = (0..points).map(|_| reports.by_ref().take(seeds).collect());
         (arm.label.clone(), points.collect())
     };
     arms.iter().map(of_arm).collect()
@@ -179,16 +170,19 @@ mod tests {
         let scenario = crate::scenario::find("rfc").unwrap();
         let presets = plan::presets(["3.2", "6.16"]).unwrap();
         let arms = plan::arms(&scenario, &[WorldName::Lab], &presets, false, false);
-        let (pressures, seeds) = ([1.0, 2.0, 4.0], [7, 8]);
+        let axis = Axis {
+            kind: axis::AxisKind::Pressure,
+            points: vec![1.0, 2.0, 4.0],
+        };
         let scaled = vec![scenario.clone(); 3];
-        let cells = grid(&arms, &pressures, &scaled, &seeds);
+        let cells = grid(&arms, &axis, &scaled, &[7, 8]).unwrap();
         assert_eq!(cells.len(), 12);
         let reports = cells.iter().map(|c| ArmReport {
             preset: c.title.clone(),
             refused: c.seed,
             ..ArmReport::default()
         });
-        let gathered = gather(&arms, &pressures, reports.collect());
+        let gathered = gather(&arms, 3, reports.collect());
         assert_eq!(gathered[1].0, "6.16");
         let cell = &gathered[1].1[2];
         assert_eq!(

@@ -1,8 +1,10 @@
-//! The plots of a sweep: a chart for each figure over pressure, as a page of their own or as one image.
+//! The plots of a sweep: a chart for each figure over its axis, as a page of their own or as one image.
 //!
 //! **Invariants.** As `html/`: no other resource is named, nothing of a scenario is markup, the same sweep is the same text.
 
-use super::result::{FIGURES, Figure, Sweep};
+use super::axis::AxisKind;
+use super::figure::{Figure, Scale};
+use super::result::Sweep;
 use crate::error::{CliError, Result};
 use crate::html::svg::{Axis, Chart, escape, figure, legend, numbers};
 use crate::html::{STYLE, command, line_class};
@@ -44,25 +46,28 @@ fn refused(path: &Path, e: std::io::Error) -> CliError {
     )
 }
 
-/// Pressure, each step twice as far.
-fn pressure_axis(sweep: &Sweep) -> Axis {
-    let place = |p: &f64| p.log2();
-    let (first, last) = (sweep.pressures.first(), sweep.pressures.last());
+/// So many ticks have room for their text.
+const TICKS: usize = 9;
+
+/// What changes from point to point.
+fn point_axis(sweep: &Sweep) -> Axis {
+    let axis = sweep.axis();
+    let place = |p: &f64| axis.place(*p);
+    let (first, last) = (axis.points.first(), axis.points.last());
     let (min, max) = (first.map_or(0.0, place), last.map_or(1.0, place));
+    let every = axis.points.len().div_ceil(TICKS).max(1);
     Axis {
         min,
         max: if max > min { max } else { min + 1.0 },
-        ticks: sweep
-            .pressures
-            .iter()
-            .map(|p| (place(p), format!("{p} x")))
+        ticks: (axis.points.iter().step_by(every))
+            .map(|p| (place(p), axis.show(*p)))
             .collect(),
-        name: "pressure: data over memory".into(),
+        name: axis.title().into(),
     }
 }
 
-/// Values of a figure: latencies by factors of ten, counts from zero.
-fn value_axis(sweep: &Sweep, figure: &Figure) -> (Axis, fn(f64) -> f64) {
+/// Values of a figure, and where each lies.
+fn value_axis(sweep: &Sweep, figure: &Figure) -> (Axis, Box<dyn Fn(f64) -> f64>) {
     let values = || {
         sweep
             .lines(figure)
@@ -71,16 +76,18 @@ fn value_axis(sweep: &Sweep, figure: &Figure) -> (Axis, fn(f64) -> f64) {
             .map(|v| v.median)
     };
     let max = values().fold(0.0, f64::max);
-    if figure.name != "p999_us" {
-        let name = figure.title;
-        let show = |v: f64| {
-            if max < 10.0 && max > 0.0 {
-                format!("{v:.3}")
-            } else {
-                format!("{v:.0}")
-            }
+    if let Scale::Linear(factor, unit) = figure.scale {
+        let max = max * factor;
+        let show = |v: f64| match max {
+            m if m > 0.0 && m < 10.0 => format!("{v:.3}"),
+            _ => format!("{v:.0}"),
         };
-        return (Axis::linear(0.0, max, name, show), |v| v);
+        let name = match unit {
+            "" => figure.title.to_string(),
+            unit => format!("{}, {unit}", figure.title),
+        };
+        let axis = Axis::linear(0.0, max, &name, show);
+        return (axis, Box::new(move |v| v * factor));
     }
     let log = |v: f64| v.max(0.01).log10();
     let low = values().map(log).fold(f64::INFINITY, f64::min).floor();
@@ -93,9 +100,9 @@ fn value_axis(sweep: &Sweep, figure: &Figure) -> (Axis, fn(f64) -> f64) {
             .map(|d| low + f64::from(d))
             .map(|at| (at, show_us(10f64.powf(at))))
             .collect(),
-        name: format!("p99.9 of {}", sweep.task),
+        name: format!("{} of {}", figure.title, sweep.task),
     };
-    (axis, log)
+    (axis, Box::new(log))
 }
 
 fn chart(sweep: &Sweep, which: &Figure) -> String {
@@ -109,26 +116,28 @@ fn chart(sweep: &Sweep, which: &Figure) -> String {
         })
         .collect::<Vec<_>>()
         .join("; ");
-    let title = format!("{} against pressure", which.title);
-    let mut chart = Chart::new(which.name, &title, &about, HEIGHT, pressure_axis(sweep), y);
+    let axis = sweep.axis();
+    let title = format!("{} against {}", which.title, axis.head());
+    let mut chart = Chart::new(which.name, &title, &about, HEIGHT, point_axis(sweep), y);
     for (i, line) in lines.iter().enumerate() {
-        let points = sweep.pressures.iter().zip(&line.values);
+        let points = sweep.points.iter().zip(&line.values);
         chart.curve(
             &line_class(i),
-            points.map(|(p, v)| (p.log2(), scale(v.median))),
+            points.map(|(p, v)| (axis.place(*p), scale(v.median))),
         );
     }
     chart.finish()
 }
 
 fn number_table(sweep: &Sweep, which: &Figure) -> String {
-    let head = ["pressure".to_string()].into_iter();
+    let axis = sweep.axis();
+    let head = [axis.head().to_string()].into_iter();
     let head: Vec<String> = head
         .chain(sweep.arms.iter().map(|a| a.preset.clone()))
         .collect();
     let lines = sweep.lines(which);
     let rows: Vec<Vec<String>> = sweep
-        .pressures
+        .points
         .iter()
         .enumerate()
         .map(|(at, p)| {
@@ -137,7 +146,7 @@ fn number_table(sweep: &Sweep, which: &Figure) -> String {
                 let show = which.show;
                 format!("{} ({} to {})", show(v.median), show(v.min), show(v.max))
             });
-            [format!("{p} x")].into_iter().chain(values).collect()
+            [axis.show(*p)].into_iter().chain(values).collect()
         })
         .collect();
     numbers(&head, &rows)
@@ -155,13 +164,33 @@ fn arm_legend(sweep: &Sweep) -> String {
 
 /// The page.
 pub fn page(sweep: &Sweep) -> String {
-    let name = format!("{} under pressure", sweep.scenario);
-    let charts: String = FIGURES
-        .iter()
+    let axis = sweep.axis();
+    let name = match sweep.axis {
+        AxisKind::Pressure => format!("{} under pressure", sweep.scenario),
+        _ => format!("{} over {}", sweep.scenario, axis.head()),
+    };
+    let says_what = match sweep.axis {
+        AxisKind::Pressure => "Where lines cross",
+        _ => "How much is enough",
+    };
+    let memory = match sweep.memory_bytes {
+        Some(bytes) => show_bytes(bytes),
+        None => {
+            let ends = [sweep.points.first(), sweep.points.last()];
+            ends.map(|p| p.map_or(String::new(), |p| axis.show(*p)))
+                .join(" to ")
+        }
+    };
+    let over_seeds = if sweep.seeds.len() > 1 {
+        "medians over the seeds"
+    } else {
+        ""
+    };
+    let charts: String = (sweep.figures().iter())
         .map(|f| {
             figure(
                 f.title,
-                "medians over the seeds",
+                over_seeds,
                 &chart(sweep, f),
                 &number_table(sweep, f),
             )
@@ -177,19 +206,23 @@ pub fn page(sweep: &Sweep) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>{0} - highwater</title><style>\n{STYLE}</style></head>\n<body>\n\
-         <header><h1>{0}</h1><p>The same tasks and the same memory, with more and more data.</p>\
-         <dl><dt>Memory</dt><dd>{1}</dd><dt>World</dt><dd>{2}</dd><dt>Seeds</dt><dd>{3}</dd></dl>\
+         <header><h1>{0}</h1><p>{7}</p>\
+         <dl><dt>Memory</dt><dd>{1}</dd><dt>Device</dt><dd>{10}</dd><dt>World</dt><dd>{2}</dd><dt>Seeds</dt><dd>{3}</dd></dl>\
          <p class=\"soft\">To repeat it:</p><pre>{4}</pre></header>\n\
-         <section><h2>Where lines cross</h2>\n{says}</section>\n\
-         <section><h2>Against pressure</h2>{5}<div class=\"grid\">\n{charts}</div></section>\n\
+         <section><h2>{8}</h2>\n{says}</section>\n\
+         <section><h2>Against {9}</h2>{5}<div class=\"grid\">\n{charts}</div></section>\n\
          <section><h2>Numbers</h2><pre>{6}</pre></section></body></html>\n",
         escape(&name),
-        show_bytes(sweep.memory_bytes),
+        memory,
         sweep.world,
         seeds.join(", "),
         escape(&command(std::env::args_os().skip(1))),
         arm_legend(sweep),
         escape(&sweep.table().render(crate::WIDTH)),
+        axis.about(),
+        says_what,
+        axis.head(),
+        escape(&sweep.device),
     )
 }
 
@@ -201,7 +234,7 @@ const IMAGE_STYLE: &str = "text{font:12px sans-serif;fill:#1b1f24}.tick{fill:#5b
 /// The image: the charts below one another, with one legend.
 pub fn image(sweep: &Sweep) -> String {
     let legend_height = LEGEND_LINE * sweep.arms.len() as f64;
-    let height = TITLE + legend_height + HEIGHT * FIGURES.len() as f64;
+    let height = TITLE + legend_height + HEIGHT * sweep.figures().len() as f64;
     let mut body = String::new();
     for (i, arm) in sweep.arms.iter().enumerate() {
         let y = TITLE + LEGEND_LINE * i as f64;
@@ -212,7 +245,7 @@ pub fn image(sweep: &Sweep) -> String {
             escape(&arm.preset)
         ));
     }
-    for (i, f) in FIGURES.iter().enumerate() {
+    for (i, f) in sweep.figures().iter().enumerate() {
         let y = TITLE + legend_height + HEIGHT * i as f64;
         body.push_str(&format!(
             "<svg x=\"0\" y=\"{y:.1}\" width=\"{WIDTH:.0}\" height=\"{HEIGHT:.0}\">{}</svg>",
@@ -222,32 +255,59 @@ pub fn image(sweep: &Sweep) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH:.0} {height:.0}\" width=\"{WIDTH:.0}\" height=\"{height:.0}\">\
          <style>{IMAGE_STYLE}</style><rect width=\"{WIDTH:.0}\" height=\"{height:.0}\" fill=\"#fff\"/>\
-         <text x=\"20\" y=\"18\">{}, memory {}</text>{body}</svg>\n",
+         <text x=\"20\" y=\"18\">{}{}</text>{body}</svg>\n",
         escape(&sweep.scenario),
-        show_bytes(sweep.memory_bytes)
+        sweep
+            .memory_bytes
+            .map_or(String::new(), |m| format!(", memory {}", show_bytes(m)))
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::result::tests::sweep;
+    use super::super::result::tests::{over_memory, sweep};
     use super::*;
 
     #[test]
     fn a_page_has_a_chart_for_each_figure_a_line_for_each_arm_and_names_nothing_outside() {
-        let page = page(&sweep());
-        assert_eq!(page.matches("<svg class=\"chart\"").count(), FIGURES.len());
+        let sweep = sweep();
+        let (page, figures) = (page(&sweep), sweep.figures().len());
+        assert_eq!(page.matches("<svg class=\"chart\"").count(), figures);
         assert_eq!(
             page.matches("<path class=\"curve s-c1 d0\" d=\"M").count(),
-            FIGURES.len() + 1,
+            figures + 1,
             "the charts and the legend"
         );
         assert!(page.contains("rfc &lt;2010&gt;") && !page.contains("rfc <2010>"));
-        assert!(page.contains("cross between 0.8 and 8"));
+        assert!(page.contains("cross between 0.8 x and 8 x"));
         let addresses = page.matches("http").count();
         assert_eq!(
             addresses,
             page.matches("http://www.w3.org/2000/svg").count()
+        );
+    }
+
+    #[test]
+    fn a_page_over_memory_has_sizes_on_its_axis() {
+        let sweep = over_memory();
+        let page = page(&sweep);
+        assert_eq!(
+            page.matches("<svg class=\"chart\"").count(),
+            sweep.figures().len()
+        );
+        for text in [
+            "rfc over memory",
+            "How much is enough",
+            ">64 MiB</text>",
+            ">256 MiB</text>",
+            "16 MiB to 256 MiB",
+            "a disk",
+        ] {
+            assert!(page.contains(text), "{text}: {page}");
+        }
+        assert!(
+            !page.contains("under pressure") && !page.contains("NaN"),
+            "{page}"
         );
     }
 
@@ -265,7 +325,7 @@ mod tests {
     #[test]
     fn one_pressure_and_no_value_still_have_axes() {
         let mut sweep = sweep();
-        sweep.pressures.truncate(1);
+        sweep.points.truncate(1);
         for arm in &mut sweep.arms {
             arm.points.truncate(1);
         }

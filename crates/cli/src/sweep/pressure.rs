@@ -5,6 +5,7 @@
 //! changes along the axis is pressure alone. A file of fresh pages is no part of the working set (nobody goes back to
 //! its pages) and keeps its length.
 
+use super::axis::POINTS_MAX;
 use crate::error::{CliError, Result, did_you_mean};
 use crate::scenario::{Kind, Scenario};
 use crate::units::Size;
@@ -13,8 +14,6 @@ use crate::units::Size;
 pub const DEFAULT: &str = "0.8,1.2,2,4,8";
 const MIN: f64 = 0.05;
 const MAX: f64 = 1024.0;
-/// More points than anybody reads.
-const POINTS_MAX: usize = 64;
 
 /// From the command line: `0.8,1.2,2`; each more than the one before.
 ///
@@ -75,7 +74,7 @@ pub fn of(scenario: &Scenario) -> Result<f64> {
                 "task {:?} replays a trace, whose addresses cannot be scaled: a sweep scales the files",
                 replay.name
             ),
-            "sweep a scenario without a replay, or `highwater replay FILE --memory SIZE` for several sizes",
+            "--memory 16MiB..1GiB: over memory in place of pressure",
         ));
     }
     let used = working_set(scenario);

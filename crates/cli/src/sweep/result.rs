@@ -1,87 +1,45 @@
 //! What a sweep found out: the shape of its JSON, its table, and its sentences.
 
-use super::crossings::{Crossing, Line, Spread, crossings, lowest};
+use super::axis::{Axis, AxisKind};
+use super::crossings::{Crossing, Line, best, crossings};
+use super::enough::enough;
+use super::figure::{Figure, Point, columns, figures};
 use crate::plan::WorldName;
 use crate::report::ArmReport;
-use crate::scenario::Scenario;
 use crate::table::{Group, Table};
-use crate::units::{show_bytes, show_count, show_us};
+use crate::units::show_bytes;
 use serde::Serialize;
-
-/// A figure that is compared: for each of them less is better.
-pub struct Figure {
-    /// Its name in JSON.
-    pub name: &'static str,
-    /// For people.
-    pub title: &'static str,
-    /// Its value at a point.
-    pub of: fn(&Point) -> Spread,
-    /// As people read it.
-    pub show: fn(f64) -> String,
-}
-
-/// What is plotted.
-pub const FIGURES: [Figure; 4] = [
-    Figure {
-        name: "p999_us",
-        title: "p99.9",
-        of: |p| p.p999_us,
-        show: show_us,
-    },
-    Figure {
-        name: "refaults_per_op",
-        title: "refaults for each operation",
-        of: |p| p.refaults_per_op,
-        show: |v| format!("{v:.4}"),
-    },
-    Figure {
-        name: "refused",
-        title: "refused allocations",
-        of: |p| p.refused,
-        show: |v| show_count(v.round() as u64),
-    },
-    Figure {
-        name: "oom_unreclaimable",
-        title: "out of memory by the kernel's rule",
-        of: |p| p.oom_unreclaimable,
-        show: |v| show_count(v.round() as u64),
-    },
-];
-
-/// One arm at one pressure; each figure with its spread over the seeds.
-#[derive(Clone, PartialEq, Debug, Default, Serialize)]
-pub struct Point {
-    /// Data over memory.
-    pub pressure: f64,
-    /// The task's p99.9 in microseconds; of a run where it finished no operation, the time measured, which is less than
-    /// the truth.
-    pub p999_us: Spread,
-    /// Runs where it finished no operation.
-    pub starved_runs: usize,
-    /// `workingset_refault_file` over operations of all tasks.
-    pub refaults_per_op: Spread,
-    /// Allocations that ended in `OutOfMemory` or `AllPinned` (`alloc_refused`).
-    pub refused: Spread,
-    /// Direct reclaims that got nothing after the lists were scanned six times over without a page freed: where Linux was
-    /// out of memory until 4.6, and this engine waits.
-    pub oom_unreclaimable: Spread,
-    /// Operations that failed for it, and were not made up for.
-    pub refused_operations: Spread,
-    /// Operations a second, all tasks.
-    pub ops_per_s: Spread,
-    /// Seconds that all tasks waited for memory.
-    pub alloc_stall_s: Spread,
-    /// Hits over look-ups.
-    pub hit_ratio: Spread,
-}
 
 /// The points of one arm.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct SweptArm {
     /// The preset, or the arm's label.
     pub preset: String,
-    /// At each pressure.
+    /// At each point.
     pub points: Vec<Point>,
+}
+
+/// What was swept.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Subject {
+    /// As the command line has it: a scenario's name, or a path.
+    pub origin: String,
+    /// The scenario's name.
+    pub scenario: String,
+    /// Its world.
+    pub world: WorldName,
+    /// Its budget, where that is the same at each point.
+    pub memory: u64,
+    /// Bytes of a frame.
+    pub frame: u64,
+    /// The time measured, in microseconds.
+    pub measured_us: f64,
+    /// Bytes of the pages of the trace, if it is one.
+    pub footprint: Option<u64>,
+    /// Whose latencies are compared.
+    pub task: String,
+    /// What the files lie on, for people.
+    pub device: String,
 }
 
 /// The whole of `--json`.
@@ -91,52 +49,76 @@ pub struct Sweep {
     pub scenario: String,
     /// `lab` or `os`.
     pub world: &'static str,
-    /// The budget at each point.
-    pub memory_bytes: u64,
-    /// Whose p99.9 it is.
+    /// The budget at each point; null where it is what changes.
+    pub memory_bytes: Option<u64>,
+    /// Bytes of the pages that the trace touches; null without one.
+    pub footprint_bytes: Option<u64>,
+    /// Whose latencies they are.
     pub task: String,
     /// The seeds that each cell ran with.
     pub seeds: Vec<u64>,
-    /// Data over memory.
-    pub pressures: Vec<f64>,
+    /// What changes: `pressure` (data over memory), `memory_bytes`, `dirty_limit_percent`.
+    pub axis: AxisKind,
+    /// Its points.
+    pub points: Vec<f64>,
     /// The lines.
     pub arms: Vec<SweptArm>,
     /// Where two of them cross.
     pub crossings: Vec<Crossing>,
+    /// What the files lie on, for people.
+    #[serde(skip)]
+    pub device: String,
+    #[serde(skip)]
+    origin: String,
 }
 
 impl Sweep {
-    /// Of the reports of each arm, at each pressure, for each seed.
+    /// Of the reports of each arm, at each point, for each seed.
     pub fn new(
-        scenario: &Scenario,
-        world: WorldName,
-        task: &str,
-        pressures: &[f64],
+        subject: &Subject,
+        axis: &Axis,
         seeds: &[u64],
         reports: &[(String, Vec<Vec<ArmReport>>)],
     ) -> Sweep {
-        let measured_us = scenario.duration.0.as_secs_f64() * 1e6;
+        let (task, time) = (&subject.task, subject.measured_us);
         let arms = reports.iter().map(|(preset, points)| SweptArm {
             preset: preset.clone(),
-            points: (pressures.iter().zip(points))
-                .map(|(pressure, runs)| point(*pressure, task, measured_us, runs))
+            points: (axis.points.iter().zip(points))
+                .map(|(at, runs)| Point::new(*at, task, time, subject.frame, runs))
                 .collect(),
         });
+        let memory_stays = axis.kind != AxisKind::MemoryBytes;
         let mut sweep = Sweep {
-            scenario: scenario.name.clone(),
-            world: world.name(),
-            memory_bytes: scenario.memory.0,
-            task: task.to_string(),
+            scenario: subject.scenario.clone(),
+            world: subject.world.name(),
+            memory_bytes: memory_stays.then_some(subject.memory),
+            footprint_bytes: subject.footprint,
+            task: task.clone(),
             seeds: seeds.to_vec(),
-            pressures: pressures.to_vec(),
+            axis: axis.kind,
+            points: axis.points.clone(),
             arms: arms.collect(),
             crossings: Vec::new(),
+            device: subject.device.clone(),
+            origin: subject.origin.clone(),
         };
-        sweep.crossings = FIGURES
-            .iter()
-            .flat_map(|f| crossings(f.name, pressures, &sweep.lines(f)))
+        sweep.crossings = (sweep.figures().iter())
+            .flat_map(|f| crossings(f.name, &sweep.points, &sweep.lines(f)))
             .collect();
         sweep
+    }
+
+    /// Its axis.
+    pub fn axis(&self) -> Axis {
+        Axis {
+            kind: self.axis,
+            points: self.points.clone(),
+        }
+    }
+
+    /// What is compared.
+    pub fn figures(&self) -> &'static [Figure] {
+        figures(self.axis)
     }
 
     /// The lines of one figure.
@@ -146,6 +128,7 @@ impl Sweep {
             .iter()
             .map(|arm| Line {
                 name: &arm.preset,
+                more: figure.more,
                 values: line(arm),
             })
             .collect()
@@ -153,10 +136,12 @@ impl Sweep {
 
     /// Table and sentences.
     pub fn text(&self) -> String {
+        let memory = self
+            .memory_bytes
+            .map_or(String::new(), |m| format!(", memory {}", show_bytes(m)));
         let mut out = format!(
-            "\n{}, memory {}, world {}: p99.9 of the task {}\n\n{}\n",
+            "\n{}{memory}, world {}: latencies of the task {}\n\n{}\n",
             self.scenario,
-            show_bytes(self.memory_bytes),
             self.world,
             self.task,
             self.table().render(crate::width())
@@ -169,18 +154,10 @@ impl Sweep {
         out
     }
 
-    /// A row for each arm and pressure.
+    /// A row for each arm and point.
     pub fn table(&self) -> Table {
-        let columns = [
-            "pressure",
-            "p99.9",
-            "refaults/op",
-            "refused",
-            "kernel's OOM",
-            "ops/s",
-            "hit %",
-            "waiting for memory",
-        ];
+        let (axis, columns) = (self.axis(), columns(self.axis));
+        let heads = std::iter::once(axis.head()).chain(columns.iter().map(|c| c.0));
         let mut table = Table {
             corner: "arm".into(),
             groups: vec![Group {
@@ -188,52 +165,64 @@ impl Sweep {
                     1 => String::new(),
                     n => format!("medians of {n} seeds"),
                 },
-                columns: columns.map(String::from).to_vec(),
+                columns: heads.map(String::from).collect(),
             }],
             ..Table::default()
         };
         for arm in &self.arms {
             for (at, p) in arm.points.iter().enumerate() {
-                let label = if at == 0 {
-                    arm.preset.clone()
-                } else {
-                    String::new()
+                let label = match at {
+                    0 => arm.preset.clone(),
+                    _ => String::new(),
                 };
+                let cells = columns.iter().map(|(_, show)| show(p));
                 table.labels.push(label);
-                table.cells.push(vec![
-                    format!("{} x", p.pressure),
-                    format!(
-                        "{}{}",
-                        if p.starved_runs > 0 { "≥ " } else { "" },
-                        show_us(p.p999_us.median)
-                    ),
-                    format!("{:.4}", p.refaults_per_op.median),
-                    show_count(p.refused.median.round() as u64),
-                    show_count(p.oom_unreclaimable.median.round() as u64),
-                    show_count(p.ops_per_s.median.round() as u64),
-                    format!("{:.1}", p.hit_ratio.median * 100.0),
-                    format!("{:.2} s", p.alloc_stall_s.median),
-                ]);
+                table
+                    .cells
+                    .push(std::iter::once(axis.show(p.at)).chain(cells).collect());
             }
         }
         table
     }
 
-    /// Who is best at the lowest and at the highest pressure, and where lines cross.
+    /// How much is enough, who is best at the two ends, and where lines cross.
     pub fn sentences(&self) -> Vec<String> {
         let mut out = Vec::new();
-        for figure in &FIGURES {
+        if let Some(bytes) = self.footprint_bytes {
+            out.push(format!(
+                "The pages that the trace touches come to {}.",
+                show_bytes(bytes)
+            ));
+        }
+        if self.axis != AxisKind::Pressure && self.points.len() > 1 {
+            out.extend((0..self.arms.len()).map(|arm| self.enough(arm)));
+        }
+        let mut even = Vec::new();
+        for figure in self.figures() {
             let lines = self.lines(figure);
             if lines.len() < 2 {
                 continue;
             }
+            if self.axis != AxisKind::Pressure && self.all_even(&lines) {
+                even.push(figure.title);
+                continue;
+            }
             out.push(self.ends(figure, &lines));
+            let (axis, word) = (self.axis(), if figure.more { "higher" } else { "lower" });
             for c in self.crossings.iter().filter(|c| c.figure == figure.name) {
+                let (from, to) = (axis.show(c.from), axis.show(c.to));
                 out.push(format!(
-                    "  {} and {} cross between {} and {}: {} is lower up to {} x memory, {} from {} x on.",
-                    c.before, c.after, c.from, c.to, c.before, c.from, c.after, c.to
+                    "  {} and {} cross between {from} and {to}: {} is {word} up to {from}, {} from {to} on.",
+                    c.before, c.after, c.before, c.after
                 ));
             }
+        }
+        if !even.is_empty() {
+            out.push(format!(
+                "No arm is better than another, at any {}: {}.",
+                self.axis().head(),
+                even.join(", ")
+            ));
         }
         let starved: Vec<&str> = (self.arms.iter())
             .filter(|a| a.points.iter().any(|p| p.starved_runs > 0))
@@ -252,14 +241,48 @@ impl Sweep {
         out
     }
 
+    /// The least points of an arm that no others beat, figure by figure.
+    fn enough(&self, arm: usize) -> String {
+        let axis = self.axis();
+        let mut at: Vec<Vec<String>> = self.points.iter().map(|_| Vec::new()).collect();
+        for figure in self.figures() {
+            let lines = self.lines(figure);
+            let values = &lines[arm].values;
+            if values.iter().any(|v| v.max != 0.0) {
+                let least = enough(&lines[arm]);
+                let value = (figure.show)(values[least].median);
+                at[least].push(format!("{} ({value})", figure.title));
+            }
+        }
+        let points = self.points.iter().zip(at).filter(|(_, f)| !f.is_empty());
+        let points: Vec<String> = points
+            .map(|(p, figures)| format!("{} for {}", axis.show(*p), figures.join(", ")))
+            .collect();
+        format!(
+            "{}: the least {} that no other beats by a tenth is {}.",
+            self.arms[arm].preset,
+            axis.head(),
+            points.join("; ")
+        )
+    }
+
+    /// Is no line better than another, at any point?
+    fn all_even(&self, lines: &[Line]) -> bool {
+        (0..self.points.len()).all(|at| best(at, lines).len() == lines.len())
+    }
+
     fn ends(&self, figure: &Figure, lines: &[Line]) -> String {
-        let title = match figure.name {
-            "p999_us" => format!("{} of {}", figure.title, self.task),
-            _ => figure.title.to_string(),
+        let axis = self.axis();
+        let title = match figure.name.ends_with("_us") {
+            true => format!("{} of {}", figure.title, self.task),
+            false => figure.title.to_string(),
         };
-        let n = self.pressures.len();
+        let (best_word, better_word) = match figure.more {
+            true => ("highest", "higher"),
+            false => ("lowest", "lower"),
+        };
         let at = |i: usize| {
-            let names = lowest(i, lines);
+            let names = best(i, lines);
             let value = |name: &str| {
                 lines
                     .iter()
@@ -267,67 +290,62 @@ impl Sweep {
                     .map_or(0.0, |l| l.values[i].median)
             };
             match names.len() == lines.len() {
-                true => "no arm is lower than the others".to_string(),
+                true => format!("no arm is {better_word} than the others"),
                 false => {
                     let names: Vec<String> = names
                         .iter()
                         .map(|n| format!("{n} ({})", (figure.show)(value(n))))
                         .collect();
-                    format!("lowest {}", names.join(" and "))
+                    format!("{best_word} {}", names.join(" and "))
                 }
             }
         };
         if lines.iter().all(|l| l.values.iter().all(|v| v.max == 0.0)) {
-            return format!("{title}: none, at any pressure.");
+            return format!("{title}: none, at any {}.", axis.head());
         }
         let crossed = self.crossings.iter().any(|c| c.figure == figure.name);
         let end = if crossed { "" } else { " No lines cross." };
-        match n {
-            1 => format!("{title}: at {} x memory {}.", self.pressures[0], at(0)),
+        let points: Vec<String> = self.points.iter().map(|p| axis.show(*p)).collect();
+        let [low, high] = axis.ends();
+        match &points[..] {
+            [only] => format!("{title}: at {only} {}.", at(0)),
             _ => format!(
-                "{title}: when pressure is low ({} x) {}; when it is high ({} x) {}.{end}",
-                self.pressures[0],
+                "{title}: {low} ({}) {}; {high} ({}) {}.{end}",
+                points[0],
                 at(0),
-                self.pressures[n - 1],
-                at(n - 1)
+                points[points.len() - 1],
+                at(points.len() - 1)
             ),
         }
     }
 
     fn next_command(&self) -> String {
-        match (self.world, self.scenario.as_str()) {
-            ("lab", name) => {
-                format!("highwater sweep {name} --world os --seeds 1    # the same on real files")
-            }
-            (_, _) => "highwater claims    # what the mail of 2010 claims, claim by claim".into(),
+        let origin = &self.origin;
+        if self.axis == AxisKind::Pressure {
+            return match self.world {
+                "lab" => {
+                    format!(
+                        "highwater sweep {origin} --world os --seeds 1    # the same on real files"
+                    )
+                }
+                _ => "highwater claims    # what the mail of 2010 claims, claim by claim".into(),
+            };
         }
-    }
-}
-
-fn point(pressure: f64, task: &str, measured_us: f64, runs: &[ArmReport]) -> Point {
-    let of = |pick: &dyn Fn(&ArmReport) -> f64| {
-        let runs: Vec<f64> = runs.iter().map(pick).collect();
-        Spread::of(&runs)
-    };
-    let count = |a: &ArmReport, name: &str| a.count(name).unwrap_or(0) as f64;
-    let ops = |a: &ArmReport| a.tasks.iter().map(|t| t.ops).sum::<u64>().max(1) as f64;
-    let done = |a: &ArmReport| {
-        a.tasks
-            .iter()
-            .find(|t| t.name == task && t.ops > 0)
-            .cloned()
-    };
-    Point {
-        pressure,
-        p999_us: of(&|a| done(a).map_or(measured_us, |t| t.latency_us.p999)),
-        starved_runs: runs.iter().filter(|a| done(a).is_none()).count(),
-        refaults_per_op: of(&|a| count(a, "workingset_refault_file") / ops(a)),
-        refused: of(&|a| count(a, "alloc_refused")),
-        oom_unreclaimable: of(&|a| count(a, "oom_unreclaimable")),
-        refused_operations: of(&|a| a.refused as f64),
-        ops_per_s: of(&|a| a.ops_per_s),
-        alloc_stall_s: of(&|a| a.stall_s.alloc.unwrap_or(0.0)),
-        hit_ratio: of(&|a| a.hit_ratio.unwrap_or(0.0)),
+        let run = match super::subject::is_trace(origin) {
+            true => format!("replay {origin}"),
+            false => format!("run {origin}"),
+        };
+        let lines = self.lines(&self.figures()[0]);
+        let point = lines.first().map_or(0.0, |l| self.points[enough(l)]);
+        let memory = |bytes: u64| show_bytes(bytes).replace(' ', "");
+        let option = match self.memory_bytes {
+            None => format!("--memory {}", memory(point as u64)),
+            Some(bytes) => format!("--memory {} --dirty-limit {point}", memory(bytes)),
+        };
+        let world = self.world;
+        format!(
+            "highwater {run} --world {world} {option} --html report.html    # one of them in full"
+        )
     }
 }
 
@@ -357,9 +375,29 @@ pub mod tests {
         report
     }
 
+    fn of(
+        kind: AxisKind,
+        points: &[f64],
+        seeds: &[u64],
+        reports: &[(String, Vec<Vec<ArmReport>>)],
+    ) -> Sweep {
+        let subject = Subject {
+            origin: "rfc".into(),
+            scenario: "rfc".into(),
+            world: WorldName::Lab,
+            memory: 64 << 20,
+            frame: 4096,
+            measured_us: 5e6,
+            footprint: None,
+            task: "probe".into(),
+            device: "a disk".into(),
+        };
+        let points = points.to_vec();
+        Sweep::new(&subject, &Axis { kind, points }, seeds, reports)
+    }
+
     /// Two arms at three pressures; their p99.9 cross, their refaults do not, nothing is refused.
     pub fn sweep() -> Sweep {
-        let scenario = crate::scenario::find("rfc").unwrap();
         let reports = [
             ("2.6.35", [100.0, 200.0, 300.0]),
             ("rfc <2010>", [50.0, 190.0, 900.0]),
@@ -370,14 +408,53 @@ pub mod tests {
                 .map(|p| vec![report(*p, 10, 0), report(*p, 10, 0)]);
             (name.to_string(), points.collect::<Vec<_>>())
         });
-        Sweep::new(
-            &scenario,
-            WorldName::Lab,
-            "probe",
-            &[0.8, 2.0, 8.0],
-            &[1, 2],
-            &reports,
+        of(AxisKind::Pressure, &[0.8, 2.0, 8.0], &[1, 2], &reports)
+    }
+
+    /// One arm at three sizes: its p99.9 falls to the second, its throughput rises to the last.
+    pub fn over_memory() -> Sweep {
+        let at = |p999: f64, ops: f64| {
+            let mut report = report(p999, 10, 0);
+            (report.ops_per_s, report.ops_per_s_with_sync) = (ops, ops);
+            report.hit_ratio = Some(0.75);
+            report.vmstat.insert("pages_read".into(), 25);
+            report.vmstat.insert("nr_written".into(), 10);
+            report.final_sync_pages = Some(40);
+            vec![report]
+        };
+        let points = vec![at(9_000.0, 100.0), at(100.0, 200.0), at(95.0, 400.0)];
+        let mib = [16.0, 64.0, 256.0].map(|m| m * 1048576.0);
+        of(
+            AxisKind::MemoryBytes,
+            &mib,
+            &[1],
+            &[("highwater".into(), points)],
         )
+    }
+
+    #[test]
+    fn the_least_memory_that_is_enough_is_named_for_each_figure() {
+        let sweep = over_memory();
+        assert_eq!(
+            sweep.sentences(),
+            [
+                "highwater: the least memory that no other beats by a tenth is 16 MiB for look-ups that missed (25.0 %), \
+                 read from the disk (1 KiB/op), written to the disk (2 KiB/op); 64 MiB for p99.9 (100 µs); \
+                 256 MiB for operations/s with the final sync (400)."
+            ]
+        );
+        let text = sweep.text();
+        assert!(
+            text.contains("highwater run rfc --world lab --memory 256MiB --html"),
+            "{text}"
+        );
+        assert!(!text.contains("crosses nothing"), "{text}");
+    }
+
+    #[test]
+    fn what_the_final_sync_wrote_counts_as_written() {
+        let written = over_memory().arms[0].points[0].written_bytes_per_op;
+        assert_eq!(written.median, (10.0 + 40.0) * 4096.0 / 100.0);
     }
 
     #[test]
@@ -389,7 +466,7 @@ pub mod tests {
         );
         assert_eq!(
             s[1],
-            "  rfc <2010> and 2.6.35 cross between 0.8 and 8: rfc <2010> is lower up to 0.8 x memory, 2.6.35 from 8 x on."
+            "  rfc <2010> and 2.6.35 cross between 0.8 x and 8 x: rfc <2010> is lower up to 0.8 x, 2.6.35 from 8 x on."
         );
         assert!(
             s[2].ends_with("no arm is lower than the others. No lines cross."),
@@ -411,24 +488,22 @@ pub mod tests {
 
     #[test]
     fn refusals_are_shown_where_there_are_any() {
-        let scenario = crate::scenario::find("rfc").unwrap();
         let runs = |refused: u64| vec![vec![report(1.0, 0, refused)]];
         let reports = [("a".to_string(), runs(0)), ("b".to_string(), runs(7))];
-        let sweep = Sweep::new(&scenario, WorldName::Lab, "probe", &[4.0], &[1], &reports);
+        let sweep = of(AxisKind::Pressure, &[4.0], &[1], &reports);
         let says = sweep.sentences();
-        assert_eq!(says[2], "refused allocations: at 4 x memory lowest a (0).");
+        assert_eq!(says[2], "refused allocations: at 4 x lowest a (0).");
     }
 
     #[test]
     fn who_finished_nothing_waited_longest() {
-        let scenario = crate::scenario::find("rfc").unwrap();
         let mut stuck = report(0.0, 0, 0);
         stuck.tasks[0].ops = 0;
         let reports = [
             ("a".to_string(), vec![vec![stuck]]),
             ("b".to_string(), vec![vec![report(7.0, 0, 0)]]),
         ];
-        let sweep = Sweep::new(&scenario, WorldName::Lab, "probe", &[4.0], &[1], &reports);
+        let sweep = of(AxisKind::Pressure, &[4.0], &[1], &reports);
         let text = sweep.text();
         assert!(text.contains("≥ 5.00 s"), "{text}");
         assert!(text.contains("lowest b (7.00 µs)"), "{text}");
@@ -449,16 +524,23 @@ pub mod tests {
         };
         assert_eq!(
             keys(&v),
-            "arms crossings memory_bytes pressures scenario seeds task world"
+            "arms axis crossings footprint_bytes memory_bytes points scenario seeds task world"
         );
         assert_eq!(
             keys(&v["arms"][0]["points"][0]),
-            "alloc_stall_s hit_ratio oom_unreclaimable ops_per_s p999_us pressure refaults_per_op refused refused_operations starved_runs"
+            "alloc_stall_s at hit_ratio oom_unreclaimable ops_per_s ops_per_s_with_sync p999_us p99_us read_bytes_per_op \
+             refaults_per_op refused refused_operations starved_runs throttle_stall_s written_bytes_per_op"
         );
         assert_eq!(
             keys(&v["arms"][0]["points"][0]["refused"]),
             "max median min"
         );
         assert_eq!(keys(&v["crossings"][0]), "after before figure from to");
+        assert_eq!(v["axis"], "pressure");
+        let v = serde_json::to_value(over_memory()).unwrap();
+        assert_eq!(
+            (&v["axis"], &v["memory_bytes"]),
+            (&"memory_bytes".into(), &serde_json::Value::Null)
+        );
     }
 }
