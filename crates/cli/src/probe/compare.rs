@@ -2,13 +2,16 @@
 
 use super::fit::Fit;
 use super::points::{Point, Requests, Step};
+use highwater_engine::Nanos;
 use highwater_engine::io::IoOp;
 use highwater_lab::Model;
-use highwater_lab::model::{Beside, Load};
+use highwater_lab::model::{Beside, Load, Simulated};
 use serde::Serialize;
 
 /// How near a line must be to fit.
 pub const GOOD: f64 = 0.25;
+/// So many requests are simulated for a point.
+const COUNT: u64 = 4_000;
 
 /// A point and what the profile predicts for it, in shares of what was measured.
 #[derive(Clone, Debug, Serialize)]
@@ -47,7 +50,7 @@ pub(super) fn load(step: Step, span: u64, pieces_max: u32) -> Option<Load> {
         sequential: requests.work.sequential,
         span,
         segments: requests.pieces(pieces_max),
-        count: 4_000,
+        count: COUNT as usize,
         beside,
     })
 }
@@ -61,7 +64,7 @@ impl Fit {
 
     fn line(&self, model: &Model, point: &Point) -> Option<Line> {
         let load = load(point.step, self.span, self.front.pieces_max)?;
-        let simulated = model.simulate(&load, 1);
+        let simulated = as_measured(model, load, point.count);
         let share = |q: f64| simulated.quantile(q).0 as f64 / (point.us(q) * 1e3).max(1.0);
         Some(Line {
             point: point.step.name(),
@@ -70,6 +73,24 @@ impl Fit {
             p99: share(0.99),
         })
     }
+}
+
+/// What a measurement of `count` requests would see, from as many of them as make `COUNT`: a request that an elevator
+/// passes over waits for the measurement's end at most.
+fn as_measured(model: &Model, mut load: Load, count: u64) -> Simulated {
+    let count = count.clamp(load.depth as u64, COUNT);
+    load.count = count as usize;
+    let mut all = Simulated {
+        elapsed: Nanos::ZERO,
+        latency: Vec::new(),
+    };
+    for seed in 1..=COUNT.div_ceil(count) {
+        let one = model.simulate(&load, seed);
+        all.elapsed = Nanos(all.elapsed.0 + one.elapsed.0);
+        all.latency.extend(one.latency);
+    }
+    all.latency.sort_unstable();
+    all
 }
 
 /// In one line: how many points fit.

@@ -127,7 +127,7 @@ fn medians(rounds: &[Vec<Point>]) -> Vec<Point> {
         .map(|(i, point)| Point {
             per_s: of(i, &|p| p.per_s),
             mean_us: of(i, &|p| p.mean_us),
-            count: rounds.iter().map(|r| r[i].count).sum(),
+            count: of(i, &|p| p.count as f64) as u64,
             quantiles_us: (0..point.quantiles_us.len())
                 .map(|q| (point.quantiles_us[q].0, of(i, &|p| p.quantiles_us[q].1)))
                 .collect(),
@@ -155,7 +155,7 @@ mod tests {
             }]
         };
         let m = medians(&[round(100.0), round(900.0), round(110.0)]);
-        assert_eq!((m[0].mean_us, m[0].count), (110.0, 30));
+        assert_eq!((m[0].mean_us, m[0].count), (110.0, 10));
         assert_eq!(m[0].quantiles_us, [(0, 55.0), (1_000_000, 220.0)]);
         assert_eq!(medians(&[round(100.0), round(300.0)])[0].mean_us, 200.0);
         assert!(medians(&[]).is_empty());

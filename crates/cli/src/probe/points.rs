@@ -164,7 +164,7 @@ pub struct Point {
     pub step: Step,
     /// Requests a second.
     pub per_s: f64,
-    /// How many.
+    /// How many; of several rounds, in one.
     pub count: u64,
     /// Their mean, in microseconds.
     pub mean_us: f64,

@@ -5,7 +5,7 @@ use crate::rng::Rng;
 use highwater_engine::Nanos;
 use highwater_engine::io::IoOp;
 
-/// A closed loop: `depth` requests of one kind in flight at all times.
+/// A closed loop: `depth` requests of one kind in flight, until `count` have begun; then those in flight end.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     /// Reads or writes.
@@ -100,12 +100,19 @@ impl Model {
             }
         };
         let slots = load.depth + load.beside.writes;
-        let mut idle: Vec<usize> = (0..slots).rev().collect();
+        let mut idle: Vec<usize> = (0..slots).collect();
         let mut flying: Vec<Flying> = Vec::new();
         let mut waiting: Vec<Waiting> = Vec::new();
         let mut latency = Vec::with_capacity(load.count);
+        let mut begun = 0;
         while latency.len() < load.count {
-            while let Some(slot) = idle.pop() {
+            for slot in std::mem::take(&mut idle) {
+                if slot < load.depth {
+                    if begun == load.count {
+                        continue;
+                    }
+                    begun += 1;
+                }
                 waiting.push(Waiting {
                     token: slot as u64,
                     access: access(slot),

@@ -298,6 +298,23 @@ fn requests_in_the_ring_are_served_in_order_and_those_before_it_by_address() {
 }
 
 #[test]
+fn who_is_passed_over_waits_for_the_end_of_the_load_at_most() {
+    let disk = Model::Ssd(ringed());
+    let of = |count| {
+        let load = Load {
+            count,
+            ..load(IoOp::Read, 1 << 20, 254, 32)
+        };
+        let s = disk.simulate(&load, 1);
+        assert_eq!(s.latency.len(), count, "those in flight at the end, too");
+        s
+    };
+    let (short, long) = (of(64), of(4_000));
+    assert!(short.quantile(1.0) <= short.elapsed);
+    assert!(long.quantile(0.99).0 > short.quantile(0.99).0 * 3 / 2);
+}
+
+#[test]
 fn a_read_waits_behind_all_writes_in_the_ring_but_passes_most_of_those_before_it() {
     let p50 = |segments| {
         let beside = Beside {
