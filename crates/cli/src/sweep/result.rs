@@ -235,6 +235,9 @@ impl Sweep {
                 self.task
             ));
         }
+        if self.axis != AxisKind::Pressure && self.seeds.len() == 1 {
+            out.push("One seed: --seeds 3 tells differences from noise.".into());
+        }
         if out.is_empty() {
             out.push("One line crosses nothing: compare two or more presets.".into());
         }
@@ -440,7 +443,8 @@ pub mod tests {
             [
                 "highwater: the least memory that no other beats by a tenth is 16 MiB for look-ups that missed (25.0 %), \
                  read from the disk (1 KiB/op), written to the disk (2 KiB/op); 64 MiB for p99.9 (100 µs); \
-                 256 MiB for operations/s with the final sync (400)."
+                 256 MiB for operations/s with the final sync (400).",
+                "One seed: --seeds 3 tells differences from noise."
             ]
         );
         let text = sweep.text();
