@@ -4,8 +4,8 @@
 //! - **Read error** (`EIO`): the buffers hold anything; the medium is untouched. Transient, or permanent for the range.
 //! - **Write error** (`EIO`, `ENOSPC`): any sectors of the write may have reached the medium, visibly. Transient, for a
 //!   time, or permanent for the range.
-//! - **Flush error**: of the writes completed before it, the device drops a part and forgets it, though reads still see
-//!   them (as Linux marks pages clean after a failed fsync), or keeps all: drawn.
+//! - **Flush error**: of the writes completed before it, and of those in flight, the device drops a part and forgets it, though
+//!   reads still see them (as Linux marks pages clean after a failed fsync), or keeps all: drawn.
 //! - **Latency spike**: one request takes `spike` longer.
 //! - **Hung request**: takes effect and completes only after `release_hung`.
 //! - **Torn and reordered writes**: until a flush that succeeds, completed writes and those in flight reach the medium in

@@ -180,6 +180,14 @@ impl Images {
         }
     }
 
+    /// The write that has just completed was lost before, by a flush that failed while it was in flight.
+    pub fn lose_last(&mut self) {
+        if let Some(Change::Write(_, data)) = self.log.back_mut() {
+            self.lost_bytes += data.len() as u64;
+            *data = Box::default();
+        }
+    }
+
     /// Is there an image of what a crash leaves?
     pub fn models_crashes(&self) -> bool {
         self.durable.is_some()

@@ -50,6 +50,8 @@ struct State {
     scratch: Vec<u8>,
     /// Of a sparse file.
     written: Option<Written>,
+    /// Where writes in flight begin that a failed flush has lost: what the device had taken of them.
+    doomed: Vec<u64>,
 }
 
 /// A file of bytes in memory. See the module's head.
@@ -97,6 +99,7 @@ impl RamDevice {
                 faults: Faults::new(options.faults),
                 scratch: Vec::new(),
                 written,
+                doomed: Vec::new(),
             }),
         })
     }
@@ -266,6 +269,14 @@ impl RamDevice {
                         write_or_tear(s, offset, verdict.is_ok(), rng);
                     }
                 }
+                if op == IoOp::Write
+                    && let Some(at) = s.doomed.iter().position(|doomed| *doomed == offset)
+                {
+                    s.doomed.swap_remove(at);
+                    if verdict.is_ok() {
+                        s.images.lose_last();
+                    }
+                }
                 verdict
             })
         })
@@ -399,6 +410,7 @@ impl Device for RamDevice {
         // DEV-2: what completes while the flush runs is not covered.
         let mark = self.state.with(|s| s.images.mark());
         self.queue.serve_flush();
+        let in_flight = self.queue.writes_of(self, |request| request.offset);
         let result = self.queue.rng.with(|rng| {
             self.state.with(|s| match s.faults.judge_flush(rng) {
                 None => {
@@ -408,6 +420,8 @@ impl Device for RamDevice {
                 Some(loses) => {
                     if loses {
                         s.images.lose(mark, rng);
+                        let lost = in_flight.iter().filter(|_| rng.chance(500_000));
+                        s.doomed.extend(lost);
                     }
                     Err(IoError::new(IoErrorKind::Io, 0))
                 }

@@ -84,6 +84,8 @@ struct Search<'a> {
     page_offset: u64,
     at: usize,
     seen: &'a [u8],
+    /// What a crash has left is looked at: a truncation may have met any version of the page.
+    crash: bool,
     best: Option<Vec<usize>>,
     /// How many orders give `seen`, those without a write that may have failed included.
     ties: usize,
@@ -106,7 +108,7 @@ impl Search<'_> {
                     if in_use {
                         !op.before(other)
                     } else {
-                        !(other.sure && other.before(op))
+                        !(other.sure && other.before(op)) || self.crash && op.stamp == 0
                     }
                 });
             if legal {
@@ -213,7 +215,7 @@ impl Page {
             // No pending write has happened yet: legal, and nothing to be decided.
             return true;
         }
-        let Some((order, ties)) = self.search(&ops, must, at, seen, place) else {
+        let Some((order, ties)) = self.search(&ops, must, at, seen, place, false) else {
             return false;
         };
         // Two orders may end alike and differ in what a crash leaves half way: undecided, until a sync covers both.
@@ -234,6 +236,7 @@ impl Page {
         at: usize,
         seen: &[u8],
         place: Place,
+        crash: bool,
     ) -> Option<(Vec<usize>, usize)> {
         let mut search = Search {
             ops,
@@ -241,6 +244,7 @@ impl Page {
             page_offset: place.offset,
             at,
             seen,
+            crash,
             best: None,
             ties: 0,
         };
@@ -255,7 +259,8 @@ impl Page {
             return self.content(0, seen.len()) == seen;
         }
         let must = mask(&self.pending, |op| op.sure);
-        self.search(&self.pending, must, 0, seen, place).is_some()
+        self.search(&self.pending, must, 0, seen, place, false)
+            .is_some()
     }
 
     /// What no sync has promised is lost, as far as a crash will tell. Reads see it all the same.
@@ -364,7 +369,7 @@ impl Page {
                 return true;
             }
         }
-        self.search(&ops, must, at, seen, place).is_some()
+        self.search(&ops, must, at, seen, place, true).is_some()
     }
 }
 

@@ -308,3 +308,30 @@ fn shadow_3_a_length_is_lost_with_the_page_that_made_it() {
     let image = [vec![0; old as usize], bytes(stamp, old..end)].concat();
     assert_eq!(s.check_crash(&image), Ok(()));
 }
+
+#[test]
+fn shadow_2_a_truncation_meets_any_version_of_the_page_on_the_medium() {
+    let mut s = shadow();
+    let (page, len) = (PAGE as u64, 4 * PAGE as u64);
+    let (a, b) = (
+        s.begin_write(3 * page..len).unwrap(),
+        s.begin_write(3 * page..len).unwrap(),
+    );
+    let first = a.stamp;
+    s.end_write(a, Outcome::Done, len).unwrap();
+    s.end_write(b, Outcome::Done, len).unwrap();
+    // In memory only, when the file is cut.
+    write(&mut s, 3 * page..len);
+    let cut = 3 * page + 700;
+    let resize = s.begin_resize(cut).unwrap();
+    s.end_resize(resize, true, cut).unwrap();
+    let image = [vec![0; 3 * PAGE], bytes(first, 3 * page..cut)].concat();
+    assert_eq!(s.check_crash(&image), Ok(()));
+    let mut grown = image.clone();
+    let resize = s.begin_resize(len).unwrap();
+    s.end_resize(resize, true, len).unwrap();
+    grown.resize(len as usize, 0);
+    assert_eq!(s.check_crash(&grown), Ok(()));
+    grown[cut as usize] ^= 1;
+    assert!(s.check_crash(&grown).is_err(), "a byte behind the cut");
+}

@@ -20,12 +20,14 @@
 //!   takes longer than `LONGEST_SPARED`. Where nothing bounds what a dead disk keeps dirty (`SoakOptions::draw`), that is
 //!   not promised, and no disk is spared.
 //! - SOAK-9: what a power failure leaves of a volume is a volume without a fault (`volume.rs`).
+//! - SOAK-10: the error of a write is told by the file's next sync (`told.rs`).
 //!
 //! Whatever happens, a run ends with a verdict: within `TIME_MAX` of virtual time and `STEPS_MAX` steps of the scheduler,
 //! and no task goes round without time passing (SCHED-4 of the world).
 
 mod disks;
 mod options;
+mod told;
 mod trouble;
 mod user;
 mod volume;
@@ -121,6 +123,7 @@ struct Subject {
     lost: RefCell<Vec<Range<u64>>>,
     /// A sync has failed, and none has succeeded since.
     doubtful: Cell<bool>,
+    told: told::Told,
 }
 
 impl Subject {
@@ -430,6 +433,7 @@ fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
     config.order = options.order.clone();
     config.populate = options.populate;
     config.fail_after = options.fail_after;
+    config.io_timeout = options.io_timeout;
     #[cfg(feature = "plant")]
     {
         config.plant = options.plant;
@@ -528,6 +532,7 @@ fn open(
         shadow: RefCell::new(shadow),
         lost: RefCell::default(),
         doubtful: Cell::new(false),
+        told: told::Told::default(),
     }
 }
 

@@ -60,6 +60,8 @@ pub struct SoakOptions {
     pub populate: bool,
     /// How long a device's writes fail before its writers are told.
     pub fail_after: Nanos,
+    /// How long a request may take. Short where requests hang: what times out leaves its writes in flight.
+    pub io_timeout: Nanos,
     /// How long guards are held now and then.
     pub hold: Nanos,
     /// The disks.
@@ -199,9 +201,18 @@ impl SoakOptions {
         // What was added last.
         let last = &mut Rng::new(seed, 15);
         let compact = last.pick(&[0, 0, 20, 60]);
-        // Files that shrink again and again while their pages move.
-        let shrinks = compact > 0 && last.chance(500_000);
+        // Files that shrink again and again while their pages move, or cannot be written.
+        let shrinks = (compact > 0 || trouble.has(Trouble::Outage)) && last.chance(500_000);
         let rude = last.chance(250_000);
+        let (mut trouble, mut crash_points) = (trouble, crash_points);
+        let mut io_timeout = Nanos::from_secs(30);
+        if trouble.has(Trouble::Hangs) && spared.is_none() && last.chance(700_000) {
+            io_timeout = Nanos::from_millis(300);
+            if trouble.1 == Trouble::None {
+                trouble.1 = Trouble::Crash;
+                crash_points = CrashPoint::draw(last, OPS);
+            }
+        }
         for disk in &mut disks {
             disks::front(last, &mut disk.model);
         }
@@ -222,6 +233,7 @@ impl SoakOptions {
             preset,
             populate: r.chance(700_000),
             fail_after,
+            io_timeout,
             hold: Nanos::from_micros(r.pick(&[100, 2_000, 50_000])),
             disks,
             files,
@@ -364,7 +376,12 @@ impl fmt::Display for SoakOptions {
             self.policy.background_percent,
             self.policy.limit_percent,
             self.cpus,
-            if self.rude { " (rude)" } else { "" },
+            match (self.rude, self.io_timeout < Nanos::from_secs(1)) {
+                (false, false) => "",
+                (true, false) => " (rude)",
+                (false, true) => " (impatient)",
+                (true, true) => " (rude, impatient)",
+            },
             self.tasks,
             self.files,
             match (self.refusing, self.sparse) {

@@ -445,10 +445,11 @@ impl<'a> User<'a> {
         let promise = s.shadow.borrow_mut().begin_sync(range.clone());
         let whole = range.is_none();
         self.state("sync", false);
+        let file = s.file();
         let result = match range {
-            Some(range) => s.file().sync_range(range),
-            None if self.rng.chance(500_000) => s.file().sync_data(),
-            None => s.file().sync_all(),
+            Some(range) => s.telling(|| file.sync_range(range)),
+            None if self.rng.chance(500_000) => s.telling(|| file.sync_data()),
+            None => s.telling(|| file.sync_all()),
         };
         self.state("sync", true);
         match result {

@@ -6,6 +6,7 @@
 //! **Invariants.** SOAK-9: `fsck` finds nothing on any image, before its mount and after; but a page that the cache has
 //! said is lost may be damaged.
 
+use super::told::Told;
 use super::{SoakOptions, Subject};
 use crate::device::{FaultRates, LabQueue, QueueOptions, RamDevice, RamOptions};
 use crate::rng::{Rng, mix};
@@ -144,6 +145,7 @@ pub(super) fn open(
         shadow: RefCell::new(shadow),
         lost: RefCell::default(),
         doubtful: Cell::new(false),
+        told: Told::default(),
     }
 }
 

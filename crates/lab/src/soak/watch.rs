@@ -208,7 +208,7 @@ fn reopen(soak: &Soak) {
             continue;
         }
         let promise = s.shadow.borrow_mut().begin_sync(None);
-        match s.file().sync_all() {
+        match s.telling(|| s.file().sync_all()) {
             Ok(()) => {
                 assert!(
                     !s.has_lost(),
@@ -264,7 +264,7 @@ fn sync_all(soak: &Soak) {
     for (n, s) in soak.subjects.iter().enumerate() {
         loop {
             let promise = s.shadow.borrow_mut().begin_sync(None);
-            match s.file().sync_all() {
+            match s.telling(|| s.file().sync_all()) {
                 Ok(()) => {
                     assert!(
                         !s.has_lost(),
