@@ -71,6 +71,22 @@ fn on_a_busy_machine_a_woken_task_pre_empts_its_waker_beside_an_idle_cpu() {
     assert!(took >= least && took < most, "{took:?}");
 }
 
+#[test]
+fn a_cpu_that_has_nothing_to_do_any_more_takes_who_waits_elsewhere_with_cold_caches() {
+    for (ago, taken) in [(100_000, false), (600_000, true)] {
+        let mut p = placement::Placement::new(2);
+        // Tasks 0 and 1 have a CPU each, and 2 waits beside 0, which then waits beside 2.
+        (0..3).for_each(|task| p.add(task, 0));
+        assert_eq!([p.dispatch(0), p.dispatch(0)], [Some((0, 0)), Some((1, 1))]);
+        let then = 1_000_000;
+        p.ran(0, then, then);
+        p.leave(0, 0, false, then);
+        assert_eq!(p.dispatch(then), Some((0, 2)));
+        p.leave(1, 1, true, then + ago);
+        assert_eq!(p.dispatch(then + ago), taken.then_some((1, 0)), "{ago}");
+    }
+}
+
 /// What became of a task: its CPU, and how often it was on another than before.
 #[derive(Clone, Copy, Default, Debug)]
 struct Fate {
