@@ -295,7 +295,7 @@ impl Soak {
     fn synced(&self, n: usize, whole: bool) {
         let cuts = self.cuts_after_doubt.get();
         let doubtful = whole && self.subjects[n].doubtful.replace(false);
-        if doubtful && self.options.trouble.has(Trouble::Flushes) && cuts < CUTS_AFTER_DOUBT {
+        if doubtful && self.options.trouble.cuts() && cuts < CUTS_AFTER_DOUBT {
             self.cuts_after_doubt.set(cuts + 1);
             self.cut();
         }

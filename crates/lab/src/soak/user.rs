@@ -464,7 +464,12 @@ impl<'a> User<'a> {
             Err(error) => {
                 s.note_lost(&error);
                 s.doubtful.set(true);
+                let late = matches!(error, Error::TimedOut { .. });
                 self.judge(n, "sync", Some(error));
+                if late && whole && self.rng.chance(700_000) {
+                    // Its writes are in flight still.
+                    self.sync(n, None);
+                }
             }
         }
     }
