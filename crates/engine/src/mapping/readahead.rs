@@ -19,7 +19,7 @@ use crate::frame::state::{LOADING, READAHEAD};
 use crate::io::{IoOp, Lane, Request};
 use crate::sync::{Lock, Ordering, Rank};
 use crate::trace::Event;
-use crate::world::{Work, World};
+use crate::world::{Nanos, Work, World};
 use crate::writeback::Cookie;
 use crate::zone::Run;
 
@@ -147,7 +147,7 @@ impl<W: World> Engine<W> {
     fn supply(&self, run: &mut Run) -> Option<u32> {
         self.alloc_nowait(run).or_else(|| {
             // As Linux does (__GFP_NORETRY): one round of reclaim, and the window ends if it finds nothing clean.
-            (self.direct_reclaim(0) > 0).then(|| self.alloc_nowait(run))?
+            (self.direct_reclaim(0, Nanos(u64::MAX)) > 0).then(|| self.alloc_nowait(run))?
         })
     }
 

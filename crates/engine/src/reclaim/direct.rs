@@ -8,13 +8,14 @@ use crate::compact::compact_gap;
 use crate::engine::Engine;
 use crate::policy::{ReclaimWait, WritebackFrom};
 use crate::trace::{Event, TraceEvent};
-use crate::world::{Task, World};
+use crate::world::{Nanos, Task, World};
 use crate::zone::Mark;
 
 impl<W: World> Engine<W> {
-    /// Reclaims frames on the calling task, up to a cluster or what a block of 2^order frames needs; how many it got.
+    /// Reclaims frames on the calling task, up to a cluster or what a block of 2^order frames needs; how many it got. Scans
+    /// at no further priority after `until`.
     #[doc(alias("try_to_free_pages", "do_try_to_free_pages"))]
-    pub(crate) fn direct_reclaim(&self, order: u32) -> u64 {
+    pub(crate) fn direct_reclaim(&self, order: u32, until: Nanos) -> u64 {
         let task = self.world.task();
         // RECLAIM-1: nothing that reclaim calls comes back here.
         let flags = task.set_flag(Task::MEMALLOC | Task::RECLAIM);
@@ -33,7 +34,10 @@ impl<W: World> Engine<W> {
             sc.priority = priority;
             self.shrink_zone(&mut sc);
             self.reclaim_for_compaction(&mut sc);
-            if sc.met.reclaimed >= sc.target || self.direct_gives_up(&sc) {
+            if sc.met.reclaimed >= sc.target
+                || self.world.now() >= until
+                || self.direct_gives_up(&sc)
+            {
                 break;
             }
         }

@@ -114,7 +114,7 @@ impl<W: World> Engine<W> {
         loop {
             self.world.charge(Work::AllocSlow, 1);
             self.wake_kswapd(0);
-            self.direct_reclaim(0);
+            self.direct_reclaim(0, Nanos(u64::MAX));
             if let Some(frame) = self.zone.alloc_for(&*self.world, run, Mark::Min) {
                 return Ok(self.claim_free(frame));
             }

@@ -14,8 +14,9 @@
 //!
 //! **Invariants.**
 //! - BLOCK-1: a frame carries BLOCK exactly while a live `Block` owns it; it is then no page, and nobody else reaches it.
-//! - BLOCK-2: an allocation ends: at its time-out, after [`NO_PROGRESS_MAX`] rounds in a row that freed nothing, and above
-//!   order [`COSTLY_ORDER`] once as many pages were reclaimed as the block has, and there was room to move pages.
+//! - BLOCK-2: an allocation ends: at its time-out and the naps of one priority of reclaim (0.2 s), after
+//!   [`NO_PROGRESS_MAX`] rounds in a row that freed nothing, and above order [`COSTLY_ORDER`] once as many pages were
+//!   reclaimed as the block has, and there was room to move pages.
 //!
 //! **Kernel.** `__alloc_pages_slowpath`, `should_alloc_retry`, `should_reclaim_retry`; `__GFP_NORETRY` and the rule for
 //! transparent huge pages. Different: a failure is a typed error at every order; nothing is killed.
@@ -251,7 +252,7 @@ impl<W: World> Engine<W> {
             {
                 return Ok(first);
             }
-            let got = self.direct_reclaim(order);
+            let got = self.direct_reclaim(order, start.plus(options.timeout));
             effort.reclaimed += got;
             self.count(Event::BlockReclaimed, got);
             self.zone.drain(&*self.world);

@@ -306,7 +306,7 @@ impl<W: World> Engine<W> {
         }
         if frame.is_none() {
             self.wake_kswapd(0);
-            self.direct_reclaim(0);
+            self.direct_reclaim(0, Nanos(u64::MAX));
             frame = self.zone.alloc_above(&*self.world, Mark::Min);
         }
         task.restore_flags(flags);
