@@ -83,8 +83,9 @@ impl<W: World> File<W> {
         task.last_page.store(this, Ordering::Relaxed);
         // SAFETY: FRAME-1: pinned shared just above, let go just below.
         unsafe { engine.memory.copy_out(frame, within, out) };
-        engine.put_shared(frame);
+        // Here a reader may be pre-empted, with the page in hand.
         engine.world.charge(Work::Copy, 1);
+        engine.put_shared(frame);
         Ok(())
     }
 
@@ -151,11 +152,12 @@ impl<W: World> File<W> {
         unsafe {
             engine.memory.copy_in(excl.frame, within, bytes, excl.fresh);
         }
+        // Here a writer may be pre-empted, with the page latched: the flusher passes it by, readers wait.
+        engine.world.charge(Work::CopyIn, 1);
         m.grow(end);
         engine.set_dirty(m, excl.frame, excl.reserved);
         engine.invalidate_put(m);
         engine.release(excl.frame, EXCL, UPTODATE);
-        engine.world.charge(Work::CopyIn, 1);
         Ok(())
     }
 }
