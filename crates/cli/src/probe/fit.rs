@@ -154,15 +154,18 @@ impl<'a> Loads<'a> {
         of.collect()
     }
 
-    /// What one of 4 KiB occupies the disk for, in nanoseconds: of those deep enough, the least.
+    /// What one of 4 KiB occupies the disk for, in nanoseconds: of those deep enough, the least. A round that ended sooner
+    /// than a request alone tells nothing: no less than a quarter of what each took where they came quickest.
     fn pace(&self, alone: &Point, completions: Completions) -> f64 {
-        let small = self.small();
-        let each = small.map(|(p, r)| match completions {
-            Completions::Each => 1e9 / p.per_s.max(1e-9),
+        let took = |p: &Point| 1e9 / p.per_s.max(1e-9);
+        let quickest = self.small().map(|(p, _)| took(p)).fold(1e9, f64::min);
+        let each = self.small().map(|(p, r)| match completions {
+            Completions::Each => took(p),
             Completions::Together if r.depth >= 8 => self.gain(p, r.depth, alone),
             Completions::Together => f64::INFINITY,
         });
-        each.fold(f64::INFINITY, f64::min).clamp(1.0, 1e9)
+        let least = each.fold(f64::INFINITY, f64::min);
+        least.clamp((quickest / 4.0).max(1.0), 1e9)
     }
 
     /// Of `*_rate` and `*_segment`: nanoseconds a byte, and for each further piece.

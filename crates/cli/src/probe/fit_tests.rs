@@ -107,6 +107,20 @@ fn near(got: f64, want: f64, percent: f64) {
     assert!(off <= percent, "{got}, expected {want}");
 }
 
+/// Noise: a round of eight ends sooner than one alone. The profile is one all the same.
+#[test]
+fn a_round_that_ends_before_one_alone_makes_no_disk_of_no_time() {
+    let mut points = points_of(&Model::Ssd(virtio()), 1 << 30);
+    let eight = |p: &&mut Point| matches!(p.step, Step::Load(r) if (r.io, r.depth) == (4096, 8));
+    points.iter_mut().filter(eight).for_each(|p| p.per_s *= 4.0);
+    let fit = Fit::of(&points, 1 << 30, VIRTIO);
+    assert_eq!(fit.completions, Completions::Together);
+    for direction in [&fit.read, &fit.write] {
+        let iops = direction.iops;
+        assert!((100_000..2_000_000).contains(&iops), "{iops}");
+    }
+}
+
 #[test]
 fn a_virtio_disk_is_found_again() {
     let disk = virtio();
