@@ -190,7 +190,7 @@ fn failed_flush_against_write_in_flight() {
         let r = rig.clone();
         let flusher = spawn(&rig.world, 1, move || {
             r.engine
-                .flush_mapping(&r.m, crate::writeback::Scope::Data)
+                .flush_mapping(&r.m, crate::writeback::Scope::Data, true)
                 .expect_err("the flush fails");
         });
         complete(&rig, requests);
