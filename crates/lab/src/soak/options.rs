@@ -174,9 +174,6 @@ impl SoakOptions {
         // And one for what was added later still.
         let late = &mut Rng::new(seed, 13);
         let trouble = if spared.is_some() && late.chance(400_000) {
-            // What the dead disk keeps dirty nobody else has: with nearly all of memory every operation takes seconds.
-            policy.background_percent = policy.background_percent.min(30);
-            policy.limit_percent = policy.limit_percent.min(50);
             Troubles(trouble.0, Trouble::Outage)
         } else {
             trouble
@@ -184,6 +181,11 @@ impl SoakOptions {
         // Nothing bounds what a dead disk keeps dirty where writers are not throttled: others' pages have no memory then.
         let unbounded = trouble.has(Trouble::Outage) && policy.throttle == Throttle::Off;
         let spared = spared.filter(|_| !unbounded);
+        if spared.is_some() && trouble.has(Trouble::Outage) {
+            // What the dead disk keeps dirty nobody else has: with nearly all of memory every operation takes seconds.
+            policy.background_percent = policy.background_percent.min(30);
+            policy.limit_percent = policy.limit_percent.min(50);
+        }
         // The outage may have taken the place of what cuts the power.
         let crash_points = if trouble.cuts() {
             crash_points

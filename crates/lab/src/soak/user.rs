@@ -38,10 +38,7 @@ impl<'a> User<'a> {
         let total: u32 = shares.iter().sum();
         while !self.soak.enough() {
             self.state("between", true);
-            while self.soak.pause.get() {
-                let w = &self.soak.world;
-                w.sleep_until(w.now().plus(Nanos::from_millis(1)));
-            }
+            self.stand_by();
             let mut draw = self.rng.below(u64::from(total)) as u32;
             let op = shares.iter().position(|s| {
                 let here = draw < *s;
@@ -54,6 +51,14 @@ impl<'a> User<'a> {
         }
         self.state("ended", true);
         self.soak.users.borrow_mut()[self.number].ended = true;
+    }
+
+    /// Outside of the engine: goes on when nobody wants the users to stop.
+    fn stand_by(&self) {
+        while self.soak.pause.get() {
+            let w = &self.soak.world;
+            w.sleep_until(w.now().plus(Nanos::from_millis(1)));
+        }
     }
 
     fn state(&self, doing: &'static str, outside: bool) {
@@ -408,6 +413,15 @@ impl<'a> User<'a> {
             self.resize(n, len.max(first / 2));
             return self.read_on(n);
         }
+        if self.rng.chance(200_000) {
+            // Between two syncs: the length is all that is new, unless others write.
+            let len = self.subject(n).shadow.borrow().len();
+            self.sync(n, None);
+            let frame = self.frame();
+            let less = len.min(self.rng.below(2 * frame));
+            self.resize(n, len - less);
+            return self.sync(n, None);
+        }
         let len = if self.rng.chance(500_000) {
             first - self.rng.below(first / 4)
         } else {
@@ -481,6 +495,8 @@ impl<'a> User<'a> {
         if self.soak.options.trouble.may_fail_writes() {
             let w = &self.soak.world;
             w.sleep_until(w.now().plus(Nanos::from_micros(self.rng.below(2_000))));
+            // What the operation has still to do may be a file that is closed just now.
+            self.stand_by();
         }
     }
 }

@@ -207,20 +207,9 @@ fn reopen(soak: &Soak) {
         if s.volume.is_some() {
             continue;
         }
-        let promise = s.shadow.borrow_mut().begin_sync(None);
-        match s.telling(|| s.file().sync_all()) {
-            Ok(()) => {
-                assert!(
-                    !s.has_lost(),
-                    "file {n}: a sync succeeds after DurabilityLost"
-                );
-                s.shadow.borrow_mut().keep(&promise);
-            }
-            Err(e) => {
-                soak.tolerate(n, "sync", &e);
-                s.note_lost(&e);
-                s.doubtful.set(true);
-            }
+        // Else what is dirty stays so, and belongs to the flusher, or to the next who opens the file.
+        if s.has_lost() || soak.crash_rng.borrow_mut().chance(500_000) {
+            hear(soak, n);
         }
         let len = s.file().len();
         drop(s.handle.take());
@@ -236,14 +225,34 @@ fn reopen(soak: &Soak) {
     }
 }
 
+/// A sync, so that its user has heard of all that is lost of the file `n`.
+fn hear(soak: &Soak, n: usize) {
+    let s = &soak.subjects[n];
+    let promise = s.shadow.borrow_mut().begin_sync(None);
+    match s.telling(|| s.file().sync_all()) {
+        Ok(()) => {
+            assert!(
+                !s.has_lost(),
+                "file {n}: a sync succeeds after DurabilityLost"
+            );
+            s.shadow.borrow_mut().keep(&promise);
+        }
+        Err(e) => {
+            soak.tolerate(n, "sync", &e);
+            s.note_lost(&e);
+            s.doubtful.set(true);
+        }
+    }
+}
+
 /// Stops the users, lets the engine come to rest, and checks its invariants.
 fn rest(soak: &Soak) {
     pause(soak);
+    reopen(soak);
     if !soak.options.trouble.may_fail() || soak.healed.get() {
         sync_all(soak);
         nap(soak, Nanos::from_millis(300));
         check_books(soak);
-        reopen(soak);
     }
     soak.pause.set(false);
 }
