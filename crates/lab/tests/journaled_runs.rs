@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 const MEMORY: u64 = 2048;
 const WRITERS: u64 = 4;
+/// One schedule is up to three in a hundred quicker or slower than another: medians are compared.
+const SEEDS: [u64; 5] = [7, 1, 2, 3, 4];
 
 /// How long the writes took, the last sync included, and what the volume says.
 struct Outcome {
@@ -24,6 +26,7 @@ struct Outcome {
 
 /// `pages` random pages of a file of `file_pages`, by some writers, a sync after each `sync_every` of one writer.
 fn random_writes(
+    seed: u64,
     model: Model,
     journaled: bool,
     file_pages: u64,
@@ -33,7 +36,7 @@ fn random_writes(
     let outcome = Rc::new(RefCell::new(None));
     let slot = outcome.clone();
     lab(
-        7,
+        seed,
         MEMORY,
         |_| (),
         move |rig| {
@@ -117,22 +120,29 @@ fn mount(rig: &Rig, device: &Arc<RamDevice>, file_pages: u64) -> Arc<Volume> {
     Volume::mount(device.clone(), memory, mount).expect("mount")
 }
 
+/// How much quicker the volume is, and what it says after the first of the seeds.
 fn compare(name: &str, model: &Model, pages: u64, sync_every: u64) -> (f64, VolumeInfo) {
-    let file_pages = 8 * MEMORY;
-    let plain = random_writes(model.clone(), false, file_pages, pages, sync_every);
-    let volume = random_writes(model.clone(), true, file_pages, pages, sync_every);
-    let ratio = plain.took.0 as f64 / volume.took.0 as f64;
-    let info = volume.volume.expect("a volume's");
-    println!(
-        "{name}: plain {:?}, journaled {:?}: {ratio:.2} x; mean write {} bytes, {} commits, {} checkpoints, {} log blocks",
-        plain.took,
-        volume.took,
-        info.mean_write_bytes(),
-        info.commits,
-        info.checkpoints,
-        info.log_writes
-    );
-    (ratio, info)
+    let mut pairs = SEEDS.map(|seed| {
+        let of = |journaled| {
+            random_writes(seed, model.clone(), journaled, 8 * MEMORY, pages, sync_every)
+        };
+        let (plain, volume) = (of(false), of(true));
+        let ratio = plain.took.0 as f64 / volume.took.0 as f64;
+        let info = volume.volume.expect("a volume's");
+        println!(
+            "{name}, seed {seed}: plain {:?}, journaled {:?}: {ratio:.2} x; mean write {} bytes, {} commits, {} checkpoints, {} log blocks",
+            plain.took,
+            volume.took,
+            info.mean_write_bytes(),
+            info.commits,
+            info.checkpoints,
+            info.log_writes
+        );
+        (ratio, Some(info))
+    });
+    let info = pairs[0].1.take().expect("the first seed's");
+    pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
+    (pairs[SEEDS.len() / 2].0, info)
 }
 
 #[test]
@@ -141,7 +151,7 @@ fn random_writes_of_eight_times_memory_are_no_slower_than_on_a_plain_file() {
         ("ssd", Model::Ssd(Ssd::default()), 1.0),
         ("hdd", Model::Hdd(Hdd::default()), 4.0),
         // Takes single pages as quickly as runs: what is left is what the log and the map cost.
-        ("nvme", Model::Nvme(Nvme::default()), 0.95),
+        ("nvme", Model::Nvme(Nvme::default()), 0.98),
     ] {
         let (ratio, info) = compare(name, &model, 8 * MEMORY, u64::MAX);
         assert!(ratio >= at_least, "{name}: {ratio:.2} x");
