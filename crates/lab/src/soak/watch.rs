@@ -227,22 +227,25 @@ fn reopen(soak: &Soak) {
 
 /// A sync, so that its user has heard of all that is lost of the file `n`.
 fn hear(soak: &Soak, n: usize) {
+    if let Err(e) = sync(soak, n) {
+        let s = &soak.subjects[n];
+        s.note_lost(&e);
+        s.doubtful.set(true);
+    }
+}
+
+/// Syncs the file `n`; the shadow hears of it. An error is one that the trouble may cause.
+fn sync(soak: &Soak, n: usize) -> Result<(), Error> {
     let s = &soak.subjects[n];
     let promise = s.shadow.borrow_mut().begin_sync(None);
-    match s.telling(|| s.file().sync_all()) {
-        Ok(()) => {
-            assert!(
-                !s.has_lost(),
-                "file {n}: a sync succeeds after DurabilityLost"
-            );
-            s.shadow.borrow_mut().keep(&promise);
-        }
-        Err(e) => {
-            soak.tolerate(n, "sync", &e);
-            s.note_lost(&e);
-            s.doubtful.set(true);
-        }
-    }
+    s.telling(|| s.file().sync_all())
+        .inspect_err(|e| soak.tolerate(n, "sync", e))?;
+    assert!(
+        !s.has_lost(),
+        "file {n}: a sync succeeds after DurabilityLost"
+    );
+    s.shadow.borrow_mut().keep(&promise);
+    Ok(())
 }
 
 /// Stops the users, lets the engine come to rest, and checks its invariants.
@@ -271,31 +274,17 @@ fn check_books(soak: &Soak) {
 fn sync_all(soak: &Soak) {
     let limit = now(soak).plus(HEAL);
     for (n, s) in soak.subjects.iter().enumerate() {
-        loop {
-            let promise = s.shadow.borrow_mut().begin_sync(None);
-            match s.telling(|| s.file().sync_all()) {
-                Ok(()) => {
-                    assert!(
-                        !s.has_lost(),
-                        "file {n}: a sync succeeds after DurabilityLost"
-                    );
-                    s.shadow.borrow_mut().keep(&promise);
-                    break;
-                }
-                Err(e) => {
-                    soak.tolerate(n, "sync", &e);
-                    if matches!(e, Error::DurabilityLost { .. }) {
-                        s.note_lost(&e);
-                        break;
-                    }
-                    assert!(
-                        now(soak) < limit,
-                        "SOAK-3: file {n}: sync still fails {HEAL:?} after trouble: {e}; {:?}",
-                        s.volume.as_ref().map(|v| v.info())
-                    );
-                    nap(soak, Nanos::from_millis(100));
-                }
+        while let Err(e) = sync(soak, n) {
+            if matches!(e, Error::DurabilityLost { .. }) {
+                s.note_lost(&e);
+                break;
             }
+            assert!(
+                now(soak) < limit,
+                "SOAK-3: file {n}: sync still fails {HEAL:?} after trouble: {e}; {:?}",
+                s.volume.as_ref().map(|v| v.info())
+            );
+            nap(soak, Nanos::from_millis(100));
         }
     }
 }
