@@ -1,5 +1,6 @@
 //! How much CPU the threads of this process have had.
 
+use rustix::time::ClockId;
 use std::time::Duration;
 
 /// Of kswapd's threads.
@@ -14,12 +15,21 @@ pub const COUNTERS: [(&str, &str); 3] = [
     ("cpu_flusher_ns", FLUSHER),
 ];
 
+fn clock(id: ClockId) -> u64 {
+    let t = rustix::time::clock_gettime(id);
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32).as_nanos() as u64
+}
+
+/// CPU nanoseconds of the calling thread.
+pub fn of_this_thread() -> u64 {
+    clock(ClockId::ThreadCPUTime)
+}
+
 /// CPU nanoseconds of this process's threads whose name begins with `prefix` (`/proc/PID/task/TID/schedstat`); of threads
 /// that have ended too where that is empty. 0 without `/proc`.
 pub fn of_threads(prefix: &str) -> u64 {
     if prefix.is_empty() {
-        let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        return Duration::new(t.tv_sec as u64, t.tv_nsec as u32).as_nanos() as u64;
+        return clock(ClockId::ProcessCPUTime);
     }
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
         return 0;

@@ -18,6 +18,7 @@ mod engine_arm;
 mod error;
 mod ftrace;
 mod html;
+mod least_squares;
 mod linux;
 mod located;
 mod matrix;

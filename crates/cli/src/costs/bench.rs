@@ -3,8 +3,8 @@
 //! Files: one that stays in memory, and one that is four times as large as its cache, on a device that is metered.
 
 use super::measure::failed;
-use super::metered::{Metered, thread_cpu};
-use crate::cpu::{FLUSHER, KSWAPD, of_threads};
+use super::metered::Metered;
+use crate::cpu::{FLUSHER, KSWAPD, of_this_thread, of_threads};
 use crate::error::Result;
 use crate::place;
 use crate::rng::Rng;
@@ -206,9 +206,9 @@ impl Cold {
     fn see(&mut self, work: impl FnOnce(&mut Cold) -> Result<()>) -> Result<Seen> {
         let before = (self.events(), self.disk.spent());
         let cpus = || [KSWAPD, FLUSHER].map(|name| of_threads(name) as f64);
-        let (own, [kswapd, flusher]) = (thread_cpu(), cpus());
+        let (own, [kswapd, flusher]) = (of_this_thread(), cpus());
         work(self)?;
-        let own = (thread_cpu() - own).as_nanos() as f64;
+        let own = (of_this_thread() - own) as f64;
         let now = cpus();
         let mut events = self.events();
         for (name, n) in &mut events {

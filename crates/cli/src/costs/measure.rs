@@ -5,11 +5,11 @@
 
 use super::CostTable;
 use super::bench::{COLD_PAGES, Cold, Hot, PAGE, each, file_device};
-use super::metered::thread_cpu;
 use super::round::Round;
 use super::spread::{Spread, Spreads};
 use super::wake::{cpus, late, ping_pong, unpark};
 use crate::args::CostsArgs;
+use crate::cpu::of_this_thread;
 use crate::error::{CliError, Result};
 use crate::place;
 use crate::plan::PlanTask;
@@ -81,7 +81,7 @@ impl Raw {
     fn syscall(&self) -> Result<f64> {
         const READS: u64 = 1_000;
         let mut page = Aligned([0; PAGE as usize]);
-        let cpu = thread_cpu();
+        let cpu = of_this_thread();
         for i in 0..READS {
             let buf = IoBuf {
                 ptr: page.0.as_mut_ptr(),
@@ -92,7 +92,7 @@ impl Raw {
                 CliError::failed(format!("costs: {e}"), "another --dir, on another disk")
             })?;
         }
-        Ok((thread_cpu() - cpu).as_nanos() as f64 / READS as f64)
+        Ok((of_this_thread() - cpu) as f64 / READS as f64)
     }
 }
 

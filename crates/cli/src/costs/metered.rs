@@ -1,17 +1,11 @@
 //! A device that knows what CPU the flusher spends on completions.
 
+use crate::cpu::of_this_thread;
 use highwater::{FileDevice, IoError};
 use highwater_engine::io::{IoBuf, Lane, Request};
 use highwater_engine::world::{Device, Nanos, Queue, QueueId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-/// CPU time of the calling thread.
-pub(super) fn thread_cpu() -> Duration {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
-}
 
 /// See the module's head.
 pub(super) struct Metered {
@@ -78,10 +72,10 @@ impl Queue for MeteredQueue {
         self.inner.name()
     }
     fn reap(&self, lane: Lane, until: Nanos) -> usize {
-        let begin = thread_cpu();
+        let begin = of_this_thread();
         let n = self.inner.reap(lane, until);
         if lane == Lane::Flusher {
-            let ns = (thread_cpu() - begin).as_nanos() as u64;
+            let ns = of_this_thread() - begin;
             // Relaxed: a sum, read for a difference of many.
             self.reap_ns.fetch_add(ns, Ordering::Relaxed);
         }

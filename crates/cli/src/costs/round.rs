@@ -8,7 +8,7 @@
 use super::bench::{COLD_PAGES, Cold, Seen};
 use crate::cpu;
 use crate::error::Result;
-use crate::probe::solve::{Row, least};
+use crate::least_squares::{Row, least};
 use highwater::Event;
 use std::time::Instant;
 

@@ -23,7 +23,7 @@
 
 use super::front::Front;
 use super::points::{FLUSH_BYTES, Point, Requests, Step};
-use super::solve::{Row, least};
+use crate::least_squares::{Row, least};
 use highwater_engine::Nanos;
 use highwater_lab::Model;
 use highwater_lab::model::{Completions, Curve, Latency, Rate, Scheduler, Ssd};

@@ -13,7 +13,6 @@ mod front;
 mod meter;
 mod points;
 mod profile;
-pub(crate) mod solve;
 
 pub use meter::Meter;
 
