@@ -396,8 +396,10 @@ impl<W: World> Engine<W> {
         self.loading_requests.load(Ordering::Relaxed) > 0
     }
 
-    /// A snapshot of counters and gauges. Does not block.
+    /// A snapshot of counters and gauges; of hits, all of the calling task's and those that others have folded
+    /// ([`Engine::count_own_hits`]). Does not block.
     pub fn stats(&self) -> Stats {
+        self.count_own_hits();
         let world = &*self.world;
         let lru = self.lru.lengths();
         Stats {

@@ -276,8 +276,8 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Counts those of the calling task's hits that were not counted yet, up to 255: for a task that ends, or looks for its
-    /// own in [`Engine::stats`].
+    /// Counts those of the calling task's hits that were not counted yet, up to 255: for a task that ends. Who asks for
+    /// [`Engine::stats`] has done so.
     pub fn count_own_hits(&self) {
         let task = self.world.task();
         // Relaxed: written by this task only.

@@ -155,6 +155,9 @@ impl<W: World> Engine<W> {
             self.world.charge(Work::Hit, 1);
             match self.find_locked(key, |f| self.frames.get(f).state.try_shared()) {
                 Found::Held(f) => {
+                    if !tried_ahead {
+                        self.count_hit(self.world.task());
+                    }
                     self.touch_if_wanted(f);
                     return Ok(f);
                 }

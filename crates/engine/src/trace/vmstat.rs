@@ -1,7 +1,9 @@
 //! Event counters, under the names of `/proc/vmstat` where Linux has the same event.
 //!
-//! Hits are counted per task and folded in batches (as vmstat's per-CPU deltas are), so `hits` may lag by up to 255
-//! for each task that is between two folds (`Engine::count_own_hits` ends that for one); all others are exact.
+//! Each look-up is a hit or a miss: a miss when the page was not there and this look-up brought it in, a hit when it was,
+//! also where it was still being read and had to be waited for (as in Linux, where only the fault that starts the read is
+//! major; `page_waits` counts the waits). Hits are counted per task and folded in batches (as vmstat's per-CPU deltas are),
+//! so `hits` may lag by up to 255 for each task but the one that asks (`Engine::count_own_hits`); all others are exact.
 
 use crate::sync::{Ordering, hint::AtomicU64};
 
@@ -29,7 +31,7 @@ events! {
     Pgalloc "pgalloc",
     /// Frames freed.
     Pgfree "pgfree",
-    /// Look-ups that found the page.
+    /// Look-ups that found the page, or found it being read.
     Hits "hits",
     /// Look-ups that did not (a page was read or made).
     Misses "misses",
