@@ -50,6 +50,16 @@ fn free_bytes(dir: &Path) -> Option<u64> {
     Some(s.f_bavail.saturating_mul(s.f_frsize))
 }
 
+/// What of `free` bytes is left free.
+fn kept(free: u64) -> u64 {
+    SLACK_BYTES.max(free / SLACK_SHARE)
+}
+
+/// Bytes that files may have under `dir`; `None` where it does not say.
+pub fn room(dir: &Path) -> Option<u64> {
+    free_bytes(dir).map(|free| free.saturating_sub(kept(free)))
+}
+
 /// Chooses the directory and makes one of a random name in it.
 ///
 /// # Errors
@@ -150,7 +160,7 @@ pub fn fit(scenario: &mut Scenario, dir: &Path, beside: u64) -> Result<Option<St
 }
 
 fn fit_into(scenario: &mut Scenario, free: u64, beside: u64, dir: &Path) -> Result<Option<String>> {
-    let kept = SLACK_BYTES.max(free / SLACK_SHARE) + beside;
+    let kept = kept(free) + beside;
     let room = free.saturating_sub(kept);
     let wanted = scenario.memory.0;
     if needed(scenario, wanted) <= room {

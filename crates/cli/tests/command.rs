@@ -400,6 +400,19 @@ fn a_probe_of_nonsense_is_refused_with_a_remedy() {
         2,
         "say nothing",
     );
+    refuses(&["probe", place, "--size", "16383PiB"], 2, "is no size");
+    let o = highwater(&["probe", place, "--size", "17179869183GiB"]);
+    assert!(err(&o).contains("a smaller --size"), "{}", err(&o));
+    // Each is refused before anything is laid out.
+    for args in [
+        "--size 1",
+        "--size 1MiB",
+        "--duration 0s",
+        "--size 17179869183GiB",
+    ] {
+        let o = highwater(&[&["probe", place], &common::words(args)[..]].concat());
+        assert!(!err(&o).contains("laying out"), "{args}: {}", err(&o));
+    }
     let o = highwater(&["probe", small.to_str().unwrap()]);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     assert!(!o.status.success());

@@ -40,7 +40,6 @@ const BYTES_MIN: u64 = 8 << 20;
 struct Subject {
     file: File,
     len: u64,
-    writes: bool,
     front: Front,
     _undo: Option<Undo>,
     _place: Option<place::Place>,
@@ -62,9 +61,10 @@ struct Json<'a> {
 /// When the path cannot be measured, or the device answers with an error.
 pub fn run(args: &ProbeArgs) -> Result<()> {
     crate::cleanup::watch_signals();
-    let subject = open(args)?;
-    let steps = points::steps(subject.writes);
+    // Before a file is laid out, or one is overwritten.
+    let steps = points::steps(args.write || args.path.is_dir());
     let each = meter::share(&steps, args.duration, "--duration")?;
+    let subject = open(args)?;
     let bar = bar(&steps);
     let front = subject.front;
     let probe =
@@ -141,7 +141,7 @@ fn open(args: &ProbeArgs) -> Result<Subject> {
     }
     let file = direct(path, args.write)?;
     let len = (&file).seek(SeekFrom::End(0)).map_err(about)?;
-    subject(path, file, len, args.write)
+    subject(path, file, len)
 }
 
 fn direct(path: &Path, write: bool) -> Result<File> {
@@ -159,28 +159,29 @@ fn direct(path: &Path, write: bool) -> Result<File> {
         })
 }
 
-fn subject(path: &Path, file: File, len: u64, writes: bool) -> Result<Subject> {
+fn subject(path: &Path, file: File, len: u64) -> Result<Subject> {
+    enough(path.display(), len, "a larger file, or a directory")?;
     // Whole MiB, so that each request's size divides it.
     let len = len & !((1 << 20) - 1);
-    if len < BYTES_MIN {
-        return Err(CliError::usage(
-            format!(
-                "{} has {}; a probe needs {}",
-                path.display(),
-                show_bytes(len),
-                show_bytes(BYTES_MIN)
-            ),
-            "a larger --size, or a larger file",
-        ));
-    }
     Ok(Subject {
         front: front(&file).map_err(|e| CliError::os(path.display(), e, "check its disk"))?,
         file,
         len,
-        writes,
         _undo: None,
         _place: None,
     })
+}
+
+/// Refuses fewer bytes than tell anything.
+fn enough(what: impl std::fmt::Display, bytes: u64, remedy: &str) -> Result<()> {
+    if bytes >= BYTES_MIN {
+        return Ok(());
+    }
+    let (has, needs) = (show_bytes(bytes), show_bytes(BYTES_MIN));
+    Err(CliError::usage(
+        format!("{what} has {has}; a probe needs {needs}"),
+        remedy,
+    ))
 }
 
 /// What stands before the disk of `file`, or the disk that it is.
@@ -195,7 +196,24 @@ fn front(file: &File) -> std::io::Result<Front> {
 }
 
 fn in_directory(dir: &Path, size: u64) -> Result<Subject> {
-    let place = place::make(Some(dir))?;
+    enough("the temporary file", size, "--size 512MiB")?;
+    if let Some(room) = place::room(dir)
+        && size > room
+    {
+        return Err(CliError::failed(
+            format!(
+                "{} has room for {} beside what is left free, and the temporary file has {}",
+                dir.display(),
+                show_bytes(room),
+                show_bytes(size)
+            ),
+            "a smaller --size, or a directory on a larger disk",
+        ));
+    }
+    let place = place::make(Some(dir)).map_err(|e| CliError {
+        remedy: "a directory on the disk that you may write to".into(),
+        ..e
+    })?;
     for note in &place.notes {
         eprintln!("note: {note}");
     }
@@ -211,7 +229,7 @@ fn in_directory(dir: &Path, size: u64) -> Result<Subject> {
     Ok(Subject {
         _undo: Some(undo),
         _place: Some(place),
-        ..subject(&path, file, size, true)?
+        ..subject(&path, file, size)?
     })
 }
 
