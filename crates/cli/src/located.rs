@@ -32,17 +32,39 @@ impl Source<'_> {
 
     /// Where the key `name` is said first; the beginning if it is not.
     pub fn key(&self, name: &str) -> Range<usize> {
-        let mut start = 0;
-        for line in self.text.split_inclusive('\n') {
+        self.key_in(0..self.text.len(), name).unwrap_or(0..0)
+    }
+
+    /// Where the key `name` is said first within `part`, which begins a line.
+    pub fn key_in(&self, part: Range<usize>, name: &str) -> Option<Range<usize>> {
+        let mut start = part.start;
+        for line in self.text[part].split_inclusive('\n') {
             let key = line.trim_start().trim_start_matches('[');
             let rest = key.strip_prefix(name).map(str::trim_start);
             if rest.is_some_and(|r| r.starts_with(['=', ']', '.'])) {
                 let at = start + line.len() - key.len();
-                return at..at + name.len();
+                return Some(at..at + name.len());
             }
             start += line.len();
         }
-        0..0
+        None
+    }
+
+    /// The lines of the table `[[name]]` number `n`, from 0, with its head; `None` where it is written in another way.
+    pub fn table(&self, name: &str, n: usize) -> Option<Range<usize>> {
+        let head = format!("[[{name}]]");
+        let (mut start, mut seen, mut from) = (0, 0, None);
+        for line in self.text.split_inclusive('\n') {
+            let text = line.trim_start();
+            match from {
+                None if text.starts_with(&head) && seen == n => from = Some(start),
+                None if text.starts_with(&head) => seen += 1,
+                Some(from) if text.starts_with('[') => return Some(from..start),
+                _ => {}
+            }
+            start += line.len();
+        }
+        from.map(|from| from..start)
     }
 
     /// An error at a place of the text.
@@ -100,7 +122,27 @@ mod tests {
         }
         assert_eq!(source.key("name").start, text.find(" name =").unwrap() + 1);
         assert_eq!(source.key("depth"), 0..0, "a comment says nothing");
+        assert_eq!(source.key_in(12..23, "name"), None);
         let e = source.at(source.key("name"), "no", Some("neam"));
         assert!(e.message.starts_with("t:3:2: no"), "{e}");
+    }
+
+    #[test]
+    fn a_table_of_a_list_is_its_lines() {
+        let text = "a = 1\n[[tasks]]\nio = 1\n [[tasks]] # two\nio = 2\n[files.d]\nio = 3\n[[tasks]]\nio = 4";
+        let source = Source {
+            origin: "t",
+            text,
+            remedy: "r",
+        };
+        let io = |n| {
+            let table = source.table("tasks", n)?;
+            let at = source.key_in(table, "io")?;
+            Some(text[at.start..].lines().next().unwrap_or_default())
+        };
+        assert_eq!(
+            [0, 1, 2, 3].map(io),
+            [Some("io = 1"), Some("io = 2"), Some("io = 4"), None]
+        );
     }
 }

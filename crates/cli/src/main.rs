@@ -477,6 +477,7 @@ fn prepared(
             .collect::<Result<_>>()?,
         None => arms,
     };
+    plan::check(&arms)?;
     cleanup::watch_signals();
     eprintln!("{}: {}", scenario.name, scenario.about);
     let options = parent::Options {

@@ -5,6 +5,7 @@ use crate::error::{CliError, Result, did_you_mean};
 use crate::replay::PlanReplay;
 use crate::scenario::{
     ArmSpec, BackingName, DeviceLimit, Kind, LabSpec, LendName, OrderName, PolicyPatch, Scenario,
+    shares_problem,
 };
 use highwater_engine::{Policy, Preset};
 use serde::{Deserialize, Serialize};
@@ -300,6 +301,22 @@ pub fn presets<'a>(list: impl IntoIterator<Item = &'a str>) -> Result<Vec<Preset
         }
     }
     Ok(presets)
+}
+
+/// Refuses rows whose policies make no sense together with their presets, before anything runs.
+///
+/// # Errors
+/// The first of them, by name.
+pub fn check(arms: &[Arm]) -> Result<()> {
+    for arm in arms {
+        if let Some(problem) = shares_problem(&arm.policy()?, &arm.patch) {
+            return Err(CliError::usage(
+                format!("{}: {problem}", arm.title()),
+                "both in the scenario's policy; or --dirty-limit PERCENT, which moves both",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The rows of a run: each world's, in the order given.

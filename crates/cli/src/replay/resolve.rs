@@ -109,7 +109,7 @@ pub fn problem(task: &TaskSpec) -> Option<String> {
     if let Some(format) = &task.format
         && let Err(why) = format.parse::<Format>()
     {
-        return Some(why);
+        return Some(format!("format: {why}"));
     }
     if task.speed.is_some() && task.pace != Some(Pace::Timestamps) {
         return Some("speed belongs to pace = \"timestamps\"".into());

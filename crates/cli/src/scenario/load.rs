@@ -1,10 +1,11 @@
 //! From text to a scenario, or to an error that names the line, the column and what was expected.
 
-use super::{ArmSpec, BackingName, Kind, LendName, Scenario, TaskSpec};
-use crate::error::{Result, did_you_mean};
+use super::{BackingName, DeviceLimit, Kind, LendName, Scenario, TaskSpec, shares_problem};
+use crate::error::{CliError, Result, did_you_mean};
 use crate::located::Source;
 use crate::units::Size;
 use highwater_engine::Preset;
+use std::ops::Range;
 
 /// Reads the scenario `text`, which came from `origin`.
 ///
@@ -23,38 +24,70 @@ pub fn load(origin: &str, text: &str) -> Result<Scenario> {
 
 /// SCEN-1.
 fn check(source: Source<'_>, scenario: &Scenario) -> Result<()> {
-    let whole = |message: &str| Err(source.at(0..0, message, None));
     if scenario.tasks.is_empty() {
-        return whole("a scenario without tasks does nothing; expected at least one [[tasks]]");
+        let message = "a scenario without tasks does nothing; expected at least one [[tasks]]";
+        return Err(source.at(0..0, message, None));
     }
+    if let Some((key, expected)) = machine_problem(scenario) {
+        let message = format!("{key}: {expected}");
+        return Err(source.at(source.key(key), &message, None));
+    }
+    check_presets(source, scenario)?;
+    for (name, file) in &scenario.files {
+        let used = |t: &TaskSpec| t.kind == Kind::Replay && t.file.get_ref() == name;
+        if file.size == Size::Trace && !scenario.tasks.iter().any(used) {
+            return Err(at_file(
+                source,
+                name,
+                "size = \"trace\" needs a task of kind = \"replay\" on it",
+            ));
+        }
+    }
+    if let Some((name, problem)) = volume_problem(scenario) {
+        return Err(at_file(source, name, problem));
+    }
+    check_arms(source, scenario)?;
+    let mut tasks = scenario.tasks.iter().enumerate();
+    tasks.try_for_each(|(n, task)| check_task(source, scenario, n, task))
+}
+
+/// What makes no sense about the machine and the measurement: the key, and what was expected.
+fn machine_problem(scenario: &Scenario) -> Option<(&'static str, &'static str)> {
     let frame = scenario.frame_size.0;
-    if !frame.is_power_of_two() || !(4096..=65536).contains(&frame) {
-        return whole("frame_size: expected a power of two from 4KiB to 64KiB");
-    }
-    if !(0.0..=100.0).contains(&scenario.warm_up) {
-        return whole("warm_up: expected a multiple of memory from 0 to 100");
-    }
-    if scenario.ops == Some(0) {
-        return whole("ops: expected a number of operations, at least 1");
-    }
-    if !(1..=1024).contains(&scenario.lab.cpus) {
-        return whole("lab: cpus: expected 1 to 1024");
-    }
-    if scenario.duration.0.is_zero() {
-        return whole("duration: expected more than no time");
-    }
-    if scenario
-        .device
-        .is_some_and(|d| d.bytes_per_s == 0 || d.iops == 0)
-    {
-        return whole(
-            "device: a device of 0 bytes or 0 requests a second never answers; expected more than 0",
-        );
-    }
-    let patches = std::iter::once(&scenario.policy).chain(scenario.arms.iter().map(|a| &a.policy));
-    if let Some(problem) = patches.filter_map(|p| p.problem()).next() {
-        return whole(problem);
-    }
+    let stands = |d: DeviceLimit| d.bytes_per_s == 0 || d.iops == 0;
+    let wrong = [
+        (
+            !frame.is_power_of_two() || !(4096..=65536).contains(&frame),
+            ("frame_size", "expected a power of two from 4KiB to 64KiB"),
+        ),
+        (
+            !(0.0..=100.0).contains(&scenario.warm_up),
+            ("warm_up", "expected a multiple of memory from 0 to 100"),
+        ),
+        (
+            scenario.ops == Some(0),
+            ("ops", "expected a number of operations, at least 1"),
+        ),
+        (
+            !(1..=1024).contains(&scenario.lab.cpus),
+            ("cpus", "expected 1 to 1024 virtual CPUs"),
+        ),
+        (
+            scenario.duration.0.is_zero(),
+            ("duration", "expected more than no time"),
+        ),
+        (
+            scenario.device.is_some_and(stands),
+            (
+                "device",
+                "a device of 0 bytes or 0 requests a second never answers; expected more than 0",
+            ),
+        ),
+    ];
+    wrong.into_iter().find(|w| w.0).map(|w| w.1)
+}
+
+fn check_presets(source: Source<'_>, scenario: &Scenario) -> Result<()> {
     let presets = scenario
         .presets
         .iter()
@@ -70,62 +103,109 @@ fn check(source: Source<'_>, scenario: &Scenario) -> Result<()> {
             return Err(source.at(preset.span(), &message, did_you_mean(name, names)));
         }
     }
-    for (name, file) in &scenario.files {
-        let used = |t: &TaskSpec| t.kind == Kind::Replay && t.file.get_ref() == name;
-        if file.size == Size::Trace && !scenario.tasks.iter().any(used) {
-            return whole(&format!(
-                "files.{name}: size = \"trace\" needs a task of kind = \"replay\" on it"
-            ));
+    let names = scenario.presets.iter().map(|p| p.get_ref().as_str());
+    for preset in crate::plan::presets(names)? {
+        let patch = &scenario.policy;
+        if let Some(problem) = shares_problem(&patch.apply(preset.policy()), patch) {
+            let message = format!("preset {}: {problem}", preset.name());
+            return Err(source.at(shares_in(source, 0..source.text.len()), &message, None));
         }
     }
-    if let Some(problem) = volume_problem(scenario) {
-        return whole(&problem);
-    }
-    scenario
-        .tasks
-        .iter()
-        .try_for_each(|task| check_task(source, scenario, task))
+    Ok(())
 }
 
-/// What makes no sense about the scenario's volumes.
-fn volume_problem(scenario: &Scenario) -> Option<String> {
+/// Where a part of the text says a share of memory first.
+fn shares_in(source: Source<'_>, part: Range<usize>) -> Range<usize> {
+    let keys = ["limit_percent", "background_percent", "policy"];
+    let mut found = keys.iter().filter_map(|k| source.key_in(part.clone(), k));
+    found.next().unwrap_or(0..0)
+}
+
+fn check_arms(source: Source<'_>, scenario: &Scenario) -> Result<()> {
+    for (n, arm) in scenario.arms.iter().enumerate() {
+        let table = source.table("arms", n);
+        let at = |key: &str| {
+            let key = table.clone().and_then(|t| source.key_in(t, key));
+            key.unwrap_or(arm.preset.span())
+        };
+        let wrong = |key: &str, problem: &str| {
+            let message = format!("arm {:?}: {problem}", arm.name);
+            Err(source.at(at(key), &message, None))
+        };
+        if arm.preset.get_ref() == "all" {
+            return wrong("preset", "an arm starts from one preset; expected a name");
+        }
+        let special = arm.lend != LendName::default() || !arm.recursion_guard;
+        if special && scenario.journaled().is_none() {
+            let key = if arm.recursion_guard {
+                "lend"
+            } else {
+                "recursion_guard"
+            };
+            return wrong(
+                key,
+                "lend and recursion_guard are about a volume's memory; expected a file with backing = \"journaled\"",
+            );
+        }
+        let patch = scenario.policy.then(arm.policy);
+        let preset: Option<Preset> = arm.preset.get_ref().parse().ok();
+        let problem = preset.and_then(|p| shares_problem(&patch.apply(p.policy()), &patch));
+        if let Some(problem) = problem {
+            return wrong("policy", &problem);
+        }
+    }
+    Ok(())
+}
+
+/// An error about the file `name`.
+fn at_file(source: Source<'_>, name: &str, problem: &str) -> CliError {
+    let key = format!("files.{name}");
+    source.at(source.key(&key), &format!("{key}: {problem}"), None)
+}
+
+/// What makes no sense about the scenario's volumes: the file, and why.
+fn volume_problem(scenario: &Scenario) -> Option<(&str, &'static str)> {
     for (name, file) in &scenario.files {
         let journaled = file.backing == BackingName::Journaled;
-        if file.capacity.is_some() && !journaled {
-            return Some(format!(
-                "files.{name}: capacity is a volume's size on the disk; expected backing = \"journaled\" beside it"
-            ));
-        }
-        if journaled && file.sparse {
-            return Some(format!(
-                "files.{name}: a volume is thin by itself; expected no sparse = true beside backing = \"journaled\""
-            ));
-        }
-        if file.capacity == Some(Size::Trace) || (journaled && file.size == Size::Trace) {
-            return Some(format!(
-                "files.{name}: a volume's sizes are known beforehand; expected bytes or a multiple of memory"
-            ));
-        }
-        if journaled && scenario.lab.ghost {
-            return Some(format!(
-                "files.{name}: a volume keeps its maps in pages, and ghosts have no bytes; expected lab.ghost = false"
-            ));
+        let wrong = [
+            (
+                file.capacity.is_some() && !journaled,
+                "capacity is a volume's size on the disk; expected backing = \"journaled\" beside it",
+            ),
+            (
+                journaled && file.sparse,
+                "a volume is thin by itself; expected no sparse = true beside backing = \"journaled\"",
+            ),
+            (
+                file.capacity == Some(Size::Trace) || (journaled && file.size == Size::Trace),
+                "a volume's sizes are known beforehand; expected bytes or a multiple of memory",
+            ),
+            (
+                journaled && scenario.lab.ghost,
+                "a volume keeps its maps in pages, and ghosts have no bytes; expected lab.ghost = false",
+            ),
+        ];
+        if let Some((_, why)) = wrong.into_iter().find(|w| w.0) {
+            return Some((name, why));
         }
     }
-    let special = |a: &&ArmSpec| a.lend != LendName::default() || !a.recursion_guard;
-    let arm = scenario.arms.iter().find(special)?;
-    scenario.journaled().is_none().then(|| {
-        format!(
-            "arm {:?}: lend and recursion_guard are about a volume's memory; expected a file with backing = \"journaled\"",
-            arm.name
-        )
-    })
+    None
 }
 
-fn check_task(source: Source<'_>, scenario: &Scenario, task: &TaskSpec) -> Result<()> {
+fn check_task(source: Source<'_>, scenario: &Scenario, n: usize, task: &TaskSpec) -> Result<()> {
     let file = task.file.get_ref().as_str();
     let name = &task.name;
-    let here = |message: String| Err(source.at(task.file.span(), &message, None));
+    // What is wrong begins with the key that it is about.
+    let here = |problem: String| {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let key = problem.split(|c| !word(c)).next().unwrap_or_default();
+        let table = source.table("tasks", n);
+        let key = table.clone().and_then(|t| source.key_in(t, key));
+        let begin = table.map(|t| t.start..t.start + "[[tasks]]".len());
+        let file = (!file.is_empty()).then(|| task.file.span());
+        let at = key.or(file).or(begin).unwrap_or(0..0);
+        Err(source.at(at, &format!("task {name:?}: {problem}"), None))
+    };
     let problem = number_problem(task)
         .or_else(|| crate::blocks::problem(scenario, task))
         .or_else(|| crate::replay::problem(task));
@@ -142,24 +222,20 @@ fn check_task(source: Source<'_>, scenario: &Scenario, task: &TaskSpec) -> Resul
         Some(spec) => spec.sparse,
         None if task.kind == Kind::AllocBlock => false,
         None => {
-            return here(format!(
-                "task {name:?} needs file = \"NAME\", one of those under [files]"
-            ));
+            return here("needs file = \"NAME\", one of those under [files]".into());
         }
     };
     if let Some(problem) = problem {
-        return here(format!("task {name:?}: {problem}"));
+        return here(problem);
     }
     if task.kind == Kind::FreshPage && !sparse {
-        return here(format!(
-            "task {name:?}: kind = \"fresh-page\" needs a file with sparse = true"
-        ));
+        return here("kind = \"fresh-page\" needs a file with sparse = true".into());
     }
     // What a trace addresses may be far apart: its file needs no blocks until they are written.
     if task.kind.writes() && task.kind != Kind::Replay && sparse {
-        return here(format!(
-            "task {name:?} writes to a sparse file; expected a file without sparse = true"
-        ));
+        return here(
+            "file is sparse, and is written to; expected one without sparse = true".into(),
+        );
     }
     Ok(())
 }
@@ -194,8 +270,12 @@ fn number_problem(task: &TaskSpec) -> Option<String> {
             "exponent: expected more than 0 and at most 10",
         ),
         (
-            !zipf && (task.write_share.is_some() || task.exponent.is_some()),
-            "write_share and exponent belong to kind = \"zipf\"",
+            !zipf && task.write_share.is_some(),
+            "write_share belongs to kind = \"zipf\"",
+        ),
+        (
+            !zipf && task.exponent.is_some(),
+            "exponent belongs to kind = \"zipf\"",
         ),
     ];
     let first = wrong.iter().find(|(is, _)| *is);
@@ -205,7 +285,6 @@ fn number_problem(task: &TaskSpec) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::CliError;
 
     const GOOD: &str = r#"name = "t"
 about = "a test"
@@ -309,6 +388,129 @@ file = "data"
             assert!(e.message.contains(expect), "{to}: {e}");
             assert!(e.message.starts_with("t.toml:"), "{e}");
         }
+    }
+
+    #[test]
+    fn nonsense_is_pointed_at_where_it_is_said() {
+        let two = format!("{GOOD}[[tasks]]\nname = \"v\"\nkind = \"page-read\"\nfile = \"data\"\n");
+        let end = |text: &str| format!("{two}{text}\n");
+        for (text, place) in [
+            (
+                GOOD.replace("[files", "warm_up = -1.0\n[files"),
+                "t.toml:3:1: warm_up",
+            ),
+            (
+                GOOD.replace("[files", "frame_size = \"5KiB\"\n[files"),
+                "t.toml:3:1: frame_size",
+            ),
+            (
+                GOOD.replace("[files", "lab.cpus = 2\nduration = \"0s\"\n[files"),
+                "t.toml:4:1: duration",
+            ),
+            (
+                GOOD.replace("[files", "[lab]\ncpus = 0\n[files"),
+                "t.toml:4:1: cpus",
+            ),
+            (end("io = \"0\""), "t.toml:13:1: task \"v\": io"),
+            (
+                two.replacen("name = \"w\"", "threads = 0\nname = \"w\"", 1),
+                "t.toml:6:1: task \"w\": threads",
+            ),
+            (end("exponent = 1.0"), "t.toml:13:1: task \"v\": exponent"),
+            (end("speed = 1.0"), "t.toml:13:1: task \"v\": speed"),
+            (end("order = 3"), "t.toml:13:1: task \"v\": order"),
+            (
+                end("").replace("page-read", "replay"),
+                "t.toml:11:1: task \"v\": kind = \"replay\" needs trace",
+            ),
+            (
+                end("").replace("page-read", "fresh-page"),
+                "t.toml:11:1: task \"v\": kind",
+            ),
+            (
+                two.replace(
+                    "kind = \"page-read\"\nfile = \"data\"",
+                    "kind = \"page-read\"",
+                ),
+                "t.toml:9:1: task \"v\": needs file",
+            ),
+            (
+                GOOD.replace("\"4x\"", "\"trace\""),
+                "t.toml:3:2: files.data: size",
+            ),
+            (
+                GOOD.replace("\"4x\"", "\"4x\"\ncapacity = \"8x\""),
+                "t.toml:3:2: files.data: capacity",
+            ),
+            (
+                end("[[arms]]\nname = \"a\"\npreset = \"3.2\"\nlend = \"reclaim\""),
+                "t.toml:16:1: arm \"a\": lend",
+            ),
+            (
+                end("[[arms]]\nname = \"a\"\npreset = \"all\""),
+                "t.toml:15:1: arm \"a\": an arm starts from one preset",
+            ),
+        ] {
+            let e = error(&text);
+            assert!(e.message.starts_with(place), "{place}: {e}");
+        }
+    }
+
+    #[test]
+    fn a_flusher_that_would_start_above_the_limit_is_refused_before_anything_runs() {
+        let with = |text: &str| GOOD.replace("[files", &format!("{text}\n[files"));
+        for (text, place, what) in [
+            (
+                "policy.limit_percent = 20",
+                "t.toml:3:1: preset highwater: ",
+                "= 25 (the preset's own)",
+            ),
+            (
+                "[policy]\nlimit_percent = 25",
+                "t.toml:4:1: preset highwater: ",
+                "= 25 (the preset's own)",
+            ),
+            (
+                "presets = [\"3.2\", \"all\"]\npolicy = { background_percent = 20 }",
+                "t.toml:4:1: preset 3.2: ",
+                "= 20 (the preset's own)",
+            ),
+        ] {
+            let e = error(&with(text));
+            assert!(e.message.starts_with(place), "{e}");
+            assert!(e.message.contains(what), "{e}");
+        }
+        assert!(
+            load(
+                "t.toml",
+                &with("presets = [\"3.2\"]\npolicy.limit_percent = 15")
+            )
+            .is_ok()
+        );
+        // An arm's changes are on top of the scenario's.
+        let arm = "[[arms]]\nname = \"a\"\npreset = \"3.2\"\npolicy.limit_percent = 40\n";
+        assert!(load("t.toml", &format!("{GOOD}{arm}")).is_ok());
+        let shares = "policy = { background_percent = 50, limit_percent = 80 }";
+        let e = error(&format!("{}{arm}", with(shares)));
+        assert!(
+            e.message.starts_with(
+                "t.toml:13:1: arm \"a\": background_percent = 50 is not below limit_percent = 40"
+            ),
+            "{e}"
+        );
+    }
+
+    /// What the built-in scenario offers in its comments runs.
+    #[test]
+    fn the_arm_that_rfc_s_comments_offer_loads() {
+        let (_, text) = crate::scenario::text("rfc").unwrap();
+        let (_, arm) = text.split_once("#   [[arms]]").expect("an arm in comments");
+        // What is for volumes wants one.
+        let others = |l: &&str| !l.contains("lend") && !l.contains("recursion_guard");
+        let arm: Vec<&str> = arm.lines().filter(others).collect();
+        let arm = format!("[[arms]]{}", arm.join("\n").replace("#   ", ""));
+        let s = load("t.toml", &format!("{text}{arm}")).unwrap();
+        assert_eq!(s.arms.len(), 1, "{arm}");
     }
 
     #[test]

@@ -11,7 +11,9 @@ mod policy;
 pub use builtin::{BUILTIN, find, text};
 pub use load::load;
 pub use order::OrderName;
-pub use policy::{HighOrderName, OnDirtyName, PolicyPatch, ThrottleName, WritebackFromName};
+pub use policy::{
+    HighOrderName, OnDirtyName, PolicyPatch, ThrottleName, WritebackFromName, shares_problem,
+};
 
 use crate::device::Named;
 use crate::replay::{Beyond, Grown, Pace, PlanReplay};

@@ -122,21 +122,22 @@ impl PolicyPatch {
             pause_max: other.pause_max.or(self.pause_max),
         }
     }
+}
 
-    /// Why the shares make no sense, if they do not.
-    pub fn problem(&self) -> Option<&'static str> {
-        let limit = self.limit_percent.unwrap_or(60);
-        let background = self.background_percent.unwrap_or(0);
-        if limit == 0 || limit > 90 {
-            return Some("limit_percent is a share of memory: expected 1 to 90");
-        }
-        if self.limit_percent.is_some() && background > limit {
-            return Some(
-                "background_percent is above limit_percent: expected the flusher to start first",
-            );
-        }
-        None
+/// Why the shares of `policy`, a preset with `patch` on top, make no sense, if they do not.
+pub fn shares_problem(policy: &Policy, patch: &PolicyPatch) -> Option<String> {
+    let (background, limit) = (policy.background_percent, policy.limit_percent);
+    if limit == 0 || limit > 90 {
+        return Some("limit_percent is a share of memory: expected 1 to 90".into());
     }
+    let whose = |said: Option<u8>| said.map_or(" (the preset's own)", |_| "");
+    (background >= limit).then(|| {
+        format!(
+            "background_percent = {background}{} is not below limit_percent = {limit}{}: expected both, the flusher to start first",
+            whose(patch.background_percent),
+            whose(patch.limit_percent)
+        )
+    })
 }
 
 #[cfg(test)]
@@ -168,5 +169,36 @@ mod tests {
         assert_eq!(twice.limit_percent, Some(50));
         assert_eq!(twice.throttle, Some(ThrottleName::Off));
         assert_eq!(twice.high_order, Some(HighOrderName::Both));
+    }
+
+    #[test]
+    fn shares_are_those_of_the_preset_and_its_changes_together() {
+        let problem = |preset: Preset, background, limit| {
+            let patch = PolicyPatch {
+                background_percent: background,
+                limit_percent: limit,
+                ..PolicyPatch::default()
+            };
+            shares_problem(&patch.apply(preset.policy()), &patch).unwrap_or_default()
+        };
+        for preset in Preset::ALL {
+            assert_eq!(problem(preset, None, None), "");
+            assert_eq!(problem(preset, Some(0), Some(1)), "");
+        }
+        assert_eq!(problem(Preset::V3_2, None, Some(20)), "");
+        let own = problem(Preset::Highwater, None, Some(20));
+        assert!(
+            own.contains("= 25 (the preset's own) is not below limit_percent = 20:"),
+            "{own}"
+        );
+        assert!(problem(Preset::Highwater, Some(20), Some(20)).contains("= 20 is not below"));
+        let late = problem(Preset::V3_2, Some(30), None);
+        assert!(
+            late.contains("= 30 is not below limit_percent = 20 (the preset's own)"),
+            "{late}"
+        );
+        for limit in [0, 91] {
+            assert!(problem(Preset::V3_2, None, Some(limit)).contains("1 to 90"));
+        }
     }
 }

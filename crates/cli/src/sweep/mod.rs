@@ -109,12 +109,14 @@ fn arms(
     };
     let own = args.preset.is_none();
     let arms = plan::arms_of_orders(scenario, &[world], &presets, &orders, own, false);
-    match dirty_limit {
+    let arms = match dirty_limit {
         Some(percent) => (arms.into_iter())
             .map(|arm| arm.with_dirty_limit(percent))
-            .collect(),
-        None => Ok(arms),
-    }
+            .collect::<Result<_>>()?,
+        None => arms,
+    };
+    plan::check(&arms)?;
+    Ok(arms)
 }
 
 /// All cells: arm by arm, in each the points, at each the seeds.
