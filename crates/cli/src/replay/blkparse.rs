@@ -69,6 +69,10 @@ fn parse<'a>(mut words: impl Iterator<Item = &'a str>, action: &str) -> Result<L
     };
     let sectors = match (place, next()) {
         (Some(_), Some("+")) => Some(next().unwrap_or_default()),
+        // A command of bytes in hexadecimal, and its length: `R 36 (12 00 ..) [hald]`.
+        (Some(_), Some(word)) if word.starts_with('(') => {
+            return Ok(Line::Skip("commands passed through"));
+        }
         _ => None,
     };
     let (Some(place), Some(sectors)) = (place, sectors) else {
@@ -180,6 +184,10 @@ mod tests {
         );
         assert_eq!(q("Q FWS [jbd2/sda1-8]"), record(Op::Flush, 0, 0));
         assert_eq!(q("Q   N [hald]"), Line::Skip("requests without data"));
+        for rwbs in ["R", "N"] {
+            let passed = q(&format!("Q   {rwbs} 36 (12 00 00 00 24 00 ..) [hald]"));
+            assert_eq!(passed, Line::Skip("commands passed through"));
+        }
         assert_eq!(
             q("C   W 223490 + 8 [0]"),
             Line::Skip("action C (completed)")

@@ -3,8 +3,8 @@
 //! The first line is `fio version 2 iolog` or `fio version 3 iolog`. Version 2: `filename action` with `add`, `open`,
 //! `close`, or `filename action offset length` with `read`, `write`, `sync`, `datasync`, `trim` and `wait` (`offset` is then
 //! the microseconds to wait; below 100 it is discarded). Version 3 puts a timestamp in microseconds since the trace's start
-//! before the filename, and has no `wait`.
-//! Source: fio's HOWTO, "Trace file format v2" and "v3".
+//! before the filename, and has no `wait`. What fio writes (`--write_iolog`) has `sync_file_range` and `syncfs` as well.
+//! Source: fio's HOWTO, "Trace file format v2" and "v3"; the names of directions are those of its io_ddir.h.
 
 use super::{Disk, Line, Op, Record, number, scaled};
 
@@ -63,7 +63,9 @@ impl State {
             "add" | "open" | "close" => return Ok((Line::Skip("add, open, close"), None)),
             "read" => Op::Read,
             "write" => Op::Write,
-            "sync" | "datasync" => Op::Flush,
+            "sync" | "datasync" | "syncfs" => Op::Flush,
+            // It starts writes and makes nothing durable.
+            "sync_file_range" => return Ok((Line::Skip("sync_file_range"), None)),
             "trim" => Op::Discard,
             "wait" => return self.wait(words.next()),
             _ => {
@@ -137,8 +139,15 @@ mod tests {
                 skip("add, open, close"),
             ]
         );
-        let three = "fio version 3 iolog\n0 /f add\n7 /f open\n250 /f read 512 512\n";
-        assert_eq!(read(three)[3], record(250_000, Op::Read, 512, 512));
+        let three = "fio version 3 iolog\n0 /f add\n7 /f open\n250 /f read 512 512\n260 /f sync_file_range 0 4096\n270 /f syncfs 0 0\n";
+        assert_eq!(
+            read(three)[3..],
+            [
+                record(250_000, Op::Read, 512, 512),
+                skip("sync_file_range"),
+                record(270_000, Op::Flush, 0, 0),
+            ]
+        );
     }
 
     #[test]

@@ -24,7 +24,8 @@ mod source;
 mod tests;
 
 pub use command::FORMATS;
-pub use command::{PlayArgs, ReplayArgs, SelectArgs, TraceCommand, replay, scenario_of, trace};
+pub use command::{BeyondArg, PaceArg, PlayArgs, ReplayArgs, SelectArgs, TraceCommand};
+pub use command::{replay, scenario_of, trace};
 pub use report::{ReplayReport, report, sentences};
 pub use resolve::{Beyond, Grown, Pace, PlanReplay, problem, resolve, whole_traces};
 pub use run::{ReplayTally, run};
@@ -149,7 +150,9 @@ impl Format {
             Format::CloudPhysics => "version,time,op,size,lbn",
             Format::Msr => "Timestamp,Hostname,DiskNumber,Type,Offset,Size,ResponseTime",
             Format::Fio => "\"fio version 2 iolog\" or \"fio version 3 iolog\" as the first line",
-            Format::Blkparse => "8,0 1 3 0.000001 697 Q W 223490 + 8 [name]",
+            Format::Blkparse => {
+                "8,0 1 3 0.000001 697 Q W 223490 + 8 [name], as `blkparse` prints without -f"
+            }
         }
     }
 }
