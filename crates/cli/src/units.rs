@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-const BYTE_UNITS: [(&str, u64); 12] = [
+const BYTE_UNITS: [(&str, u64); 14] = [
     ("b", 1),
     ("k", 1 << 10),
     ("m", 1 << 20),
     ("g", 1 << 30),
+    ("t", 1 << 40),
     ("kib", 1 << 10),
     ("mib", 1 << 20),
     ("gib", 1 << 30),
@@ -15,6 +16,7 @@ const BYTE_UNITS: [(&str, u64); 12] = [
     ("kb", 1_000),
     ("mb", 1_000_000),
     ("gb", 1_000_000_000),
+    ("tb", 1_000_000_000_000),
     ("", 1),
 ];
 
@@ -85,7 +87,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Bytes for people: `64 MiB`.
 pub fn show_bytes(bytes: u64) -> String {
-    for (name, scale) in [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+    let units = [
+        ("TiB", 1u64 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
+    for (name, scale) in units {
         if bytes >= scale {
             let n = bytes as f64 / scale as f64;
             return if (n - n.round()).abs() < 0.05 {
@@ -242,6 +250,8 @@ mod tests {
             ("4096", 4096),
             ("1.5KiB", 1536),
             ("2g", 2 << 30),
+            ("1t", 1 << 40),
+            ("1TB", 1_000_000_000_000),
         ] {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
@@ -287,6 +297,7 @@ mod tests {
         assert_eq!(show_count(999_999), "999,999");
         assert_eq!(show_count(12_345_678), "12.35 M");
         assert_eq!(show_bytes(64 << 20), "64 MiB");
+        assert_eq!(show_bytes(1 << 40), "1 TiB");
         assert_eq!(show_us(2.346), "2.35 µs");
         assert_eq!(show_us(120_000.0), "120.0 ms");
     }
