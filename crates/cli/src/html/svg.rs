@@ -270,10 +270,10 @@ pub fn numbers(head: &[String], rows: &[Vec<String>]) -> String {
     )
 }
 
-/// A figure: caption, chart, numbers.
+/// A figure: caption, chart, numbers. In a window that is too narrow for its text to be read the chart scrolls.
 pub fn figure(caption: &str, small: &str, chart: &str, numbers: &str) -> String {
     format!(
-        "<figure><figcaption>{} <small>{}</small></figcaption>{chart}{numbers}</figure>\n",
+        "<figure><figcaption>{} <small>{}</small></figcaption><div class=\"wide\">{chart}</div>{numbers}</figure>\n",
         escape(caption),
         escape(small)
     )
@@ -323,5 +323,26 @@ mod tests {
             texts.any(|t| t.contains(&at) && t.contains("\"end\"")),
             "{chart}"
         );
+    }
+
+    /// In CSS pixels, in whatever window: a chart that has no room for that scrolls.
+    #[test]
+    fn no_text_of_a_chart_gets_smaller_than_ten_pixels() {
+        let style = crate::html::STYLE;
+        let number = |rule: &str, key: &str| -> f64 {
+            let (_, rest) = style.split_once(rule).expect(rule);
+            let (_, rest) = rest.split_once(key).expect(key);
+            let (n, _) = rest.split_once("px").expect("pixels");
+            n.trim().parse().expect("a number")
+        };
+        let text = number("svg text {", "font:");
+        assert!(text * number("svg.chart {", "min-width:") / WIDTH >= 10.0);
+        let wide = format!("svg.chart[viewBox^=\"0 0 {WIDE:.0} \"]");
+        let narrow = number(&format!("{wide} text"), "font-size:");
+        assert!(narrow * number(&wide, "min-width:") / WIDE >= 10.0);
+        // Above it, in a window as wide as the rule goes, the page's edges leave so much.
+        let from = number("@media (max-width", ":") - 64.0;
+        assert!(text * from / WIDE >= 10.0);
+        assert!(figure("c", "s", "<svg/>", "").contains("<div class=\"wide\"><svg/></div>"));
     }
 }
