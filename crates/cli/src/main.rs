@@ -228,15 +228,20 @@ fn adjust_lab(
     }
     scenario.lab.ghost |= args.ghost;
     if let Some(cpus) = args.cpus {
-        if !(1..=1024).contains(&cpus) {
-            return Err(CliError::usage(
-                format!("a machine of {cpus} CPUs makes no sense: expected 1 to 1024"),
-                "--cpus 2",
-            ));
-        }
-        scenario.lab.cpus = cpus;
+        scenario.lab.cpus = cpus_of(cpus)?;
     }
     Ok(())
+}
+
+/// The value of `--cpus`.
+fn cpus_of(cpus: usize) -> Result<usize> {
+    if (1..=1024).contains(&cpus) {
+        return Ok(cpus);
+    }
+    Err(CliError::usage(
+        format!("a machine of {cpus} CPUs makes no sense: expected 1 to 1024"),
+        "--cpus 2",
+    ))
 }
 
 /// Refuses worlds that have no volumes.
@@ -291,8 +296,11 @@ fn set_device(
 }
 
 /// The table that `--costs` names.
-fn costs_of(common: &Common, worlds: &[WorldName]) -> Result<Option<costs::CostTable>> {
-    let Some(path) = &common.costs else {
+fn costs_of(
+    path: Option<&std::path::Path>,
+    worlds: &[WorldName],
+) -> Result<Option<costs::CostTable>> {
+    let Some(path) = path else {
         return Ok(None);
     };
     if !worlds.contains(&WorldName::Lab) {
@@ -484,7 +492,7 @@ fn prepared(
         dir: args.common.dir.clone(),
         seed: args.common.seed,
         real_time: args.real_time,
-        costs: costs_of(&args.common, &worlds)?,
+        costs: costs_of(args.common.costs.as_deref(), &worlds)?,
         repeat: args.repeat,
         probe: probe_time(args, &worlds)?,
         ftrace: args

@@ -69,7 +69,7 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
         dir: args.common.dir.clone(),
         seed: args.common.seed,
         real_time: false,
-        costs: crate::costs_of(&args.common, &worlds)?,
+        costs: crate::costs_of(args.common.costs.as_deref(), &worlds)?,
         repeat: 1,
         probe: None,
         ftrace: None,

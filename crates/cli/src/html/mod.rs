@@ -133,15 +133,19 @@ pub fn command(args: impl Iterator<Item = OsString>) -> String {
         if arg.split_once('=').is_some_and(|(name, _)| is_output(name)) {
             continue;
         }
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c);
         out.push(' ');
-        if !arg.is_empty() && arg.chars().all(plain) {
-            out.push_str(&arg);
-        } else {
-            out.push_str(&format!("'{}'", arg.replace('\'', r"'\''")));
-        }
+        out.push_str(&quoted(&arg));
     }
     out
+}
+
+/// A word as a shell takes it.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_string(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
 }
 
 /// Does a run end before its duration is over, since all that its tasks do is in traces?

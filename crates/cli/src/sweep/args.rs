@@ -87,6 +87,12 @@ pub struct SweepArgs {
     /// The lab's disk: a built-in device's name (`highwater devices` lists them), or the path of a profile
     #[arg(long, value_name = "NAME|FILE")]
     pub device: Option<String>,
+    /// The lab only: what work costs its CPUs, a table of `highwater costs` [default: one that comes with the command]
+    #[arg(long, value_name = "FILE")]
+    pub costs: Option<PathBuf>,
+    /// The lab only: virtual CPUs [default: the scenario's own, or 2]
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<usize>,
     /// Where the data goes in the world os [default: as `run`]
     #[arg(long)]
     pub dir: Option<PathBuf>,

@@ -9,6 +9,7 @@
 //! **Context.** The cells go through `cells.rs`: in the lab as many at one time as there are CPUs.
 //! **Tests.** Beside each file; `tests/sweep.rs` on whole runs.
 
+mod again;
 mod args;
 mod axis;
 mod crossings;
@@ -27,6 +28,7 @@ use crate::parent::Options;
 use crate::plan::{self, Arm, WorldName};
 use crate::report::ArmReport;
 use crate::scenario::{OrderName, Scenario};
+use crate::units::Size;
 use crate::{cleanup, html};
 use axis::Axis;
 use result::{Subject, Sweep};
@@ -45,6 +47,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     };
     // What the command line says of the axis, before a long trace is read.
     let (memory, dirty_limit) = axis::fixed(args)?;
+    let costs = crate::costs_of(args.costs.as_deref(), &worlds)?;
     let found = subject::find(args, world, memory)?;
     let (scenario, footprint) = (found.scenario, found.footprint);
     let axis = Axis::of(args, footprint)?;
@@ -74,11 +77,14 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     );
     let options = Options {
         dir: args.dir.clone(),
+        costs,
         ..Options::default()
     };
     let reports = cells::run(&cells, &options)?;
     let subject = Subject {
         origin: args.scenario.clone(),
+        again: again::again(args, &scenario),
+        grows: (scenario.files.values()).any(|f| matches!(f.size, Size::Memory(_))),
         scenario: scenario.name.clone(),
         world,
         memory: scenario.memory.0,

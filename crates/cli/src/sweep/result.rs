@@ -1,5 +1,6 @@
 //! What a sweep found out: the shape of its JSON, its table, and its sentences.
 
+use super::again::exact;
 use super::axis::{Axis, AxisKind};
 use super::crossings::{Crossing, Line, best, crossings};
 use super::enough::enough;
@@ -24,6 +25,10 @@ pub struct SweptArm {
 pub struct Subject {
     /// As the command line has it: a scenario's name, or a path.
     pub origin: String,
+    /// What runs it alone, but for what a point says (`again.rs`).
+    pub again: String,
+    /// Some of its files are multiples of memory: alone, they grow with it.
+    pub grows: bool,
     /// The scenario's name.
     pub scenario: String,
     /// Its world.
@@ -70,6 +75,10 @@ pub struct Sweep {
     pub device: String,
     #[serde(skip)]
     origin: String,
+    #[serde(skip)]
+    again: String,
+    #[serde(skip)]
+    grows: bool,
 }
 
 impl Sweep {
@@ -101,6 +110,8 @@ impl Sweep {
             crossings: Vec::new(),
             device: subject.device.clone(),
             origin: subject.origin.clone(),
+            again: subject.again.clone(),
+            grows: subject.grows,
         };
         sweep.crossings = (sweep.figures().iter())
             .flat_map(|f| crossings(f.name, &sweep.points, &sweep.lines(f)))
@@ -334,20 +345,19 @@ impl Sweep {
                 _ => "highwater claims    # what the mail of 2010 claims, claim by claim".into(),
             };
         }
-        let run = match super::subject::is_trace(origin) {
-            true => format!("replay {origin}"),
-            false => format!("run {origin}"),
-        };
         let lines = self.lines(&self.figures()[0]);
         let point = lines.first().map_or(0.0, |l| self.points[enough(l)]);
-        let memory = |bytes: u64| show_bytes(bytes).replace(' ', "");
         let option = match self.memory_bytes {
-            None => format!("--memory {}", memory(point as u64)),
-            Some(bytes) => format!("--memory {} --dirty-limit {point}", memory(bytes)),
+            None => format!("--memory {}", exact(point as u64)),
+            Some(bytes) => format!("--memory {} --dirty-limit {point}", exact(bytes)),
         };
-        let world = self.world;
+        let note = match self.memory_bytes.is_none() && self.grows {
+            true => "one of them in full; but files of so many times memory grow with it here",
+            false => "one of them in full",
+        };
         format!(
-            "highwater {run} --world {world} {option} --html report.html    # one of them in full"
+            "highwater {} {option} --html report.html    # {note}",
+            self.again
         )
     }
 }
@@ -385,6 +395,8 @@ pub mod tests {
         reports: &[(String, Vec<Vec<ArmReport>>)],
     ) -> Sweep {
         let subject = Subject {
+            again: "run rfc --world lab".into(),
+            grows: true,
             origin: "rfc".into(),
             scenario: "rfc".into(),
             world: WorldName::Lab,

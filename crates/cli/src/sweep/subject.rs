@@ -40,6 +40,15 @@ pub fn find(args: &SweepArgs, world: WorldName, memory: Option<u64>) -> Result<F
         }
         scenario.lab_device = Some(crate::device::find(name)?);
     }
+    if let Some(cpus) = args.cpus {
+        if world != WorldName::Lab {
+            return Err(CliError::usage(
+                "--cpus is the lab's machine, and --world is not the lab",
+                format!("--world lab --cpus {cpus}"),
+            ));
+        }
+        scenario.lab.cpus = crate::cpus_of(cpus)?;
+    }
     // Nobody looks at the bytes, and pages without them are the same run (GHOST); a volume looks at those of its maps.
     scenario.lab.ghost = scenario.journaled().is_none();
     if args.pressure.is_some() {
