@@ -9,6 +9,9 @@ use crate::sync::Ordering;
 use crate::world::{Work, World};
 use crate::zone::Run;
 
+/// So many pages before it is written, a page's place in the index and its shadow are fetched.
+const FETCH_AHEAD: usize = 4;
+
 impl<W: World> File<W> {
     /// Reads up to `buf.len()` bytes at `offset`; fewer at the end of the file, 0 beyond it. Atomic per page.
     ///
@@ -34,6 +37,9 @@ impl<W: World> File<W> {
             let page = at >> engine.page_shift;
             let within = (at as usize) & (size - 1);
             let chunk = (size - within).min(n - done);
+            if chunk < n - done {
+                engine.fetch_entry(self.handle.mapping.id, page + 1);
+            }
             match self.read_in_page(page, within, &mut buf[done..done + chunk], n - done) {
                 Ok(()) => done += chunk,
                 // The file became shorter meanwhile.
@@ -116,7 +122,12 @@ impl<W: World> File<W> {
             let within = (at as usize) & (size - 1);
             let left = buf.len() - done;
             let chunk = (size - within).min(left);
-            run.want((within + left).div_ceil(size));
+            let pages = (within + left).div_ceil(size);
+            run.want(pages);
+            if pages > FETCH_AHEAD {
+                let page = at >> engine.page_shift;
+                engine.fetch_place(self.handle.mapping.id, page + FETCH_AHEAD as u64);
+            }
             result = self.write_in_page(at, within, &buf[done..done + chunk], &mut run);
             done += chunk;
         }

@@ -8,6 +8,18 @@ use crate::io::IoBuf;
 use crate::world::Arena;
 use std::sync::Arc;
 
+/// Asks the CPU for the cache line of an address.
+#[inline(always)]
+pub(crate) fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no effect that the program can see, whatever the address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast::<i8>());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// The arena, cut into frames.
 pub(crate) struct Memory<A: Arena> {
     arena: Arc<A>,
@@ -74,21 +86,12 @@ impl<A: Arena> Memory<A> {
         unsafe { self.base.add((frame as usize) << self.shift) }
     }
 
-    /// Asks the CPU for the first bytes of a frame and for `offset` within it.
+    /// Asks the CPU for the first bytes of a frame. Not for more: what a stream reads comes by itself, and sooner.
     #[inline(always)]
     pub(crate) fn prefetch(&self, frame: u32) {
-        if self.is_ghost() {
-            return;
+        if !self.is_ghost() {
+            prefetch(self.at(frame));
         }
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch has no effect that the program can see, whatever the address.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
-                self.at(frame).cast::<i8>(),
-            );
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = frame;
     }
 
     /// The frame as a piece of a request.
@@ -174,7 +177,7 @@ impl<A: Arena> Memory<A> {
         }
         // SAFETY: FRAME-1 by the caller's promise.
         let page = unsafe { self.bytes_mut(frame) };
-        if fresh {
+        if fresh && bytes.len() < self.frame_size {
             page[..within].fill(0);
             page[within + bytes.len()..].fill(0);
         }

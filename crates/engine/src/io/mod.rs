@@ -90,6 +90,11 @@ impl Request {
         self.bufs.iter().map(|b| b.len).sum()
     }
 
+    /// Is `frame` the neighbour in memory of its last one?
+    pub(crate) fn follows(&self, frame: u32) -> bool {
+        self.frames.last().is_some_and(|last| last + 1 == frame)
+    }
+
     /// The bytes of a write, piece by piece: they do not change until the request has ended.
     ///
     /// # Panics

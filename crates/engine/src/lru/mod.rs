@@ -11,8 +11,9 @@
 //! - LRU-1: a frame is on a list of the order exactly while LRU is set.
 //! - LRU-2: an isolated frame (ISOLATED, not LRU) is put back or freed by the task that isolated it.
 //!
-//! **Kernel.** swap.c, `isolate_lru_folios`, workingset.c. Left out: anonymous lists (they come with swap); pagevecs (one
-//! lock of short holds serves two cores).
+//! **Kernel.** swap.c, `isolate_lru_folios`, workingset.c. Left out: anonymous lists (they come with swap); batches of single
+//! pages that wait in a CPU's hands (`lru_add` of `cpu_fbatches`): pages that come together enter together, those of a
+//! request, and a page alone at once.
 
 pub(crate) mod list;
 pub(crate) mod order;
@@ -25,6 +26,9 @@ use crate::frame::{FrameNo, FrameTable};
 use crate::sync::{AtomicU64, Lock, Ordering, Rank};
 use crate::world::World;
 use order::{Frames, Ghosts, Isolated, Lengths, Order, PageOrder, Reason, Refilled};
+
+/// The most pages that enter under one hold of the lock.
+const ADD_BATCH: usize = 32;
 
 /// The order of one zone, under its lock.
 pub(crate) struct Lru {
@@ -93,19 +97,38 @@ impl Lru {
         frame: u32,
         enter: Enter,
     ) -> bool {
-        let mut order = self.order.lock(world);
-        let view = Frames::new(frames);
-        let active = match enter {
-            Enter::New => false,
-            Enter::Refault(distance) => order.refault(view, distance),
-            Enter::Copy { active } => active,
-        };
+        self.add_run(world, frames, &[frame], |_| enter) > 0
+    }
+
+    /// Enters pages that are on no list, in their order; `enter` is asked for each by its place in `pages`, under the lock.
+    /// How many belong among the kept pages.
+    #[doc(alias = "folio_batch")]
+    pub(crate) fn add_run<W: World>(
+        &self,
+        world: &W,
+        frames: &FrameTable,
+        pages: &[u32],
+        mut enter: impl FnMut(usize) -> Enter,
+    ) -> u64 {
         let flags = if self.wants_touch { LRU | TOUCH } else { LRU };
-        let old = frames.get(frame).state.set(flags);
-        assert!(old & (LRU | ISOLATED) == 0, "LRU-1: added twice");
-        order.insert(view, FrameNo(frame), active);
-        self.mirror(&**order);
-        active
+        let view = Frames::new(frames);
+        let mut kept = 0;
+        for (n, chunk) in pages.chunks(ADD_BATCH).enumerate() {
+            let mut order = self.order.lock(world);
+            for (i, frame) in chunk.iter().enumerate() {
+                let active = match enter(n * ADD_BATCH + i) {
+                    Enter::New => false,
+                    Enter::Refault(distance) => order.refault(view, distance),
+                    Enter::Copy { active } => active,
+                };
+                let old = frames.get(*frame).state.set(flags);
+                assert!(old & (LRU | ISOLATED) == 0, "LRU-1: added twice");
+                order.insert(view, FrameNo(*frame), active);
+                kept += u64::from(active);
+            }
+            self.mirror(&**order);
+        }
+        kept
     }
 
     /// Tells the order of a hit on a frame that carries TOUCH and that the caller holds. A frame that a reclaimer has

@@ -23,7 +23,7 @@
 //!
 //! **Tests.** Here, against a `Vec` for each set.
 
-use crate::frame::{Carver, Table};
+use crate::frame::{Carver, Table, prefetch};
 use crate::sync::{Ordering, hint::AtomicU64};
 
 /// Shadows of a set: one cache line.
@@ -109,6 +109,12 @@ impl Shadows {
     /// few evictions; then one page may be activated wrongly.
     pub fn refault(&self, hash: u64, now: u64) -> Option<u32> {
         self.take(hash).map(|old| distance(now, old))
+    }
+
+    /// Fetches what `refault` will look at.
+    #[inline(always)]
+    pub fn prefetch(&self, hash: u64) {
+        prefetch(self.set_of(hash));
     }
 
     /// Forgets the page of `hash`: it was truncated, and what comes next there is another page.

@@ -149,7 +149,7 @@ impl<W: World> Engine<W> {
             mapping: m.id,
             page,
         };
-        let start = self.world.now();
+        let mut busy_since = None;
         let mut tried_ahead = false;
         loop {
             self.world.charge(Work::Hit, 1);
@@ -162,7 +162,7 @@ impl<W: World> Engine<W> {
                     return Ok(f);
                 }
                 Found::Full => return Err(too_many(page)),
-                Found::Busy(f, s) => self.wait_busy(f, s, page, start, false)?,
+                Found::Busy(f, s) => self.wait_busy(f, s, page, &mut busy_since, false)?,
                 Found::Miss => {
                     if !tried_ahead {
                         tried_ahead = true;
@@ -180,8 +180,17 @@ impl<W: World> Engine<W> {
     }
 
     /// Sleeps until a busy page may be tried again.
-    fn wait_busy(&self, f: u32, s: u64, page: u64, start: Nanos, excl: bool) -> Result<(), Error> {
+    /// `since`: when the caller first found it busy.
+    fn wait_busy(
+        &self,
+        f: u32,
+        s: u64,
+        page: u64,
+        since: &mut Option<Nanos>,
+        excl: bool,
+    ) -> Result<(), Error> {
         let now = self.world.now();
+        let start = *since.get_or_insert(now);
         if s & LOADING != 0 {
             let until = start.plus(self.config().io_timeout);
             let waited = self.wait_frame(f, s, until, |s| s & HASHED == 0 || s & LOADING == 0);
@@ -259,25 +268,49 @@ impl<W: World> Engine<W> {
         true
     }
 
-    /// Enters an installed page into the LRU, and says how long ago it was evicted if that is remembered.
+    /// Enters an installed page into the LRU.
     pub(crate) fn lru_enter(&self, frame: u32, key: Key) {
-        self.world.charge(Work::Install, 1);
-        let enter = match self.lru.ghosts {
-            Ghosts::None => Enter::New,
-            _ => match self.shadows.refault(self.index.hash(key), self.age.now()) {
-                Some(distance) => Enter::Refault(distance),
-                None => Enter::New,
-            },
-        };
-        if enter != Enter::New {
-            self.count(Event::WorkingsetRefaultFile, 1);
+        self.lru_enter_run(key.mapping, key.page, &[frame]);
+    }
+
+    /// Enters installed pages, `first` and those after it, into the LRU, and tells it of each how long ago it was evicted if
+    /// that is remembered.
+    pub(crate) fn lru_enter_run(&self, mapping: u32, first: u64, frames: &[u32]) {
+        self.world.charge(Work::Install, frames.len() as u32);
+        let mut refaulted = 0;
+        let activated = self.lru.add_run(&*self.world, &self.frames, frames, |i| {
+            let page = first + i as u64;
+            let hash = self.index.hash(Key { mapping, page });
+            let gone = match self.lru.ghosts {
+                Ghosts::None => None,
+                _ => self.shadows.refault(hash, self.age.now()),
+            };
+            refaulted += u64::from(gone.is_some());
+            gone.map_or(Enter::New, Enter::Refault)
+        });
+        if refaulted > 0 {
+            self.count(Event::WorkingsetRefaultFile, refaulted);
         }
-        if self.lru.add(&*self.world, &self.frames, frame, enter) {
-            self.count(Event::WorkingsetActivateFile, 1);
+        if activated > 0 {
+            self.count(Event::WorkingsetActivateFile, activated);
             if self.lru.ghosts == Ghosts::All {
-                self.age.advance(1);
+                self.age.advance(activated);
             }
         }
+    }
+
+    /// Fetches into the CPU's cache what the look-up of a page will touch first.
+    #[inline(always)]
+    pub(crate) fn fetch_entry(&self, mapping: u32, page: u64) {
+        self.index.prefetch(self.index.hash(Key { mapping, page }));
+    }
+
+    /// Fetches into the CPU's cache what entering a page, or evicting it, will touch.
+    #[inline]
+    pub(crate) fn fetch_place(&self, mapping: u32, page: u64) {
+        let hash = self.index.hash(Key { mapping, page });
+        self.index.prefetch(hash);
+        self.shadows.prefetch(hash);
     }
 
     /// A hit on a frame that the caller holds and that carries READAHEAD or TOUCH.
@@ -437,7 +470,7 @@ impl<W: World> Engine<W> {
             mapping: m.id,
             page,
         };
-        let start = self.world.now();
+        let mut busy_since = None;
         let mut missed = false;
         loop {
             self.world.charge(Work::Hit, 1);
@@ -445,7 +478,7 @@ impl<W: World> Engine<W> {
                 Found::Full => return Err(too_many(page)),
                 Found::Busy(f, s) => {
                     self.put_back(with.run);
-                    self.wait_busy(f, s, page, start, true)?;
+                    self.wait_busy(f, s, page, &mut busy_since, true)?;
                 }
                 Found::Held(f) => {
                     if let Some(e) = self.settle_excl(m, key, f, with)? {

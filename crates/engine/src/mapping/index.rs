@@ -27,7 +27,7 @@
 //!
 //! **Tests.** Here: a `HashMap` as the model, forced collisions, spread of sequential keys, readers beside a writer.
 
-use crate::frame::{Carver, Table};
+use crate::frame::{Carver, Table, prefetch};
 use crate::sync::{AtomicU32, AtomicU64, Lock, LockGuard, Ordering, Rank};
 use crate::world::Task;
 
@@ -121,6 +121,12 @@ impl Index {
         // The mapping chooses where its pages begin; one folded multiplication spreads them.
         let start = u64::from(key.mapping).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ self.seed;
         folded_multiply(key.page ^ start, 0xD6E8_FEB8_6659_FD93)
+    }
+
+    /// Fetches the bucket where `hash` is, or would be.
+    #[inline(always)]
+    pub fn prefetch(&self, hash: u64) {
+        prefetch(&self.buckets[self.bucket_of(hash)]);
     }
 
     /// Looks for the frame of `hash` without a lock: calls `accept` for each entry with its tag until that says yes.

@@ -122,8 +122,11 @@ impl Mapping {
 
     /// Raises the length to at least `end`. The caller holds `invalidate` shared.
     pub(crate) fn grow(&self, end: u64) {
-        // AcqRel: see `len`.
-        self.len.fetch_max(end, Ordering::AcqRel);
+        // Relaxed: it does not shrink meanwhile; what is seen as long enough is left alone, for most writes grow nothing.
+        if self.len.load(Ordering::Relaxed) < end {
+            // AcqRel: see `len`.
+            self.len.fetch_max(end, Ordering::AcqRel);
+        }
     }
 
     /// Sets the length. The caller holds `invalidate` exclusive.

@@ -9,6 +9,11 @@
 //!  ^ READAHEAD       ^ READAHEAD
 //! ```
 //!
+//! A window of the limit carries a mark at each quarter, and whoever touches one has two windows read from there on: what
+//! the reader has consumed is replaced a quarter at a time, so that the device always has nearly two windows to do. With
+//! one mark a window it would run down to less than one before the next came. Each request goes out as soon as it is
+//! full: the device is at it while the next one's pages are installed.
+//!
 //! **State.** A handle's streams: its lock (`Rank::Readahead`), by try only: a reader never waits for it.
 //! **Context.** A reader, without latches. Allocates frames above the low watermark only; reclaims, but never waits for them.
 //! **Kernel.** readahead.c: ondemand_readahead, page_cache_async_ra.
@@ -27,6 +32,10 @@ use crate::zone::Run;
 const STREAMS: usize = 8;
 /// A stream's first window, in bytes.
 const FIRST_WINDOW: usize = 128 << 10;
+/// Marks in a window of the limit.
+const STEPS: u64 = 4;
+/// So many pages before it is installed, a page's place in the index and its shadow are fetched.
+const FETCH_AHEAD: u64 = 8;
 
 /// One sequential reader.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -41,13 +50,21 @@ struct Stream {
     tick: u64,
 }
 
-/// What to read ahead: pages `start..end`, the marker on `start`'s successor window.
+/// What to read ahead: pages `start..end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
     pub start: u64,
     pub end: u64,
-    /// The page that gets READAHEAD.
+    /// The first page that gets READAHEAD.
     pub mark: u64,
+    /// Each so many pages from there another one does.
+    pub step: u64,
+}
+
+impl Window {
+    fn marks(&self, page: u64) -> bool {
+        page >= self.mark && (page - self.mark).is_multiple_of(self.step)
+    }
 }
 
 /// The streams of one handle.
@@ -63,6 +80,17 @@ pub(crate) struct Streams {
 pub(crate) struct Limits {
     pub first: u64,
     pub max: u64,
+}
+
+impl Limits {
+    /// How far apart the marks of a window are: one in each that still grows.
+    fn step(self, window: u64) -> u64 {
+        if window < self.max {
+            u64::MAX
+        } else {
+            (self.max / STEPS).max(1)
+        }
+    }
 }
 
 impl Streams {
@@ -85,6 +113,7 @@ impl Streams {
                 start: page,
                 end: page + window,
                 mark: page + count.min(window - 1),
+                step: limits.step(window),
             });
         }
         // A new stream: one that starts at 0, or asks for several pages, is taken for sequential at once.
@@ -106,6 +135,7 @@ impl Streams {
             start: page,
             end: page + count.min(limits.max),
             mark: u64::MAX,
+            step: u64::MAX,
         })
     }
 
@@ -118,17 +148,29 @@ impl Streams {
             .iter_mut()
             .find(|s| s.window > 0 && page + 2 * s.window >= s.ahead && page <= s.ahead)?;
         let window = (s.window * 2).clamp(limits.first, limits.max);
+        let step = limits.step(window);
         let start = s.ahead.max(page + 1);
+        let end = if s.window < limits.max {
+            start + window
+        } else {
+            // Two windows from the mark on. A mark that was passed over late finds that most of it is there.
+            page + 2 * window
+        };
+        s.tick = tick;
+        if end < start + step.min(window) {
+            return None;
+        }
         *s = Stream {
-            next: start + window,
-            ahead: start + window,
+            next: end,
+            ahead: end,
             window,
             tick,
         };
         Some(Window {
             start,
-            end: start + window,
+            end,
             mark: start,
+            step,
         })
     }
 }
@@ -205,17 +247,20 @@ impl<W: World> Engine<W> {
         let end = w.end.min(self.pages_of(m.len()));
         let queue = &m.dev.queue;
         let size = self.memory.frame_size();
-        let pages_max = (queue.request_bytes_max() / size).max(1);
-        let mut batch: Vec<Request> = Vec::new();
+        let (pages_max, segments_max) = (
+            (queue.request_bytes_max() / size).max(1),
+            queue.segments_max(),
+        );
+        // The request that is being filled. In a vector, as the backing wants it, and not on the caller's stack.
+        let mut open: Vec<Request> = Vec::new();
         let mut submitted = 0;
-        let mut last = u32::MAX - 1;
         // Neighbours in the file become neighbours in memory, as far as free frames are.
         let mut run = Run::single();
         run.want(w.end.saturating_sub(w.start) as usize);
         self.aim(&mut run, m.id, w.start);
         for page in w.start..end {
             run.want((end - page) as usize);
-            let Some(frame) = self.install_loading(m, page, page == w.mark, &mut run) else {
+            let Some(frame) = self.install_loading(m, page, w.marks(page), &mut run) else {
                 if self.is_resident(m.id, page) {
                     continue;
                 }
@@ -223,49 +268,54 @@ impl<W: World> Engine<W> {
                 break;
             };
             submitted += 1;
-            let fits = batch.last().is_some_and(|r| {
+            let fits = open.last().is_some_and(|r| {
                 r.offset / size as u64 + r.frames.len() as u64 == page
                     && r.frames.len() < pages_max
-                    && (frame == last + 1 || r.bufs.len() < queue.segments_max())
+                    && (r.follows(frame) || r.bufs.len() < segments_max)
             });
             if !fits {
+                self.submit_read(m, &mut open, &mut run);
                 let mut r = Request::new(IoOp::Read, page * size as u64, self.sink());
                 r.cookie = Cookie::read(m.id).0;
-                batch.push(r);
-                last = u32::MAX - 1;
+                // It grows no further; of segments there are far fewer, with what lies in a row.
+                r.frames.reserve_exact(pages_max.min((end - page) as usize));
+                open.push(r);
             }
-            let r = batch.last_mut().expect("pushed above");
+            let r = open.last_mut().expect("pushed above");
+            let follows = r.follows(frame);
             match r.bufs.last_mut() {
-                Some(buf) if frame == last.wrapping_add(1) => buf.len += size,
+                Some(buf) if follows => buf.len += size,
                 _ => r.bufs.push(self.memory.io_buf(frame, size)),
             }
             r.frames.push(frame);
-            last = frame;
         }
+        self.submit_read(m, &mut open, &mut run);
         self.put_back(&mut run);
-        if submitted > 0 {
-            self.submit_reads(m, batch, submitted);
-        }
         self.invalidate_put(m);
         submitted
     }
 
-    fn submit_reads(&self, m: &Mapping, mut batch: Vec<Request>, pages: u64) {
-        let n = batch.len() as u64;
+    /// Starts the read of `open`, if there is one: its pages are installed. What is left of the run is given back, for the
+    /// backing may sleep (RUN-1).
+    fn submit_read(&self, m: &Mapping, open: &mut Vec<Request>, run: &mut Run) {
+        let Some(r) = open.last() else { return };
+        self.lru_enter_run(m.id, r.offset >> self.page_shift, &r.frames);
+        self.put_back(run);
         // Relaxed: a count for policy and close.
-        self.loading_requests.fetch_add(n, Ordering::Relaxed);
-        self.count(Event::ReadaheadPages, pages);
-        self.count(Event::PagesRead, pages);
-        self.count(Event::ReadRequests, n);
-        let segments: usize = batch.iter().map(|r| r.bufs.len()).sum();
-        self.count(Event::ReadSegments, segments as u64);
-        self.world.charge(Work::Submit, n as u32);
-        self.world
-            .charge(Work::Segment, (segments as u64 - n) as u32);
-        m.backing.read_pages(Lane::Shared, &mut batch);
+        self.loading_requests.fetch_add(1, Ordering::Relaxed);
+        self.count(Event::ReadaheadPages, r.frames.len() as u64);
+        self.count(Event::PagesRead, r.frames.len() as u64);
+        self.count(Event::ReadRequests, 1);
+        self.count(Event::ReadSegments, r.bufs.len() as u64);
+        self.world.charge(Work::Submit, 1);
+        self.world.charge(Work::Segment, r.bufs.len() as u32 - 1);
+        m.backing.read_pages(Lane::Shared, open);
+        debug_assert!(open.is_empty(), "a backing takes every request");
     }
 
+    /// Installs a page that is not in memory, in a new frame. The caller enters it into the LRU.
     fn install_loading(&self, m: &Mapping, page: u64, mark: bool, run: &mut Run) -> Option<u32> {
+        self.fetch_place(m.id, page + FETCH_AHEAD);
         if self.is_resident(m.id, page) {
             return None;
         }
@@ -279,7 +329,6 @@ impl<W: World> Engine<W> {
             self.free_page(frame);
             return None;
         }
-        self.lru_enter(frame, key);
         Some(frame)
     }
 }
@@ -312,6 +361,52 @@ mod tests {
             );
             w = next;
         }
+    }
+
+    #[test]
+    fn a_steady_reader_has_nearly_two_windows_ahead_of_it() {
+        let mut s = Streams::default();
+        let marks = std::cell::RefCell::new(std::collections::BTreeSet::new());
+        let note = |w: Window| {
+            (marks.borrow_mut()).extend((w.start..w.end).filter(|p| w.marks(*p)));
+            w.end
+        };
+        let mut ahead = note(s.on_miss(0, 2, LIMITS).expect("two pages"));
+        let mut steady = false;
+        for page in 2..2000 {
+            if page == ahead {
+                assert!(!steady, "page {page} was not read ahead");
+                ahead = note(s.on_miss(page, 1, LIMITS).expect("sequential"));
+            } else if marks.borrow().contains(&page) {
+                let w = s.on_mark(page, LIMITS);
+                assert!(w.is_none_or(|w| w.start == ahead));
+                ahead = w.map_or(ahead, note);
+            }
+            assert!(ahead <= page + 2 * LIMITS.max, "at page {page}");
+            // A quarter is consumed before it is replaced.
+            let least = 2 * LIMITS.max - LIMITS.max / STEPS;
+            assert!(
+                !steady || ahead - page > least,
+                "at page {page}: {}",
+                ahead - page
+            );
+            steady |= ahead - page == 2 * LIMITS.max;
+        }
+        assert!(steady);
+    }
+
+    #[test]
+    fn marks_that_nobody_answered_are_made_good_by_the_next() {
+        let mut s = Streams::default();
+        s.on_miss(0, 32, LIMITS);
+        let w = s.on_miss(32, 32, LIMITS).expect("sequential");
+        assert_eq!((w.start, w.end, w.step), (32, 64, 8));
+        let w = s.on_mark(63, LIMITS).expect("marked");
+        assert_eq!((w.start, w.end, w.mark), (64, 127, 64));
+        // Those of 64, 72 and 80 find the lock taken.
+        let w = s.on_mark(88, LIMITS).expect("marked");
+        assert_eq!((w.start, w.end), (127, 152));
+        assert_eq!(s.on_mark(72, LIMITS), None, "somebody behind");
     }
 
     #[test]

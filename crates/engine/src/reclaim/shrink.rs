@@ -111,6 +111,11 @@ impl<W: World> Engine<W> {
             n,
             isolated.looked.saturating_sub(n),
         );
+        // Each leaves the index and leaves a shadow, most likely.
+        for frame in &batch[..n] {
+            let f = self.frames.get(frame.0);
+            self.fetch_place(f.mapping(), f.page());
+        }
         let before = sc.met;
         let mut last = LastMapping::default();
         let mut keep = [(FrameNo(0), Reason::Busy); CLUSTER];

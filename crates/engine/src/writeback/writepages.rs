@@ -225,7 +225,7 @@ impl<W: World> Engine<W> {
             let bytes = unsafe { self.memory.bytes(frame) };
             m.backing.before_write(page, bytes);
         }
-        let follows = r.frames.last().is_some_and(|f| f + 1 == frame);
+        let follows = r.follows(frame);
         match r.bufs.last_mut() {
             // Neighbours in memory are one segment.
             Some(buf) if follows => buf.len += len,
