@@ -18,6 +18,9 @@ use crate::wait::Channel;
 use crate::world::{Task, Work, World};
 use crate::zone::Mark;
 
+/// The most pages that end under one hold of the dirty lock.
+const END_BATCH: usize = 32;
+
 /// What a request carries for its completion: mapping (32 bits) · failed flushes before it (16) ·
 /// context (8) · parity (1).
 #[derive(Clone, Copy)]
@@ -86,13 +89,14 @@ impl<W: World> Engine<W> {
         let mut follow_ups: Vec<(u32, Released)> = Vec::new();
         // Pages of a failed request whose space nobody needs: a newer copy has its own, or they are truncated.
         let mut unneeded: Vec<u64> = Vec::new();
-        let ok;
-        {
+        let mut ok = result.is_ok();
+        // A few pages under each hold of the lock: writers wait for it with every page that they make dirty.
+        for frames in request.frames.chunks(END_BATCH) {
             let mut dirty = m.dirty.lock(&*self.world);
-            // DUR-1: a flush that failed since the submission may have lost what the device had taken of this write.
-            let doubtful = m.flush_failures() != Cookie(request.cookie).flush_failures();
-            ok = result.is_ok() && !doubtful;
-            for frame in &request.frames {
+            // DUR-1: a flush that failed since the submission may have lost what the device had taken of this write. When it
+            // fails between two holds, it finds the pages of the first clean, and makes them dirty itself.
+            ok &= m.flush_failures() == Cookie(request.cookie).flush_failures();
+            for frame in frames {
                 let f = self.frames.get(*frame);
                 let s = f.state.peek();
                 let mut again = false;

@@ -78,13 +78,21 @@ impl<W: World> Engine<W> {
 
     /// Clears DIRTY and unlists the page. Under the dirty lock; DIRTY is set.
     fn leave_dirty(&self, m: &Mapping, dirty: &mut crate::mapping::DirtyList, frame: u32) {
+        self.unlist_dirty(dirty, frame);
+        self.count_undirtied(m, dirty, 1);
+    }
+
+    fn unlist_dirty(&self, dirty: &mut crate::mapping::DirtyList, frame: u32) {
         let old = self.frames.get(frame).state.clear(DIRTY | ERROR);
         assert!(old & DIRTY != 0, "MAP-2: unlisted twice");
         dirty.remove(&self.frames, frame);
+    }
+
+    fn count_undirtied(&self, m: &Mapping, dirty: &crate::mapping::DirtyList, pages: u64) {
         m.set_nr_dirty(dirty.len());
         // Relaxed: counts for policy.
-        self.dirty_pages.fetch_sub(1, Ordering::Relaxed);
-        m.dev.nr_dirty.fetch_sub(1, Ordering::Relaxed);
+        self.dirty_pages.fetch_sub(pages, Ordering::Relaxed);
+        m.dev.nr_dirty.fetch_sub(pages, Ordering::Relaxed);
     }
 
     /// Forgets that a page is dirty: it is truncated, or a newer copy has its data.
@@ -111,12 +119,50 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Dirty becomes writeback (WB-3), for the page at `page` that was seen in `frame`.
+    /// Dirty becomes writeback (WB-3), for `pages`, each as it was seen in its frame, in order and up to one that cannot, under
+    /// one hold of the dirty lock. How many did, and why the next did not.
     pub(super) fn start_writeback(
         &self,
         m: &Mapping,
+        pages: &[(u64, u32)],
+    ) -> (usize, Option<NotStarted>) {
+        let mut started = 0;
+        let mut refused = None;
+        // Somebody waits for it, or it is an orphan: looked at without the lock, and the batch ends there.
+        let mut put_slowly = None;
+        {
+            let mut dirty = m.dirty.lock(&*self.world);
+            for (page, frame) in pages {
+                let begun = self.begin_write(m, &mut dirty, *page, *frame, &mut put_slowly);
+                match begun {
+                    Ok(()) => started += 1,
+                    Err(e) => refused = Some(e),
+                }
+                if refused.is_some() || put_slowly.is_some() {
+                    break;
+                }
+            }
+            if started > 0 {
+                // Relaxed: counts for policy. Up before down: of a page that moves, both may be seen, and never neither.
+                (self.writeback_pages).fetch_add(started as u64, Ordering::Relaxed);
+                (m.dev.nr_writeback).fetch_add(started as u64, Ordering::Relaxed);
+                self.count_undirtied(m, &dirty, started as u64);
+            }
+        }
+        if let Some(frame) = put_slowly {
+            self.put_shared_slow(frame);
+        }
+        (started, refused)
+    }
+
+    /// One page of `start_writeback`, under the dirty lock. A pin that the caller has to look after goes to `put_slowly`.
+    fn begin_write(
+        &self,
+        m: &Mapping,
+        dirty: &mut crate::mapping::DirtyList,
         page: u64,
         frame: u32,
+        put_slowly: &mut Option<u32>,
     ) -> Result<(), NotStarted> {
         let f = self.frames.get(frame);
         match f.state.try_shared_quiet() {
@@ -125,22 +171,28 @@ impl<W: World> Engine<W> {
             Latch::Busy(_)
                 if planted!(self, NoLatch) && f.page() == page && f.mapping() == m.id =>
             {
-                return self.begin_write_of_latched(m, page, frame);
+                return self.begin_write_of_latched(dirty, page, frame);
             }
             Latch::Busy(_) | Latch::Full => return Err(NotStarted::Busy),
         }
         let started = if f.page() == page && f.mapping() == m.id {
-            self.begin_write_of_latched(m, page, frame)
+            self.begin_write_of_latched(dirty, page, frame)
         } else {
             Err(NotStarted::Clean)
         };
-        self.put_shared(frame);
+        if f.state.drop_shared() {
+            *put_slowly = Some(frame);
+        }
         started
     }
 
-    fn begin_write_of_latched(&self, m: &Mapping, page: u64, frame: u32) -> Result<(), NotStarted> {
+    fn begin_write_of_latched(
+        &self,
+        dirty: &mut crate::mapping::DirtyList,
+        page: u64,
+        frame: u32,
+    ) -> Result<(), NotStarted> {
         let f = self.frames.get(frame);
-        let mut dirty = m.dirty.lock(&*self.world);
         let s = f.state.peek();
         if s & (DIRTY | HASHED) != DIRTY | HASHED {
             return Err(NotStarted::Clean);
@@ -155,10 +207,7 @@ impl<W: World> Engine<W> {
             return Err(NotStarted::Superseding(old));
         }
         f.state.set(WRITEBACK);
-        self.leave_dirty(m, &mut dirty, frame);
-        // Relaxed: counts for policy.
-        self.writeback_pages.fetch_add(1, Ordering::Relaxed);
-        m.dev.nr_writeback.fetch_add(1, Ordering::Relaxed);
+        self.unlist_dirty(dirty, frame);
         Ok(())
     }
 

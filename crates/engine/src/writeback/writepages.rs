@@ -27,6 +27,8 @@ pub(crate) struct Submitted {
     pub taken: usize,
 }
 
+/// The most pages whose writeback starts under one hold of the dirty lock.
+const START_BATCH: usize = 32;
 /// Requests handed to the device in one call.
 const SUBMIT_BATCH: usize = 32;
 
@@ -172,41 +174,57 @@ impl<W: World> Engine<W> {
         let parity = self.begin_writeback_turn(m);
         let mut request: Option<Request> = None;
         let mut taken = 0;
-        for (page, frame) in &batch[..run_len(batch, limits)] {
+        let run = &batch[..run_len(batch, limits)];
+        while taken < run.len() {
+            let rest = &run[taken..];
             // A page whose last write failed goes alone, so that one bad sector does not keep its neighbours dirty.
-            let alone = self.frames.get(*frame).state.peek() & ERROR != 0;
+            let failed = |frame: u32| self.frames.get(frame).state.peek() & ERROR != 0;
+            let alone = failed(rest[0].1);
             if alone && request.is_some() {
                 break;
             }
-            let start = *page << self.page_shift;
-            let size = self.memory.frame_size() as u64;
-            let len = m.len().saturating_sub(start).min(size) as usize;
-            let started = match len {
-                // Being truncated: a page beyond the end is not written.
-                0 => Err(NotStarted::Clean),
-                _ => self.start_writeback(m, *page, *frame),
+            // Being truncated: a page beyond the end is not written.
+            let end = self.pages_of(m.len());
+            let together = match rest[0].0 < end {
+                false => 0,
+                true if alone => 1,
+                true => {
+                    let fit = |(page, frame): &&(u64, u32)| *page < end && !failed(*frame);
+                    1 + rest[1..]
+                        .iter()
+                        .take(START_BATCH - 1)
+                        .take_while(fit)
+                        .count()
+                }
             };
-            if let Err(e) = started {
+            let (started, refused) = match together {
+                0 => (0, Some(NotStarted::Clean)),
+                n => self.start_writeback(m, &rest[..n]),
+            };
+            for (page, frame) in &rest[..started] {
+                if context.is_reclaim() {
+                    self.trace(TraceEvent::WritePage { pfn: *frame });
+                }
+                let start = *page << self.page_shift;
+                let r = request.get_or_insert_with(|| {
+                    let mut r = Request::new(IoOp::Write, start, self.sink());
+                    r.cookie = Cookie::write(m, parity, context).0;
+                    r
+                });
+                let left = m.len().saturating_sub(start);
+                let len = left.min(self.memory.frame_size() as u64) as usize;
+                self.add_page(m, r, *page, *frame, len);
+            }
+            taken += started;
+            done.pages += started as u64;
+            if let Some(e) = refused {
                 // A run ends at a page that cannot be written now.
                 if request.is_some() {
                     break;
                 }
                 done.busy += u64::from(e != NotStarted::Clean);
                 taken += 1;
-                continue;
-            }
-            taken += 1;
-            done.pages += 1;
-            if context.is_reclaim() {
-                self.trace(TraceEvent::WritePage { pfn: *frame });
-            }
-            let r = request.get_or_insert_with(|| {
-                let mut r = Request::new(IoOp::Write, start, self.sink());
-                r.cookie = Cookie::write(m, parity, context).0;
-                r
-            });
-            self.add_page(m, r, *page, *frame, len);
-            if alone {
+            } else if alone {
                 break;
             }
         }
