@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Images of one seed, at most.
-const OF_A_SEED: u64 = 120;
+const OF_A_SEED: u64 = 45;
 
 /// The shape of `--json`.
 #[derive(Debug, Default, Serialize)]

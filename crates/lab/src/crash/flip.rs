@@ -46,9 +46,12 @@ fn small(seed: u64) -> Drawn {
         refuse: false,
         tasks: 1,
         ops: 0,
+        lazy: false,
         faults: FaultRates::default(),
         faulty: false,
         image_ppm: 0,
+        #[cfg(feature = "plant")]
+        plant: None,
     }
 }
 
@@ -217,7 +220,7 @@ impl Bench {
         self.written = Rc::default();
         let written = self.written.clone();
         self.device.observe(move |moment| {
-            if moment == Moment::Written {
+            if matches!(moment, Moment::Written(_)) {
                 written.set(true);
             }
         });

@@ -59,12 +59,17 @@ pub struct Drawn {
     pub tasks: u64,
     /// Operations of all tasks between two mounts.
     pub ops: u64,
+    /// Many operations, few of them syncs?
+    pub lazy: bool,
     /// What goes wrong with the disk.
     pub faults: FaultRates,
     /// Does anything go wrong but power failures?
     pub faulty: bool,
     /// How often a moment is photographed, per million.
     pub image_ppm: u32,
+    /// A bug in the engine, to be found.
+    #[cfg(feature = "plant")]
+    pub plant: Option<highwater_engine::plant::Plant>,
 }
 
 impl Drawn {
@@ -78,7 +83,7 @@ impl Drawn {
         let map = 2 * pages.div_ceil(500) + 2;
         // From much too small for the file to room enough for two copies.
         let data = pages * r.pick(&[30, 60, 105, 130, 150, 220]) / 100 + 16;
-        let faulty = r.chance(400_000);
+        let faulty = r.chance(600_000);
         let mut faults = FaultRates::default();
         if faulty {
             faults.write_error_ppm = r.pick(&[0, 10_000, 60_000]);
@@ -86,6 +91,13 @@ impl Drawn {
             faults.flush_error_ppm = r.pick(&[0, 50_000, 200_000]);
             faults.flush_loss_ppm = r.pick(&[0, 500_000, 1_000_000]);
         }
+        // A stream of its own, so that this leaves what the seed draws else as it is: several flushes in a row fail.
+        let more = &mut Rng::new(seed, 71);
+        if faulty && more.chance(700_000) {
+            faults.flush_error_ppm = more.pick(&[200_000, 400_000, 600_000]);
+            faults.flush_loss_ppm = 1_000_000;
+        }
+        let lazy = more.chance(150_000);
         Drawn {
             seed,
             page_size,
@@ -101,10 +113,13 @@ impl Drawn {
             ]),
             refuse: r.chance(250_000),
             tasks: r.between(1, 4),
-            ops: r.between(100, 500),
+            ops: r.between(100, 500) * if lazy { 8 } else { 1 },
+            lazy,
             faults,
             faulty,
             image_ppm: r.pick(&[20_000, 80_000, 250_000]),
+            #[cfg(feature = "plant")]
+            plant: None,
         }
     }
 }
@@ -113,7 +128,7 @@ impl fmt::Display for Drawn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {}: {} pages of {} on {} bytes, log {}; memory {}, {}, lend {:?}{}; {} tasks, {} operations; {}",
+            "seed {}: {} pages of {} on {} bytes, log {}; memory {}, {}, lend {:?}{}; {} tasks, {} operations{}; {}",
             self.seed,
             self.pages,
             self.page_size,
@@ -125,6 +140,7 @@ impl fmt::Display for Drawn {
             if self.refuse { ", refusing" } else { "" },
             self.tasks,
             self.ops,
+            if self.lazy { ", few syncs" } else { "" },
             if self.faulty { "faults" } else { "no faults" },
         )
     }
@@ -191,31 +207,37 @@ impl Shared {
 
 /// How often a seed mounts what a crash has left and goes on.
 const MOUNTS: u64 = 3;
-/// Photos of one mount; each is as large as the device.
+/// Photos of one mount, half of them at most of moments like any other; each is as large as the device.
 const PHOTOS_MAX: usize = 40;
 /// The only file.
 const FILE: FileId = FileId { dev: 7, ino: 1 };
 
-/// Runs a seed with at most `images_max` images.
+/// Runs a seed with at most `images_max` images, 3 at the least.
 ///
 /// # Panics
 /// Where an invariant does not hold; the seed repeats it.
 pub fn run(seed: u64, images_max: u64) -> CrashReport {
-    let drawn = Drawn::draw(seed);
+    run_drawn(&Drawn::draw(seed), images_max)
+}
+
+/// Runs what a seed has drawn, perhaps changed.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_drawn(drawn: &Drawn, images_max: u64) -> CrashReport {
     let mut total = CrashReport::default();
-    let mut image = fresh(&drawn);
+    let of_a_mount = (images_max / MOUNTS).max(1);
+    let mut image = fresh(drawn);
     let whole = drawn.pages * drawn.page_size as u64;
     let mut versions = Versions::new(drawn.page_size, drawn.pages, whole);
     for mount in 0..MOUNTS {
-        let (counts, photos) = use_it(&drawn, mount, image, versions);
+        let (counts, photos) = use_it(drawn, mount, image, versions);
         total += counts;
-        let room = images_max.saturating_sub(total.images) as usize;
-        let photos = &photos[..photos.len().min(room)];
-        let Some(last) = photos.last() else {
-            return total;
-        };
-        total += verify::verify(&drawn, mount, photos);
-        (image, versions) = verify::go_on(&drawn, last);
+        // From the last one back, evenly.
+        let step = photos.len().div_ceil(of_a_mount as usize);
+        let photos: Vec<_> = photos.into_iter().rev().step_by(step).collect();
+        total += verify::verify(drawn, mount, &photos);
+        (image, versions) = verify::go_on(drawn, &photos[0]);
         total.mounts += 1;
     }
     total
@@ -276,6 +298,10 @@ fn engine(world: &Arc<LabWorld>, drawn: &Drawn) -> Arc<Engine<LabWorld>> {
     config.writeback_interval = Nanos::from_millis(20);
     config.dirty_expire = Nanos::from_millis(50);
     config.readahead_max = 64 << 10;
+    #[cfg(feature = "plant")]
+    {
+        config.plant = drawn.plant;
+    }
     Engine::new(world.clone(), config).expect("the engine starts")
 }
 
@@ -356,12 +382,14 @@ fn photograph(shared: &Rc<Shared>, device: &Arc<RamDevice>, nth: u64) -> Rc<RefC
             return;
         };
         let mut rng = rng.borrow_mut();
-        // Flushes are few, and what follows one is where a promise is new.
-        let ppm = match moment {
-            Moment::Written => shared.drawn.image_ppm,
-            Moment::Flushed => 500_000,
+        // Flushes are few, and what follows one is where a promise is new; writes of a superblock are few, too, and
+        // rely on what was written before.
+        let superblocks = 2 * shared.drawn.page_size as u64;
+        let (ppm, most) = match moment {
+            Moment::Written(at) if at >= superblocks => (shared.drawn.image_ppm, PHOTOS_MAX / 2),
+            _ => (500_000, PHOTOS_MAX),
         };
-        if out.borrow().len() < PHOTOS_MAX && rng.chance(ppm) {
+        if out.borrow().len() < most && rng.chance(ppm) {
             let photo = Photo {
                 image: device.crash_image(&mut rng),
                 legal: shared.versions.borrow().clone(),

@@ -31,9 +31,10 @@ impl User {
                 45..=59 => self.write_part(),
                 60..=71 => self.change_in_place(),
                 72..=83 => self.read(),
-                84..=88 => self.sync(),
+                84..=88 if self.syncs() => self.sync_and_more(),
                 89..=92 => self.discard(),
-                93..=96 if self.last => self.set_len(),
+                93 if self.last => self.set_len(),
+                94..=96 if self.last => self.cut(),
                 97 => {
                     let _ = self.file.evict(0..u64::MAX);
                 }
@@ -45,6 +46,12 @@ impl User {
                 }
             }
         }
+    }
+
+    /// Is this one of the syncs that come about? With few, a commit has more than a block of the log to write.
+    fn syncs(&mut self) -> bool {
+        let lazy = self.shared.drawn.lazy;
+        !lazy || self.rng.chance(100_000)
     }
 
     fn versions<R>(&self, f: impl FnOnce(&mut Versions) -> R) -> R {
@@ -201,14 +208,58 @@ impl User {
         }
     }
 
-    fn sync(&mut self) {
+    /// Whether it succeeded.
+    fn sync(&mut self) -> bool {
         let cut = self.versions(|v| v.cut());
         match self.file.sync_data() {
             Ok(()) => {
                 self.versions(|v| v.promise(&cut));
                 self.shared.count(|c| c.syncs += 1);
+                true
             }
-            Err(e) => self.expect("sync", &e),
+            Err(e) => {
+                self.expect("sync", &e);
+                false
+            }
+        }
+    }
+
+    /// After one that fails, some pages are in doubt: sometimes they go, or are synced again, before they are written anew.
+    fn sync_and_more(&mut self) {
+        if self.sync() {
+            return;
+        }
+        match self.rng.below(4) {
+            0 => self.discard(),
+            1 if self.last => self.set_len(),
+            2 => {
+                self.sync();
+            }
+            _ => self.sync_page(),
+        }
+    }
+
+    /// Others of the file may be in doubt, and stay so.
+    fn sync_page(&mut self) {
+        let page = self.page();
+        let size = self.size as u64;
+        let cut = self.versions(|v| v.cut_of(page..page + 1));
+        match self.file.sync_range(page * size..(page + 1) * size) {
+            Ok(()) => self.versions(|v| v.promise(&cut)),
+            Err(e) => self.expect("sync of a page", &e),
+        }
+    }
+
+    /// Between two syncs: a cut is all that is new, unless others write, and the page that it cuts is durable, and clean.
+    fn cut(&mut self) {
+        if self.sync() && self.rng.chance(500_000) {
+            let _ = self.file.evict(0..u64::MAX);
+        }
+        self.set_len();
+        for _ in 0..3 {
+            if self.sync() {
+                break;
+            }
         }
     }
 

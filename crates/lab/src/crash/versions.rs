@@ -172,10 +172,18 @@ impl Versions {
     /// A sync begins.
     pub(super) fn cut(&self) -> Cut {
         Cut {
-            pages: (self.pages.iter())
-                .map(|p| (!p.unsure).then_some(p.history.returned))
-                .collect(),
             len: self.len.returned,
+            ..self.cut_of(0..self.pages())
+        }
+    }
+
+    /// A sync of some pages begins.
+    pub(super) fn cut_of(&self, range: Range<u64>) -> Cut {
+        let floor =
+            |(n, p): (u64, &Page)| (range.contains(&n) && !p.unsure).then_some(p.history.returned);
+        Cut {
+            pages: (0..).zip(&self.pages).map(floor).collect(),
+            len: 0,
         }
     }
 

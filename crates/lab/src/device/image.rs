@@ -6,7 +6,8 @@
 //! **Invariants.**
 //! - IMAGE-1: `durable` plus the whole log, in order, reads as `visible`, unless a failed flush lost writes.
 //! - IMAGE-2: a crash keeps or loses each logged write by itself, sector by sector; a truncation survives only with
-//!   all earlier ones, and nothing after a lost truncation survives (a journal commits in order).
+//!   all earlier ones, and nothing after a lost truncation survives (a journal commits in order). A hole is kept or lost
+//!   as a write of zeroes is; a failed flush loses neither it nor a truncation, which are in a file system's journal.
 
 use crate::rng::Rng;
 use std::collections::VecDeque;
@@ -85,6 +86,7 @@ fn split(offset: u64) -> (usize, usize) {
 
 enum Change {
     Write(u64, Box<[u8]>),
+    Hole(u64, u64),
     Truncate(u64),
 }
 
@@ -92,6 +94,7 @@ impl Change {
     fn apply(&self, image: &mut Sparse) {
         match self {
             Change::Write(offset, data) => image.write(*offset, data),
+            Change::Hole(offset, len) => image.write(*offset, &vec![0; *len as usize]),
             Change::Truncate(len) => image.truncate(*len),
         }
     }
@@ -145,6 +148,14 @@ impl Images {
         self.visible.truncate(len);
         if self.durable.is_some() {
             self.log.push_back(Change::Truncate(len));
+        }
+    }
+
+    /// The range reads as zeroes from now on.
+    pub fn punch(&mut self, offset: u64, len: u64) {
+        self.visible.write(offset, &vec![0; len as usize]);
+        if self.durable.is_some() {
+            self.log.push_back(Change::Hole(offset, len));
         }
     }
 
@@ -206,6 +217,9 @@ impl Images {
         for change in &self.log {
             match change {
                 Change::Write(offset, data) => tear(&mut image, *offset, data, keep_ppm, rng),
+                Change::Hole(offset, len) => {
+                    tear(&mut image, *offset, &vec![0; *len as usize], keep_ppm, rng);
+                }
                 Change::Truncate(len) if rng.chance(keep_ppm.max(100_000)) => image.truncate(*len),
                 Change::Truncate(_) => {
                     all = false;
@@ -328,6 +342,30 @@ mod tests {
         let mut seen = vec![0; images.visible().len() as usize];
         images.visible().read(0, &mut seen);
         assert!(images.crash(&mut rng, std::iter::empty()) == seen);
+    }
+
+    #[test]
+    fn image_2_a_hole_is_there_after_a_crash_or_not_and_no_failed_flush_loses_it() {
+        let mut rng = Rng::new(4, 1);
+        let mut images = Images::new(Sparse::default(), true);
+        images.write(0, &[1; 2048]);
+        let mark = images.mark();
+        images.persist(mark);
+        images.punch(512, 1024);
+        let (mut old, mut new) = (0, 0);
+        for _ in 0..200 {
+            let image = images.crash(&mut rng, std::iter::empty());
+            assert_eq!((sector(&image, 0), sector(&image, 3)), (Some(1), Some(1)));
+            let hole = [1, 2].map(|n| sector(&image, n).unwrap());
+            old += u32::from(hole == [1, 1]);
+            new += u32::from(hole == [0, 0]);
+        }
+        assert!(old > 20 && new > 20, "{old} {new}");
+        let mark = images.mark();
+        (0..20).for_each(|_| images.lose(mark, &mut rng));
+        images.persist(mark);
+        let image = images.crash(&mut rng, std::iter::empty());
+        assert_eq!([1, 2].map(|n| sector(&image, n)), [Some(0), Some(0)]);
     }
 
     #[test]

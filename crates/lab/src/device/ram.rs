@@ -38,8 +38,8 @@ type Observer = Rc<dyn Fn(Moment)>;
 /// What an observer is told of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Moment {
-    /// A write has taken effect.
-    Written,
+    /// A write has taken effect, at this byte.
+    Written(u64),
     /// A flush has succeeded.
     Flushed,
 }
@@ -217,7 +217,7 @@ impl RamDevice {
         }
         let result = self.carry_out(request.op, request.offset, &request.bufs);
         if request.op == IoOp::Write && result.is_ok() {
-            self.notify(Moment::Written);
+            self.notify(Moment::Written(request.offset));
         }
         result
     }
@@ -401,7 +401,7 @@ impl Device for RamDevice {
             .serve_now(IoOp::Write, self.base + offset, &bufs, self.spike());
         let result = self.carry_out(IoOp::Write, offset, &bufs);
         if result.is_ok() {
-            self.notify(Moment::Written);
+            self.notify(Moment::Written(offset));
         }
         result
     }
@@ -454,7 +454,7 @@ impl Device for RamDevice {
         self.state.with(|s| {
             match self.ghost {
                 true => s.images.grow(offset.saturating_add(len)),
-                false => s.images.write(offset, &vec![0; len as usize]),
+                false => s.images.punch(offset, len),
             }
             if let Some(written) = &mut s.written {
                 written.add(offset..offset.saturating_add(len));

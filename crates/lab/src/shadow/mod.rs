@@ -11,8 +11,8 @@
 //! - SHADOW-3: the length is exact; after a crash it is within those that the file had since the last full sync.
 //!
 //! Writes that extend the file, and `set_len`, exclude other writes of the pages that they touch or drop: `begin_*`
-//! then returns `None`, and the caller does something else. Reads go on beside them: they may see any length that the
-//! file had meanwhile.
+//! then returns `None`, and the caller does something else. Several writes may extend the file at one time. Reads go on
+//! beside them: they may see any length that the file had meanwhile. A hole is a write of zeroes, of whole pages.
 
 mod page;
 #[cfg(test)]
@@ -101,8 +101,22 @@ enum Kind {
     Read,
     /// Reads and writes.
     Write,
+    /// Reads, and its like.
+    Extend,
     /// Reads.
     Resize,
+}
+
+impl Kind {
+    fn resizes(self) -> bool {
+        matches!(self, Kind::Extend | Kind::Resize)
+    }
+
+    /// May two such go on beside each other?
+    fn beside(self, other: Kind) -> bool {
+        let alike = self == other && self != Kind::Resize;
+        alike || self == Kind::Read || other == Kind::Read
+    }
 }
 
 struct Active {
@@ -186,21 +200,16 @@ impl Shadow {
     /// Admits an access to whole pages around `range`, or says no. `target`: the length that it is about to set.
     fn admit(&mut self, range: &Range<u64>, kind: Kind, target: Option<u64>) -> Option<u64> {
         let pages = self.pages_of(range);
-        let excludes = |a: &Active| match (kind, a.kind) {
-            (Kind::Read, _) | (_, Kind::Read) => false,
-            (mine, theirs) => mine == Kind::Resize || theirs == Kind::Resize,
-        };
-        let clash = self
-            .active
-            .iter()
-            .any(|a| excludes(a) && a.range.start < pages.end && pages.start < a.range.end);
+        let clash = self.active.iter().any(|a| {
+            !kind.beside(a.kind) && a.range.start < pages.end && pages.start < a.range.end
+        });
         if clash {
             self.refused += 1;
             return None;
         }
         let id = self.tick();
-        // A resize in progress may take effect at any time from now on.
-        let coming = self.active.iter().filter(|a| a.kind == Kind::Resize);
+        // A change of the length that is in progress may take effect at any time from now on.
+        let coming = self.active.iter().filter(|a| a.kind.resizes());
         let lens = coming.fold((self.len, self.len), |l, a| {
             (l.0.min(a.lens.0), l.1.max(a.lens.1))
         });
@@ -254,7 +263,7 @@ impl Shadow {
             range.clone()
         };
         let (kind, target) = if extends {
-            (Kind::Resize, Some(range.end))
+            (Kind::Extend, Some(range.end))
         } else {
             (Kind::Write, None)
         };
@@ -297,7 +306,7 @@ impl Shadow {
         &mut self.pages[at]
     }
 
-    /// Ends a write; `len` is the file's length as the engine tells it now.
+    /// Ends a write or a hole; `len` is the file's length as the engine tells it now.
     ///
     /// # Errors
     /// When the length is wrong.
@@ -322,10 +331,13 @@ impl Shadow {
             page.settle(place, crashes);
         }
         if access.extends {
-            let legal = match outcome {
-                Outcome::Done => access.range.end..=access.range.end,
-                Outcome::NotDone | Outcome::Unknown => self.len..=access.range.end,
+            let others = self.active.iter().filter(|a| a.kind == Kind::Extend);
+            let longest = others.map(|a| a.lens.1).max().unwrap_or(0);
+            let least = match outcome {
+                Outcome::Done => self.len.max(access.range.end),
+                Outcome::NotDone | Outcome::Unknown => self.len,
             };
+            let legal = least..=self.len.max(access.range.end).max(longest);
             return self.set_len_now(len, legal, end);
         }
         Ok(())
@@ -458,6 +470,37 @@ impl Shadow {
             }
         }
         Ok(())
+    }
+
+    /// Announces `discard(range)`; `None`, too, if there is no whole page in it. The file's last page counts as whole.
+    pub fn begin_discard(&mut self, range: Range<u64>) -> Option<Access> {
+        let size = self.page_size;
+        let to_the_end = range.end >= self.len;
+        let end = match to_the_end {
+            true => self.len,
+            false => range.end / size * size,
+        };
+        let holes = range.start.div_ceil(size) * size..end;
+        if holes.is_empty() || self.crowded(&holes) {
+            return None;
+        }
+        // Where the file ends must not change meanwhile, if that is where the hole ends.
+        let (claim, kind) = match to_the_end {
+            true => (range.start..u64::MAX - size, Kind::Resize),
+            false => (range, Kind::Write),
+        };
+        let id = self.admit(&claim, kind, None)?;
+        for number in self.pages_of(&holes) {
+            let op = self.op(id, number, &holes, 0);
+            self.page(number).pending.push(op);
+        }
+        Some(Access {
+            id,
+            begin: id,
+            range: holes,
+            stamp: 0,
+            extends: false,
+        })
     }
 
     /// Announces `set_len(len)`.

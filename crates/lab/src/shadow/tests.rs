@@ -193,6 +193,61 @@ fn shadow_3_lengths() {
 }
 
 #[test]
+fn shadow_3_two_writes_that_extend_the_file() {
+    let mut s = Shadow::new(PAGE, &[0; 100], true);
+    let a = s.begin_write(100..300).unwrap();
+    let b = s.begin_write(500..900).unwrap();
+    assert!(s.begin_resize(50).is_none() && s.begin_write(0..10).is_none());
+    let (sa, sb) = (a.stamp, b.stamp);
+    s.end_write(b, Outcome::Done, 900).unwrap();
+    assert_eq!(s.end_write(a, Outcome::Done, 900), Ok(()), "no shorter");
+    let want = [
+        vec![0; 100],
+        bytes(sa, 100..300),
+        vec![0; 200],
+        bytes(sb, 500..900),
+    ];
+    assert_eq!(read(&mut s, 0, &want.concat()), Ok(()));
+    let (a, b) = (
+        s.begin_write(900..1000).unwrap(),
+        s.begin_write(900..2000).unwrap(),
+    );
+    assert_eq!(s.end_write(a, Outcome::Done, 1000), Ok(()), "b is to come");
+    assert!(s.end_write(b, Outcome::Done, 1000).is_err());
+}
+
+#[test]
+fn a_hole_is_a_write_of_zeroes_to_whole_pages() {
+    let mut s = shadow();
+    let (page, len) = (PAGE as u64, 4 * PAGE as u64);
+    let stamp = write(&mut s, 0..len);
+    let promise = s.begin_sync(None);
+    s.keep(&promise);
+    assert!(s.begin_discard(1..page + 5).is_none(), "no whole page");
+    let a = s.begin_discard(1..2 * page + 5).unwrap();
+    assert_eq!(a.range, page..2 * page);
+    let beside = s.begin_write(0..10);
+    s.end_write(beside.unwrap(), Outcome::NotDone, len).unwrap();
+    let old = bytes(stamp, 0..len);
+    assert_eq!(read(&mut s, 0, &old), Ok(()), "not yet");
+    s.end_write(a, Outcome::Done, len).unwrap();
+    assert!(read(&mut s, 0, &old).is_err());
+    let mut new = old.clone();
+    new[PAGE..2 * PAGE].fill(0);
+    assert_eq!(read(&mut s, 0, &new), Ok(()));
+    assert_eq!((s.check_crash(&old), s.check_crash(&new)), (Ok(()), Ok(())));
+    let promise = s.begin_sync(None);
+    s.keep(&promise);
+    assert!(s.check_crash(&old).is_err() && s.check_crash(&new).is_ok());
+    let cut = s.begin_resize(len - 9).unwrap();
+    s.end_resize(cut, true, len - 9).unwrap();
+    let a = s.begin_discard(3 * page..u64::MAX).unwrap();
+    assert_eq!(a.range, 3 * page..len - 9, "the last page counts as whole");
+    assert!(s.begin_write(len..len + 1).is_none(), "the end stays");
+    s.end_write(a, Outcome::Done, len - 9).unwrap();
+}
+
+#[test]
 fn shadow_2_a_truncation_takes_effect_on_any_version() {
     let mut s = Shadow::new(PAGE, &[0; PAGE], true);
     let one = write(&mut s, 0..PAGE as u64);

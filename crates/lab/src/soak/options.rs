@@ -35,6 +35,10 @@ pub struct Mix {
     pub block: u32,
     /// Every page that may moves, to make room for blocks.
     pub compact: u32,
+    /// A hole.
+    pub discard: u32,
+    /// One more handle of a file that is open, for a read or a sync.
+    pub open: u32,
 }
 
 /// One seed's options.
@@ -200,7 +204,7 @@ impl SoakOptions {
             policy.high_order = late.pick(&[H::Lumpy, H::Compaction, H::Both]);
         }
         let volumes = draw_volumes(&mut Rng::new(seed, 14), files.len());
-        // What was added last.
+        // Later than that.
         let last = &mut Rng::new(seed, 15);
         let compact = last.pick(&[0, 0, 20, 60]);
         // Files that shrink again and again while their pages move, or cannot be written.
@@ -218,6 +222,11 @@ impl SoakOptions {
         for disk in &mut disks {
             disks::front(last, &mut disk.model);
         }
+        // What was added last.
+        let newest = &mut Rng::new(seed, 16);
+        let discard = newest.pick(&[0, 1, 3, 10, 40]);
+        let appends = newest.chance(150_000);
+        let open = newest.pick(&[0, 0, 1, 5]);
         // What they borrow is not the pages'.
         let on_volumes = files.iter().zip(&volumes).filter(|(_, v)| v.is_some());
         let lent: u64 = on_volumes
@@ -251,15 +260,20 @@ impl SoakOptions {
             plant: None,
             mix: {
                 let mix = Mix::draw(r, tiny);
-                let set_len = if shrinks {
+                let set_len = if shrinks || appends {
                     8 * mix.set_len.max(1)
                 } else {
                     mix.set_len
                 };
+                // Several at one time, then.
+                let append = if appends { 200 } else { mix.append };
                 Mix {
+                    append,
                     set_len,
                     block,
                     compact,
+                    discard,
+                    open,
                     ..mix
                 }
             },
@@ -339,11 +353,13 @@ impl Mix {
             hoard: if tiny { share(3).max(1) } else { 0 },
             block: 0,
             compact: 0,
+            discard: 0,
+            open: 0,
         }
     }
 
     /// The shares, in the order of the fields.
-    pub fn shares(&self) -> [u32; 15] {
+    pub fn shares(&self) -> [u32; 17] {
         [
             self.write_bytes,
             self.write_pages,
@@ -360,6 +376,8 @@ impl Mix {
             self.hoard,
             self.block,
             self.compact,
+            self.discard,
+            self.open,
         ]
     }
 }

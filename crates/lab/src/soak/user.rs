@@ -3,7 +3,8 @@
 use super::{CrashPoint, Soak, Subject, now};
 use crate::rng::Rng;
 use crate::shadow::{Access, Outcome, fill};
-use highwater_engine::{BlockOptions, Error, Nanos, PageNo, World};
+use crate::world::LabWorld;
+use highwater_engine::{BlockOptions, Error, File, FileOptions, Nanos, PageNo, World};
 use std::ops::Range;
 
 /// The most bytes of one read or write.
@@ -105,7 +106,9 @@ impl<'a> User<'a> {
             }
             12 => self.hoard(n),
             13 => self.block(n),
-            _ => self.compact(),
+            14 => self.compact(),
+            15 => self.discard(n),
+            _ => self.open(n),
         }
     }
 
@@ -161,6 +164,10 @@ impl<'a> User<'a> {
         let end = len + gap + 1 + self.rng.below(2 * self.frame());
         if end <= limit {
             self.write_range(n, "write_at beyond the end", len + gap..end);
+            if self.rng.chance(100_000) {
+                // Who appends beside us finds it on the device, and nowhere else.
+                self.evict_range(n, len..end);
+            }
         }
     }
 
@@ -213,6 +220,8 @@ impl<'a> User<'a> {
         let Some(access) = s.shadow.borrow_mut().begin_write(range.clone()) else {
             return self.settle(n, &range);
         };
+        // With holes: a page may be punched between its latch and the look at it, which is a look at what was before.
+        let early = (self.soak.options.mix.discard > 0).then(|| s.shadow.borrow_mut().moment());
         self.state("page_mut", false);
         let file = s.file();
         let outcome = match file.page_mut(PageNo(number)) {
@@ -220,7 +229,7 @@ impl<'a> User<'a> {
                 let size = (page_end - number * frame) as usize;
                 let verdict = {
                     let mut shadow = s.shadow.borrow_mut();
-                    let moment = shadow.moment();
+                    let moment = early.unwrap_or_else(|| shadow.moment());
                     shadow.check_page(number, moment, &guard[..size])
                 };
                 self.soak.agree(n, "page_mut", verdict);
@@ -278,13 +287,19 @@ impl<'a> User<'a> {
     }
 
     fn read_range(&mut self, n: usize, what: &'static str, range: Range<u64>) {
+        let file = self.subject(n).file();
+        self.read_by(n, what, file, range);
+    }
+
+    fn read_by(&mut self, n: usize, what: &'static str, file: File<LabWorld>, range: Range<u64>) {
         let s = self.subject(n);
         let Some(access) = s.shadow.borrow_mut().begin_read(range.clone()) else {
             return;
         };
         self.buf.resize((range.end - range.start) as usize, 0);
         self.state(what, false);
-        let result = s.file().read_at(&mut self.buf, range.start);
+        let result = file.read_at(&mut self.buf, range.start);
+        drop(file);
         self.state(what, true);
         let seen = result.as_ref().ok().map(|count| &self.buf[..*count]);
         let verdict = s.shadow.borrow_mut().end_read(access, seen);
@@ -446,25 +461,92 @@ impl<'a> User<'a> {
         self.judge(n, "set_len", result.err());
     }
 
+    fn discard(&mut self, n: usize) {
+        // Between two syncs, now and then: the hole is all that is new, unless others write.
+        let alone = self.rng.chance(200_000);
+        if alone {
+            self.sync(n, None);
+        }
+        self.punch(n);
+        if alone {
+            self.sync(n, None);
+        }
+    }
+
+    fn punch(&mut self, n: usize) {
+        let max = self.rng.pick(&[1, 3, 10]) * self.frame();
+        let mut range = self.place(n, max);
+        match self.rng.below(4) {
+            0 => {}
+            1 => {
+                let len = self.subject(n).shadow.borrow().len();
+                range = len.saturating_sub(max)..u64::MAX;
+            }
+            _ => range = self.pages(n, max / self.frame()),
+        }
+        let s = self.subject(n);
+        let Some(access) = s.shadow.borrow_mut().begin_discard(range.clone()) else {
+            return;
+        };
+        self.state("discard", false);
+        let result = s.file().discard(range);
+        self.state("discard", true);
+        let outcome = match &result {
+            Ok(()) => Outcome::Done,
+            Err(_) => Outcome::NotDone,
+        };
+        let verdict = s
+            .shadow
+            .borrow_mut()
+            .end_write(access, outcome, s.file().len());
+        self.soak.agree(n, "discard", verdict);
+        self.judge(n, "discard", result.err());
+    }
+
     fn evict(&mut self, n: usize) {
         let range = self.place(n, 1 << 20);
+        self.evict_range(n, range);
+    }
+
+    fn evict_range(&mut self, n: usize, range: Range<u64>) {
         self.state("evict", false);
         let result = self.subject(n).file().evict(range);
         self.state("evict", true);
         self.judge(n, "evict", result.err());
     }
 
+    /// Opens the file once more, for a moment.
+    fn open(&mut self, n: usize) {
+        let s = self.subject(n);
+        let write = self.rng.chance(500_000);
+        let file = self
+            .soak
+            .engine
+            .open(s.id, s.backing.clone(), FileOptions { write })
+            .unwrap_or_else(|e| panic!("another open of file {n}: {e}"));
+        if self.rng.chance(500_000) {
+            return self.sync_by(n, file, None);
+        }
+        let range = self.place(n, 3 * self.frame());
+        self.read_by(n, "read_at of another handle", file, range);
+    }
+
     fn sync(&mut self, n: usize, range: Option<Range<u64>>) {
+        let file = self.subject(n).file();
+        self.sync_by(n, file, range);
+    }
+
+    fn sync_by(&mut self, n: usize, file: File<LabWorld>, range: Option<Range<u64>>) {
         let s = self.subject(n);
         let promise = s.shadow.borrow_mut().begin_sync(range.clone());
         let whole = range.is_none();
         self.state("sync", false);
-        let file = s.file();
         let result = match range {
             Some(range) => s.telling(|| file.sync_range(range)),
             None if self.rng.chance(500_000) => s.telling(|| file.sync_data()),
             None => s.telling(|| file.sync_all()),
         };
+        drop(file);
         self.state("sync", true);
         match result {
             Ok(()) => {

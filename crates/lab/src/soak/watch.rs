@@ -34,7 +34,7 @@ pub(super) fn watch(soak: &Rc<Soak>) {
         s.device.observe(move |moment| {
             let Some(soak) = weak.upgrade() else { return };
             match moment {
-                Moment::Written => soak.passed(&soak.writes, CrashPoint::Write),
+                Moment::Written(_) => soak.passed(&soak.writes, CrashPoint::Write),
                 Moment::Flushed => soak.passed(&soak.flushes, CrashPoint::Flush),
             }
         });
