@@ -63,6 +63,18 @@ pub enum Plant {
     EarlyReuse,
     /// A write that makes a volume's file longer is committed without the length.
     LostLength,
+    /// A hole leaves its pages in memory.
+    StaleHole,
+    /// A page that a writer takes for one beyond the end is not looked at once more, when he has waited for its frame.
+    StaleEnd,
+    /// The page that a truncation of a volume's file writes anew is not flushed.
+    UnflushedTail,
+    /// Blocks are freed behind a commit that failed, which is left on the disk.
+    LeftCommit,
+    /// A page in doubt stays so when a truncation or a hole has dropped it.
+    KeptDoubt,
+    /// A volume's superblock is written before the map that it names is durable.
+    EarlySuperblock,
 }
 
 impl Plant {
@@ -96,6 +108,12 @@ impl Plant {
         Plant::EarlyCommit,
         Plant::EarlyReuse,
         Plant::LostLength,
+        Plant::StaleHole,
+        Plant::StaleEnd,
+        Plant::UnflushedTail,
+        Plant::LeftCommit,
+        Plant::KeptDoubt,
+        Plant::EarlySuperblock,
     ];
 
     /// The name as a command line has it: `lost-dirty`.

@@ -6,6 +6,7 @@ mod seeds;
 use highwater_engine::backing::PlainBacking;
 use highwater_engine::plant::Plant;
 use highwater_engine::{Config, Engine, FileId, FileOptions};
+use highwater_lab::crash::{self, Drawn};
 use highwater_lab::soak::{SoakOptions, run_options};
 use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions, Sampler};
 use seeds::text_of;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 
 /// Seeds after which a bug counts as not found.
 const SEEDS_MAX: u64 = 200;
+/// Images after which one counts as not found, where power failures of volumes are to find it.
+const IMAGES_MAX: u64 = 1000;
 
 /// Runs seeds with `bug` until one fails, which must be with one of the texts `signs`.
 fn find(bug: Plant, signs: &[&str]) {
@@ -30,6 +33,27 @@ fn find(bug: Plant, signs: &[&str]) {
         return;
     }
     panic!("{bug:?}: not found by {SEEDS_MAX} seeds");
+}
+
+/// Power failures of volumes with `bug`, until an image is found to be wrong, which must be with one of the texts `signs`.
+fn find_by_crash(bug: Plant, signs: &[&str]) {
+    let (mut seed, mut images) = (0, 0);
+    while images < IMAGES_MAX {
+        let mut drawn = Drawn::draw(seed);
+        drawn.plant = Some(bug);
+        match catch_unwind(AssertUnwindSafe(|| crash::run_drawn(&drawn, 45))) {
+            Ok(report) => images += report.images,
+            Err(panic) => {
+                let text = text_of(&*panic);
+                println!("{bug:?}: found by the seed {seed}, {images} images: {text:.160}");
+                let right = signs.iter().any(|sign| text.contains(sign));
+                assert!(right, "{bug:?} was found for a wrong reason: {text}");
+                return;
+            }
+        }
+        seed += 1;
+    }
+    panic!("{bug:?}: not found by {images} images of {seed} seeds");
 }
 
 #[test]
@@ -214,6 +238,36 @@ fn a_block_reused_before_the_commit_that_frees_it() {
 #[test]
 fn a_length_that_is_not_committed() {
     find(Plant::LostLength, &["SHADOW-3", "SOAK-9"]);
+}
+
+#[test]
+fn a_hole_that_leaves_its_pages() {
+    find(Plant::StaleHole, &["SHADOW-", "device after sync", "MAP-"]);
+}
+
+#[test]
+fn a_page_taken_for_one_beyond_the_end() {
+    find(Plant::StaleEnd, &["SHADOW-1"]);
+}
+
+#[test]
+fn a_page_cut_and_not_flushed() {
+    find_by_crash(Plant::UnflushedTail, &["CRASH-3", "does not hold"]);
+}
+
+#[test]
+fn a_commit_that_failed_and_was_left() {
+    find_by_crash(Plant::LeftCommit, &["CRASH-"]);
+}
+
+#[test]
+fn a_doubt_without_its_page() {
+    find_by_crash(Plant::KeptDoubt, &["the disk is well, and a sync fails"]);
+}
+
+#[test]
+fn a_superblock_before_its_map() {
+    find_by_crash(Plant::EarlySuperblock, &["CRASH-3"]);
 }
 
 #[test]

@@ -612,7 +612,8 @@ impl<W: World> Engine<W> {
             self.invalidate_shared(m)?;
         }
         // The length may have changed while we waited.
-        if fill(m.len()) != Fill::Zero || !self.install(frame, key, EXCL | REF1) {
+        let stale = fill(m.len()) != Fill::Zero && !planted!(self, StaleEnd);
+        if stale || !self.install(frame, key, EXCL | REF1) {
             self.invalidate_put(m);
             return Ok(None);
         }

@@ -70,7 +70,9 @@ impl<W: World> Engine<W> {
         }
         m.backing.discard(from, to - from).map_err(failed)?;
         m.durability.lock(&*self.world).note_changed();
-        self.unlink_range(m, first..end);
+        if !planted!(self, StaleHole) {
+            self.unlink_range(m, first..end);
+        }
         Ok(())
     }
 

@@ -81,7 +81,9 @@ impl Volume {
             ..log.sb
         };
         sb.leaves = self.write_leaves(&sb, until)?;
-        self.flush_device()?;
+        if !planted!(self, EarlySuperblock) {
+            self.flush_device()?;
+        }
         sb.len = self.state().len;
         if superblocks == Superblocks::Both {
             sb.transactions += 1;

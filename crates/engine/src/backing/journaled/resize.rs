@@ -67,7 +67,9 @@ impl Volume {
             let before = st.map.mapped();
             let space = &mut st.space;
             let unused = st.map.clear(pages.clone(), |block| space.unlink(block));
-            st.doubtful.retain(|page| !pages.contains(page));
+            if !planted!(self, KeptDoubt) {
+                st.doubtful.retain(|page| !pages.contains(page));
+            }
             if st.map.mapped() != before {
                 st.note(Change::Unmap {
                     first: pages.start as u32,
@@ -120,7 +122,11 @@ impl Volume {
         };
         let at = self.geometry.byte(u64::from(block));
         // Flushed at once: the cache does not know of this write, so nobody would repeat it after a flush that failed.
-        let result = (self.device.write_now(at, bytes)).and_then(|()| self.flush_device());
+        let result =
+            (self.device.write_now(at, bytes)).and_then(|()| match planted!(self, UnflushedTail) {
+                true => Ok(()),
+                false => self.flush_device(),
+            });
         let mut st = self.state();
         if let Err(e) = result {
             st.space.put(block);
