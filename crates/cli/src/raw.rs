@@ -2,7 +2,8 @@
 //! io_uring is forbidden. A few readers of 4 KiB are threads that call `preadv`, as misses of the cache do.
 //!
 //! Each request in flight has memory of its own, as far as [`Region`] goes, on huge pages where there are any: what a disk's
-//! driver does for a request depends on the pieces of memory that it consists of.
+//! driver does for a request depends on the pieces of memory that it consists of. The next request takes the memory that was
+//! used longest ago, as a cache's does: what a CPU's cache still holds moves more quickly than memory does.
 #![allow(unsafe_code)]
 
 mod memory;
@@ -16,7 +17,8 @@ use crate::report::{ArmReport, Latency, TaskReport};
 use crate::rng::Rng;
 use hdrhistogram::Histogram;
 use io_uring::{IoUring, opcode, types};
-use memory::Memory;
+use memory::{Memory, Part};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -162,19 +164,21 @@ fn by_ring(
     mut ring: IoUring,
 ) -> std::io::Result<Histogram<u64>> {
     let mut latency = histogram();
-    let memory = Memory::new(job, region);
+    let memory = Memory::new(job, region, Part::ALL);
+    let mut unused: VecDeque<usize> = (0..memory.pieces.len()).collect();
     let mut places = Places::new(job, u64::from(job.depth), 3);
     let begin = Instant::now();
-    let mut started = vec![begin; job.depth as usize];
+    let mut started = vec![(begin, 0); job.depth as usize];
     let mut idle: Vec<u32> = (0..job.depth).collect();
     let mut in_flight = 0;
     let mut failed = None;
     loop {
         let open = begin.elapsed() < job.duration && failed.is_none();
         while open && let Some(slot) = idle.pop() {
-            started[slot as usize] = Instant::now();
+            let used = unused.pop_front().expect("memory for each request");
+            started[slot as usize] = (Instant::now(), used);
             let offset = places.offset(job);
-            let pieces = &memory.pieces[slot as usize];
+            let pieces = &memory.pieces[used];
             let (fd, at, n) = (
                 types::Fd(file.as_raw_fd()),
                 pieces.as_ptr(),
@@ -213,12 +217,14 @@ fn by_ring(
             in_flight -= 1;
             let slot = done.user_data() as u32;
             idle.push(slot);
+            let (at, used) = started[slot as usize];
+            unused.push_back(used);
             if done.result() < 0 {
                 failed = Some(std::io::Error::from_raw_os_error(-done.result()));
-            } else if done.result() as usize != memory.bytes(slot as usize) {
+            } else if done.result() as usize != memory.bytes(used) {
                 failed = Some(std::io::ErrorKind::UnexpectedEof.into());
             } else {
-                latency.saturating_record((now - started[slot as usize]).as_nanos() as u64);
+                latency.saturating_record((now - at).as_nanos() as u64);
             }
         }
     }
@@ -230,10 +236,16 @@ fn by_threads(job: &Job, file: &File, region: &Region) -> std::io::Result<Histog
     let one = |thread: u32| -> std::io::Result<Histogram<u64>> {
         let mut latency = histogram();
         let mut places = Places::new(job, u64::from(thread), 4);
-        let memory = Memory::new(job, region);
+        let part = Part {
+            first: thread as usize,
+            of: job.depth as usize,
+        };
+        let memory = Memory::new(job, region, part);
+        let mut unused = (0..memory.pieces.len()).cycle();
         while begin.elapsed() < job.duration {
+            let used = unused.next().expect("memory for each thread");
             let at = Instant::now();
-            memory.transfer(thread as usize, job.work.read, file, places.offset(job))?;
+            memory.transfer(used, job.work.read, file, places.offset(job))?;
             latency.saturating_record(at.elapsed().as_nanos() as u64);
         }
         Ok(latency)

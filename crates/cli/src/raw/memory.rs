@@ -6,8 +6,8 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The most memory of a job's requests.
-const MEMORY_MAX: usize = 64 << 20;
+/// The memory of a job's requests: more than CPUs have caches for it.
+const MEMORY: usize = 64 << 20;
 const HUGE: usize = 2 << 20;
 const PAGE: usize = 4096;
 
@@ -29,7 +29,7 @@ impl Region {
     /// # Errors
     /// When there is none.
     pub fn new() -> std::io::Result<Region> {
-        Region::with(MEMORY_MAX)
+        Region::with(MEMORY)
     }
 
     /// Memory for `job`.
@@ -37,8 +37,7 @@ impl Region {
     /// # Errors
     /// When there is none.
     pub fn of(job: &Job) -> std::io::Result<Region> {
-        let slot = slot_bytes(job);
-        Region::with((slot * job.depth as usize).min(MEMORY_MAX.max(slot)))
+        Region::with(MEMORY.max(slot_bytes(job)))
     }
 
     /// Requests may be in flight that nobody can wait for: it stays.
@@ -92,16 +91,28 @@ impl Drop for Region {
     }
 }
 
-/// Each slot's pieces of memory.
+/// Whose memory it is: that of every `of`th request, from the `first` on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub first: usize,
+    pub of: usize,
+}
+
+impl Part {
+    pub const ALL: Part = Part { first: 0, of: 1 };
+}
+
+/// Memory for requests: for as many as the region has room for, or as are in flight where that is more.
 pub(super) struct Memory<'a> {
+    /// Each request's pieces.
     pub pieces: Vec<Vec<libc::iovec>>,
     _region: &'a Region,
 }
 
 impl Memory<'_> {
-    /// For `job`: a slot's pieces are pages with a page between them, but for the first, which is what is left. Slots share
-    /// memory when there is too little.
-    pub fn new<'a>(job: &Job, region: &'a Region) -> Memory<'a> {
+    /// For `job`: a request's pieces are pages with a page between them, but for the first, which is what is left. Requests
+    /// share memory when there is too little.
+    pub fn new<'a>(job: &Job, region: &'a Region, part: Part) -> Memory<'a> {
         let pages = (job.io as usize).div_ceil(PAGE).max(1);
         let pieces = (job.pieces.max(1) as usize).min(pages);
         let first = pages - (pieces - 1);
@@ -123,7 +134,10 @@ impl Memory<'_> {
             (0..pieces).map(piece).collect()
         };
         Memory {
-            pieces: (0..job.depth as usize).map(of).collect(),
+            pieces: (part.first..slots.max(job.depth as usize))
+                .step_by(part.of)
+                .map(of)
+                .collect(),
             _region: region,
         }
     }
@@ -187,7 +201,7 @@ mod tests {
                 work: Work::default(),
                 pieces,
             };
-            Memory::new(&job, &region)
+            Memory::new(&job, &region, Part::ALL)
         };
         for (io, pieces, want) in [
             (4096, 1, 1),
@@ -196,7 +210,8 @@ mod tests {
             (1 << 20, 254, 254),
         ] {
             let m = memory(io, pieces, 3);
-            for slot in 0..3 {
+            assert!(m.pieces.len() * io as usize * 3 > MEMORY);
+            for slot in 0..m.pieces.len() {
                 assert_eq!((m.pieces[slot].len(), m.bytes(slot)), (want, io as usize));
             }
             let mut all: Vec<(usize, usize)> = m.pieces.iter().flatten().map(range).collect();
@@ -210,6 +225,7 @@ mod tests {
         // More than there may be: slots share.
         let m = memory(1 << 20, 1, 256);
         assert_eq!(range(&m.pieces[0][0]), range(&m.pieces[64][0]));
+        assert_eq!(m.pieces.len(), 256);
     }
 
     fn range(piece: &libc::iovec) -> (usize, usize) {
