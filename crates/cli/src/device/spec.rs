@@ -71,6 +71,8 @@ spec!(SsdSpec for Ssd:
     write_request_rate: Speed,
     read_rate: Speed,
     write_rate: Speed,
+    read_rate_beside_copies: Speed,
+    write_rate_beside_copies: Speed,
     read_segment: Span,
     write_segment: Span,
     read_iops: Count,

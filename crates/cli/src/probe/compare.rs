@@ -27,9 +27,14 @@ pub struct Line {
 }
 
 /// The load of a point; None for flushes.
-pub(super) fn load(step: Step, span: u64, pieces_max: u32) -> Option<Load> {
+pub(super) fn load(step: Step, copied_per_s: f64, span: u64, pieces_max: u32) -> Option<Load> {
+    let mut copying = 0;
     let (requests, beside) = match step {
         Step::Load(requests) => (requests, Beside::default()),
+        Step::Copies(requests) => {
+            copying = (copied_per_s / 1e6) as u32;
+            (requests, Beside::default())
+        }
         Step::Mixed(writes) => {
             let beside = Beside {
                 writes: writes.depth as usize,
@@ -51,6 +56,7 @@ pub(super) fn load(step: Step, span: u64, pieces_max: u32) -> Option<Load> {
         span,
         segments: requests.pieces(pieces_max),
         count: COUNT as usize,
+        copying,
         beside,
     })
 }
@@ -63,7 +69,12 @@ impl Fit {
     }
 
     fn line(&self, model: &Model, point: &Point) -> Option<Line> {
-        let load = load(point.step, self.span, self.front.pieces_max)?;
+        let load = load(
+            point.step,
+            point.copied_per_s,
+            self.span,
+            self.front.pieces_max,
+        )?;
         let simulated = as_measured(model, load, point.count);
         let share = |q: f64| simulated.quantile(q).0 as f64 / (point.us(q) * 1e3).max(1.0);
         Some(Line {

@@ -14,6 +14,8 @@
 //!   for beyond one of 4 KiB at the same depth. Points that are not saturated (twice their latency alone) say nothing
 //!   of that and are left out. What scattered memory adds to a request that is alone, at depth 1 or in the ring, is one more
 //!   point of `*_segment`;
+//! - `*_rate_beside_copies` is what large requests in sequence take longer beside copies than without, on top,
+//!   in proportion to what is copied;
 //! - `*_request_rate` is the slope of the median over the size at depth 1, through the point of 4 KiB, where memory adjoins;
 //! - `depth`, `ring` and `elevator` are the system's ([`Front`]). Without: a depth that reaches 97 % of the most requests
 //!   a second in both directions, 32 or more, and no ring;
@@ -34,6 +36,8 @@ const DEPTH_MIN: u32 = 32;
 const DEPTH_MAX: u32 = 256;
 /// A request's descriptors beside those of its pieces.
 const HEADERS: u32 = 2;
+/// The copies, in bytes a second, of `*_rate_beside_copies`.
+const COPIED_PER_S: f64 = 10e9;
 /// A point is saturated when its median is this many times what it is alone.
 const SATURATED: f64 = 2.0;
 
@@ -47,6 +51,8 @@ pub(super) struct Direction {
     /// Of a request's own further bytes; 0: no time.
     pub request_bytes_per_s: u64,
     pub bytes_per_s: u64,
+    /// While CPUs copy `COPIED_PER_S`; 0: as without.
+    pub bytes_per_s_beside_copies: u64,
     pub segment_ns: u64,
     pub iops: u64,
     depth: u32,
@@ -88,6 +94,17 @@ fn bytes_per_s(ns_per_byte: f64) -> u64 {
     } else {
         0
     }
+}
+
+/// By how many nanoseconds a byte takes longer while CPUs copy `COPIED_PER_S`.
+fn slower_beside_copies(points: &[Point], read: bool) -> f64 {
+    let stream = Requests::stream(read);
+    let find = |step| points.iter().find(|p| p.step == step);
+    let both = find(Step::Copies(stream)).zip(find(Step::Load(stream)));
+    both.map_or(0.0, |(beside, alone)| {
+        let took = |p: &Point| 1e9 / p.per_s.max(1e-9) / stream.io as f64;
+        (took(beside) - took(alone)) * COPIED_PER_S / beside.copied_per_s.max(1e9)
+    })
 }
 
 /// The points of one direction.
@@ -270,6 +287,7 @@ impl Direction {
             Completions::Each => 0.0,
         };
         let (byte, piece) = loads.occupancy(small, once);
+        let slower = slower_beside_copies(points, read);
         let most = loads.points.iter().map(|(p, _)| p.bytes_per_s());
         let quickest = loads.small().map(|(p, _)| p.per_s).fold(1.0, f64::max);
         let depth = loads.small().filter(|(p, _)| p.per_s >= quickest * 0.97);
@@ -279,6 +297,10 @@ impl Direction {
             bytes_per_s: match bytes_per_s(byte) {
                 0 => most.fold(1.0, f64::max) as u64,
                 n => n,
+            },
+            bytes_per_s_beside_copies: match slower > 0.0 && byte > 0.0 {
+                true => bytes_per_s(byte + slower),
+                false => 0,
             },
             segment_ns: piece as u64,
             iops: ((1e9 / pace) as u64).max(1),
@@ -293,6 +315,7 @@ impl Direction {
             crowd: Vec::new(),
             request_bytes_per_s: 0,
             bytes_per_s: 1,
+            bytes_per_s_beside_copies: 0,
             segment_ns: 0,
             iops: 1,
             depth: DEPTH_MIN,
@@ -362,6 +385,8 @@ impl Fit {
             write_request_rate: rate(self.write.request_bytes_per_s),
             read_rate: rate(self.read.bytes_per_s),
             write_rate: rate(self.write.bytes_per_s),
+            read_rate_beside_copies: rate(self.read.bytes_per_s_beside_copies),
+            write_rate_beside_copies: rate(self.write.bytes_per_s_beside_copies),
             read_segment: Nanos(self.read.segment_ns),
             write_segment: Nanos(self.write.segment_ns),
             read_iops: self.read.iops,

@@ -6,6 +6,7 @@
 //! pages, as the cache's frames may be, or scattered, as its worst. What stands before the disk the system says.
 
 mod compare;
+mod copies;
 mod fit;
 #[cfg(test)]
 mod fit_tests;

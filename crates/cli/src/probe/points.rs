@@ -1,5 +1,6 @@
 //! What is measured, and how: one point after the other.
 
+use super::copies;
 use crate::raw::{Job, Region, Work, work};
 use serde::{Serialize, Serializer};
 use std::fs::File;
@@ -18,6 +19,8 @@ pub enum Step {
     Load(Requests),
     /// Reads of 4 KiB, one at a time, while these writes are in flight.
     Mixed(Requests),
+    /// A closed loop, while a CPU copies memory.
+    Copies(Requests),
     /// Flushes; `after_writes`: each after `FLUSH_BYTES` of writes.
     Flush { after_writes: bool },
 }
@@ -47,6 +50,19 @@ impl Requests {
         }
     }
 
+    /// Large ones in sequence.
+    pub const fn stream(read: bool) -> Requests {
+        Requests {
+            work: Work {
+                read,
+                sequential: true,
+            },
+            io: 1 << 20,
+            depth: 8,
+            scattered: false,
+        }
+    }
+
     /// How many pieces of memory one is, when a disk takes `most`.
     pub fn pieces(&self, most: u32) -> u32 {
         match self.scattered {
@@ -72,6 +88,7 @@ impl Step {
         match self {
             Step::Load(requests) => requests.name(),
             Step::Mixed(beside) => format!("read 4K x1 beside {}", beside.name()),
+            Step::Copies(requests) => format!("{}, beside copies", requests.name()),
             Step::Flush {
                 after_writes: false,
             } => "flush, idle".into(),
@@ -84,7 +101,7 @@ impl Step {
     /// True when it writes to the device.
     pub fn writes(&self) -> bool {
         match self {
-            Step::Load(requests) => !requests.work.read,
+            Step::Load(requests) | Step::Copies(requests) => !requests.work.read,
             Step::Mixed(_) | Step::Flush { .. } => true,
         }
     }
@@ -110,6 +127,7 @@ impl Serialize for Step {
 
 /// Everything that is measured; without `writes` only what reads.
 pub fn steps(writes: bool) -> Vec<Step> {
+    let copies = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
     let mut steps = Vec::new();
     for read in [true, false] {
         let load = |io, depth| Requests::random(read, io * KIB, depth);
@@ -137,6 +155,10 @@ pub fn steps(writes: bool) -> Vec<Step> {
                 work,
                 ..load(kib, depth)
             });
+        }
+        // With one CPU, whoever copies keeps the requests from being made.
+        if copies {
+            steps.push(Step::Copies(Requests::stream(read)));
         }
     }
     let large = Requests::random(false, 1024 * KIB, 8);
@@ -172,6 +194,8 @@ pub struct Point {
     pub quantiles_us: Vec<(u32, f64)>,
     /// Bytes of the device in which they were.
     pub span: u64,
+    /// Bytes a second that a CPU copied beside it.
+    pub copied_per_s: f64,
 }
 
 /// The quantiles that are kept, per million: close in the tail, for the lab draws straight lines between them.
@@ -191,7 +215,7 @@ impl Point {
     /// Bytes a second.
     pub fn bytes_per_s(&self) -> f64 {
         match self.step {
-            Step::Load(requests) => self.per_s * requests.io as f64,
+            Step::Load(requests) | Step::Copies(requests) => self.per_s * requests.io as f64,
             Step::Mixed(_) => self.per_s * 4096.0,
             Step::Flush { .. } => 0.0,
         }
@@ -236,9 +260,16 @@ impl Probe<'_> {
     /// What the device answers.
     pub fn measure(&self, step: &Step) -> std::io::Result<Point> {
         let duration = self.each.mul_f64(step.weight());
+        let mut copied_per_s = 0.0;
         let (latency, seconds) = match *step {
             Step::Load(requests) => work(&self.job(&requests, duration), self.file, &self.region)?,
             Step::Mixed(beside) => self.mixed(&beside, duration)?,
+            Step::Copies(requests) => {
+                let job = self.job(&requests, duration);
+                let (done, copied) = copies::beside(|| work(&job, self.file, &self.region));
+                copied_per_s = copied;
+                done?
+            }
             Step::Flush { after_writes } => self.flushes(after_writes, duration)?,
         };
         let us = |ppm: u32| {
@@ -255,6 +286,7 @@ impl Probe<'_> {
             mean_us: latency.mean() / 1e3,
             quantiles_us,
             span: self.len,
+            copied_per_s,
         })
     }
 

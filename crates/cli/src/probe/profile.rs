@@ -42,11 +42,15 @@ impl Fit {
             let _ = writeln!(t, "{name}_crowd = {}", crowd(d));
         }
         t.push_str(
-            "# What occupies the disk: requests of 4 KiB a second, further bytes, and each further piece of memory.\n",
+            "# What occupies the disk: requests of 4 KiB a second, further bytes (also while CPUs copy 10 GB/s),\n# and each further piece of memory.\n",
         );
         for (name, d) in both {
             let _ = writeln!(t, "{name}_iops = {}", d.iops);
             let _ = writeln!(t, "{name}_rate = \"{}B/s\"", d.bytes_per_s);
+            if d.bytes_per_s_beside_copies > 0 {
+                let rate = d.bytes_per_s_beside_copies;
+                let _ = writeln!(t, "{name}_rate_beside_copies = \"{rate}B/s\"");
+            }
             let _ = writeln!(t, "{name}_segment = \"{}ns\"", d.segment_ns);
         }
         t.push_str("# What a request's further bytes add to its own latency.\n");

@@ -184,9 +184,10 @@ impl State {
     }
 
     /// The device takes the next of those that wait, if it has room: the token and its end.
-    fn dispatch(&mut self, now: u64, rng: &mut Rng) -> Option<(u64, u64)> {
+    fn dispatch(&mut self, now: u64, copying: u32, rng: &mut Rng) -> Option<(u64, u64)> {
         let next = self.server.take(now, &self.pending)?;
-        let next = self.pending.remove(next);
+        let mut next = self.pending.remove(next);
+        next.access.copying = copying;
         let served = self.server.serve(now, &next.access, rng);
         self.taken.push(Taken {
             token: next.token,
@@ -293,6 +294,7 @@ impl LabQueue {
             len: entry.request.len() as u64,
             segments: segments(&entry.request.bufs),
             extra: extra.0,
+            copying: self.world.copying(),
         };
         self.enter(Slot::Io(entry), access);
     }
@@ -352,10 +354,10 @@ impl LabQueue {
     }
 
     fn dispatch(&self) {
-        let now = self.world.now().0;
+        let (now, copying) = (self.world.now().0, self.world.copying());
         let next = || {
             self.rng
-                .with(|rng| self.state.with(|s| s.dispatch(now, rng)))
+                .with(|rng| self.state.with(|s| s.dispatch(now, copying, rng)))
         };
         while let Some((token, end)) = next() {
             self.world.schedule(Nanos(end), self.source, token);
@@ -402,6 +404,7 @@ impl LabQueue {
             len: bufs.iter().map(|b| b.len as u64).sum(),
             segments: segments(bufs),
             extra: extra.0,
+            copying: self.world.copying(),
         });
         let released = self.state.with(|s| {
             let hangs = match op {

@@ -18,6 +18,7 @@
 #![allow(unsafe_code)]
 
 mod arena;
+mod copying;
 mod coroutine;
 mod options;
 mod placement;
@@ -37,6 +38,7 @@ pub use options::{Costs, LabOptions};
 use crate::cell::LabCell;
 use crate::rng::Rng;
 use crate::stack::{Chain, Overflow, StackUse, Stacks, end_if_overflowed};
+use copying::Copying;
 use coroutine::{Co, YielderCell};
 use highwater_engine::world::{Task, TaskBody, TaskId, Work, World};
 use highwater_engine::{Error, Nanos};
@@ -71,6 +73,7 @@ pub struct LabWorld {
     awaits_overflow: AtomicBool,
     costs: Costs,
     cost_draws: LabCell<Rng>,
+    copying: LabCell<Copying>,
     ghost: bool,
 }
 
@@ -118,6 +121,7 @@ impl LabWorld {
             stacks: LabCell::new(stacks),
             costs: options.costs.clone(),
             cost_draws: LabCell::new(Rng::new(options.seed, 3)),
+            copying: LabCell::new(Copying::default()),
             ghost: options.ghost,
             sched: LabCell::new(Sched::new(options)),
             records: LabCell::new(Vec::new()),
@@ -363,6 +367,12 @@ impl LabWorld {
     }
 
     /// Charges the CPU of a system call of the calling task.
+    /// How much memory the CPUs copy, in MB/s.
+    pub(crate) fn copying(&self) -> u32 {
+        let now = self.now().0;
+        self.copying.with(|c| c.mb_per_s(now))
+    }
+
     pub(crate) fn charge_syscall(&self) {
         if self.costs.syscall > 0 {
             self.charge_ns(self.costs.syscall);
@@ -501,6 +511,10 @@ impl World for LabWorld {
 
     fn charge(&self, work: Work, n: u32) {
         let cost = self.cost_draws.with(|rng| self.costs.of(work, n, rng));
+        if matches!(work, Work::Copy | Work::CopyIn | Work::Move) {
+            let now = self.now().0;
+            self.copying.with(|c| c.add(now, n));
+        }
         self.charge_ns(cost);
     }
 

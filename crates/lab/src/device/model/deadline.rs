@@ -104,6 +104,7 @@ mod tests {
                 len: 4096,
                 segments: 1,
                 extra: 0,
+                copying: 0,
             },
         }
     }

@@ -94,6 +94,7 @@ mod tests {
                 len: 4096,
                 segments: 1,
                 extra: 0,
+                copying: 0,
             },
         };
         offsets.iter().map(one).collect()

@@ -71,6 +71,8 @@ pub(in crate::device) struct Access {
     pub segments: u32,
     /// A spike on top.
     pub extra: u64,
+    /// How much memory CPUs copy meanwhile, in MB/s.
+    pub copying: u32,
 }
 
 /// A request that the device has not taken.

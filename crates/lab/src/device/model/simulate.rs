@@ -22,6 +22,8 @@ pub struct Load {
     pub segments: u32,
     /// How many.
     pub count: usize,
+    /// How much memory CPUs copy meanwhile, in MB/s.
+    pub copying: u32,
     /// Writes in flight beside them, which are not counted.
     pub beside: Beside,
 }
@@ -97,6 +99,7 @@ impl Model {
                 len,
                 segments,
                 extra: 0,
+                copying: load.copying,
             }
         };
         let slots = load.depth + load.beside.writes;

@@ -5,6 +5,8 @@
 //!   of memory add to it (`*_request_rate`, `*_segment`).
 //! - **Occupancy**: one server takes all requests one after the other, for a fixed time + bytes / rate + a time for each
 //!   further piece of memory. The fixed time is what `*_iops` leaves: 1 / iops less 4 KiB's bytes.
+//! - **Copies**: CPUs that copy memory slow down a host that copies requests: bytes take longer, in proportion to
+//!   what is copied (`*_rate_beside_copies` is where that is 10 GB/s).
 //! - **Crowd**: what n other requests of 4 KiB under way add to a latency, as a curve, for the cost of one falls with
 //!   their number: requests that come together share a notification. [`Curve::share`] says which part of it occupies
 //!   the server (where that is more than the fixed time), so that further bytes come on top, and which part is delay.
@@ -36,6 +38,9 @@ use highwater_engine::io::IoOp;
 pub(super) const HEADERS: u32 = 2;
 /// What a request of `*_iops` has.
 const UNIT: u64 = 4096;
+
+/// The copies of `*_rate_beside_copies`.
+const COPIES_MB_PER_S: u64 = 10_000;
 
 /// The order in which requests wait that the device has no room for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -87,6 +92,10 @@ pub struct Ssd {
     pub read_rate: Rate,
     /// As writes have it.
     pub write_rate: Rate,
+    /// `read_rate` while CPUs copy 10 GB/s: the host copies, too. No less time than without.
+    pub read_rate_beside_copies: Rate,
+    /// As writes have it.
+    pub write_rate_beside_copies: Rate,
     /// What each piece of memory of a read but the first costs, the server and the read.
     pub read_segment: Nanos,
     /// As writes have it.
@@ -118,6 +127,8 @@ impl Default for Ssd {
             write_request_rate: Rate::UNLIMITED,
             read_rate: Rate::ns_per_kib(500),
             write_rate: Rate::ns_per_kib(500),
+            read_rate_beside_copies: Rate::UNLIMITED,
+            write_rate_beside_copies: Rate::UNLIMITED,
             read_segment: Nanos::ZERO,
             write_segment: Nanos::ZERO,
             read_iops: 0,
@@ -286,18 +297,18 @@ impl Flash {
         let together = self.ssd.completions == Completions::Together;
         let quantile = together.then(|| self.join_round(at, rng));
         let s = &self.ssd;
-        let (latency, own, rate, segment, crowd) = match access.op {
+        let (latency, own, [rate, beside], segment, crowd) = match access.op {
             IoOp::Read => (
                 &s.read,
                 s.read_request_rate,
-                s.read_rate,
+                [s.read_rate, s.read_rate_beside_copies],
                 s.read_segment,
                 &s.read_crowd,
             ),
             IoOp::Write => (
                 &s.write,
                 s.write_request_rate,
-                s.write_rate,
+                [s.write_rate, s.write_rate_beside_copies],
                 s.write_segment,
                 &s.write_crowd,
             ),
@@ -311,12 +322,17 @@ impl Flash {
         }
         let pieces = segment.0 * u64::from(access.segments.saturating_sub(1));
         let further = own.time(access.len.saturating_sub(UNIT));
+        // By how much copies hold it up.
+        let contended = beside
+            .time(access.len)
+            .saturating_sub(rate.time(access.len));
+        let contended = contended * u64::from(access.copying) / COPIES_MB_PER_S;
         let alone = match quantile {
             Some(quantile) => latency.at(quantile).0,
             None => latency.sample(rng),
         };
-        let served = alone + further + pieces + others + access.extra;
-        let moved = rate.time(access.len) + pieces;
+        let served = alone + further + contended + pieces + others + access.extra;
+        let moved = rate.time(access.len) + contended + pieces;
         let fixed = cost.fixed.max(share.occupies.0.saturating_sub(cost.unit));
         if access.op == IoOp::Write {
             self.unflushed += access.len;

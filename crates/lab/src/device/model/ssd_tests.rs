@@ -13,6 +13,7 @@ fn access(op: IoOp, len: u64, segments: u32) -> Access {
         len,
         segments,
         extra: 0,
+        copying: 0,
     }
 }
 
@@ -40,6 +41,7 @@ fn load(op: IoOp, len: u64, segments: u32, depth: usize) -> Load {
         span: 1 << 30,
         segments,
         count: 4_000,
+        copying: 0,
         beside: Beside::default(),
     }
 }
@@ -50,6 +52,28 @@ fn near(got: f64, want: f64, percent: f64) {
         (got / want - 1.0).abs() * 100.0 <= percent,
         "{got}, expected {want}"
     );
+}
+
+#[test]
+fn copies_beside_it_slow_its_bytes_down_in_proportion() {
+    let disk = Model::Ssd(Ssd {
+        read_rate_beside_copies: Rate::ns_per_kib(1_500),
+        // Quicker than without makes no sense, and nothing quicker.
+        write_rate_beside_copies: Rate::ns_per_kib(500),
+        ..disk()
+    });
+    for (op, copying, want) in [
+        (IoOp::Read, 0, 74.0),
+        (IoOp::Read, 10_000, 106.0),
+        (IoOp::Read, 5_000, 90.0),
+        (IoOp::Write, 10_000, 64.0),
+    ] {
+        let load = Load {
+            copying,
+            ..load(op, 64 << 10, 1, 32)
+        };
+        near(1e6 / disk.simulate(&load, 1).per_s(), want, 1.0);
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ fn closed_loop(
             len,
             segments: 1,
             extra: 0,
+            copying: 0,
         };
         let end = server.end_of(*slot, &access, &mut rng);
         assert!(end > *slot, "MODEL-1");
@@ -88,6 +89,7 @@ fn seek_of(hdd: &Hdd, distance: u64) -> u64 {
         len: 1,
         segments: 1,
         extra: 0,
+        copying: 0,
     };
     Model::Hdd(quick)
         .server()
@@ -105,6 +107,7 @@ fn hdd_elevators_choose_by_their_rule() {
             len: 4096,
             segments: 1,
             extra: 0,
+            copying: 0,
         },
     };
     let gib = 1 << 30;
@@ -220,6 +223,7 @@ fn a_rested_bucket_regains_no_more_than_its_credits() {
         len: 512,
         segments: 1,
         extra: 0,
+        copying: 0,
     };
     let hour = 3_600_000_000_000;
     let last = (0..60)
@@ -302,6 +306,7 @@ fn a_simulated_load_repeats_and_knows_the_arm() {
         span: 1 << 40,
         count: 300,
         segments: 1,
+        copying: 0,
         beside: Beside::default(),
     };
     let hdd = |elevator| {
@@ -330,6 +335,7 @@ fn a_simulated_load_repeats_and_knows_the_arm() {
     );
     assert_eq!(ncq, of(Elevator::Ncq));
     let beside = Load {
+        copying: 0,
         beside: Beside {
             writes: 8,
             len: 4096,
@@ -339,6 +345,7 @@ fn a_simulated_load_repeats_and_knows_the_arm() {
         ..load
     };
     let quiet = Load {
+        copying: 0,
         beside: Beside::default(),
         ..beside
     };
