@@ -172,7 +172,20 @@ impl List {
         &self,
         links: &'a L,
     ) -> impl Iterator<Item = FrameNo> + use<'a, L> {
-        std::iter::successors(self.tail(), |&frame| links.prev(frame))
+        self.iter_after(links, None)
+    }
+
+    /// From the frame after `frame`, which is on this list, towards the head; without one from the tail.
+    pub fn iter_after<'a, L: Links>(
+        &self,
+        links: &'a L,
+        frame: Option<FrameNo>,
+    ) -> impl Iterator<Item = FrameNo> + use<'a, L> {
+        let first = match frame {
+            Some(frame) => links.prev(frame),
+            None => self.tail(),
+        };
+        std::iter::successors(first, |&frame| links.prev(frame))
     }
 
     /// Panics unless LIST-2 holds. Looks at every frame of the list.
@@ -288,6 +301,10 @@ mod tests {
                     prop_assert_eq!(list.len(), model.len());
                     prop_assert_eq!((list.head(), list.tail()), (model.front().copied(), model.back().copied()));
                     prop_assert!(list.iter_from_tail(&links).eq(model.iter().rev().copied()));
+                    if let Some(last) = model.back() {
+                        let after = list.iter_after(&links, Some(*last));
+                        prop_assert!(after.eq(model.iter().rev().skip(1).copied()));
+                    }
                 }
             }
         }

@@ -9,6 +9,8 @@ pub(crate) struct DirtyList {
     list: List,
     /// Pages whose older copy is still being written, with that copy's frame (WB-2). At most as many as in flight.
     superseded: BTreeMap<u64, u32>,
+    /// How many have left their place.
+    left: u64,
 }
 
 impl DirtyList {
@@ -16,6 +18,7 @@ impl DirtyList {
         DirtyList {
             list: List::new(),
             superseded: BTreeMap::new(),
+            left: 0,
         }
     }
 
@@ -29,12 +32,14 @@ impl DirtyList {
 
     pub(crate) fn remove(&mut self, frames: &FrameTable, frame: u32) {
         self.list.remove(&DirtyLinks(frames), FrameNo(frame));
+        self.left += 1;
     }
 
     /// Puts `to`, which is not listed, in the place of `from`.
     pub(crate) fn replace(&mut self, frames: &FrameTable, from: u32, to: u32) {
         self.list
             .replace(&DirtyLinks(frames), FrameNo(from), FrameNo(to));
+        self.left += 1;
     }
 
     /// A copy has taken the place of `frame`, which is under writeback as `page`.
@@ -61,8 +66,22 @@ impl DirtyList {
         self.list.check_invariants(links);
     }
 
+    /// How many have left their place so far: with none in between, a frame that was on the list is where it was.
+    pub(crate) fn nr_left(&self) -> u64 {
+        self.left
+    }
+
     /// Oldest first.
     pub(crate) fn iter<'a>(&self, links: &'a DirtyLinks<'a>) -> impl Iterator<Item = u32> + 'a {
-        self.list.iter_from_tail(links).map(|f| f.0)
+        self.iter_after(links, None)
+    }
+
+    /// Oldest first, from the one after `frame` on, which is on the list.
+    pub(crate) fn iter_after<'a>(
+        &self,
+        links: &'a DirtyLinks<'a>,
+        frame: Option<u32>,
+    ) -> impl Iterator<Item = u32> + 'a {
+        self.list.iter_after(links, frame.map(FrameNo)).map(|f| f.0)
     }
 }

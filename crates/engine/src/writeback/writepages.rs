@@ -29,6 +29,8 @@ pub(crate) struct Submitted {
 
 /// The most pages whose writeback starts under one hold of the dirty lock.
 const START_BATCH: usize = 32;
+/// Pages of the dirty list that are looked at in one hold of its lock: each is a line of memory, and a writer waits.
+const COLLECT_CHUNK: usize = 32;
 /// Requests handed to the device in one call.
 const SUBMIT_BATCH: usize = 32;
 
@@ -68,15 +70,29 @@ impl<W: World> Engine<W> {
         mut want: impl FnMut(u32) -> bool,
     ) {
         out.clear();
-        {
+        let (mut last, mut left) = (None, 0);
+        let mut chunk = COLLECT_CHUNK;
+        while out.len() < pages_max {
             let dirty = m.dirty.lock(&*self.world);
+            if last.is_some() && dirty.nr_left() != left {
+                // The last one may be elsewhere on the list, or on none: from the oldest on again, in one go.
+                (last, chunk) = (None, usize::MAX);
+            }
+            left = dirty.nr_left();
             let links = DirtyLinks(&self.frames);
-            let wanted = dirty.iter(&links).filter(|f| want(*f));
-            out.extend(
-                wanted
-                    .take(pages_max)
-                    .map(|f| (self.frames.get(f).page(), f)),
-            );
+            let mut looked = 0;
+            for f in dirty.iter_after(&links, last).take(chunk) {
+                (last, looked) = (Some(f), looked + 1);
+                if want(f) {
+                    out.push((self.frames.get(f).page(), f));
+                    if out.len() == pages_max {
+                        break;
+                    }
+                }
+            }
+            if looked < chunk {
+                break;
+            }
         }
         // A page in the middle of a frame switch may be listed by both frames for a moment: keep one (CLUSTER-1).
         sort_batch(out);
