@@ -16,7 +16,8 @@ use super::{Key, Mapping};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::frame::state::{
-    ACTIVE, DIRTY, EXCL, HASHED, LOADING, Latch, ORPHAN, REF1, TOUCH, UPTODATE, WRITEBACK,
+    ACTIVE, DIRTY, EXCL, HASHED, LOADING, Latch, ORPHAN, READAHEAD, REF1, TOUCH, UPTODATE,
+    WRITEBACK,
 };
 use crate::lru::Enter;
 use crate::lru::order::Ghosts;
@@ -162,7 +163,13 @@ impl<W: World> Engine<W> {
                     return Ok(f);
                 }
                 Found::Full => return Err(too_many(page)),
-                Found::Busy(f, s) => self.wait_busy(f, s, page, &mut busy_since, false)?,
+                Found::Busy(f, s) => {
+                    if s & READAHEAD != 0 {
+                        // Before the wait: the device shall have the next window while this one is on its way.
+                        self.readahead_mark(m, ra, f, page);
+                    }
+                    self.wait_busy(f, s, page, &mut busy_since, false)?;
+                }
                 Found::Miss => {
                     if !tried_ahead {
                         tried_ahead = true;

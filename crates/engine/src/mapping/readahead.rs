@@ -9,14 +9,15 @@
 //!  ^ READAHEAD       ^ READAHEAD
 //! ```
 //!
-//! A window of the limit carries a mark at each quarter, and whoever touches one has two windows read from there on: what
-//! the reader has consumed is replaced a quarter at a time, so that the device always has nearly two windows to do. With
-//! one mark a window it would run down to less than one before the next came. Each request goes out as soon as it is
-//! full: the device is at it while the next one's pages are installed.
+//! A window of the limit carries a mark at each quarter, and whoever touches one, or is about to wait for its page, has two
+//! windows read from there on: what the reader has consumed is replaced a quarter at a time, so that the device always has
+//! nearly two windows to do. With one mark a window it would run down to less than one before the next came. Each request
+//! goes out as soon as it is full: the device is at it while the next one's pages are installed.
 //!
 //! **State.** A handle's streams: its lock (`Rank::Readahead`), by try only: a reader never waits for it.
 //! **Context.** A reader, without latches. Allocates frames above the low watermark only; reclaims, but never waits for them.
 //! **Kernel.** readahead.c: ondemand_readahead, page_cache_async_ra.
+//! **Tests.** Here: the windows. `crates/lab/tests/readahead.rs`: what is on its way while the reader waits.
 
 use super::{Key, Mapping};
 use crate::engine::Engine;

@@ -1,0 +1,76 @@
+//! A steady reader who waits for his disk has two whole windows on their way to him: the disk never runs short of requests.
+
+use highwater_engine::backing::PlainBacking;
+use highwater_engine::{Config, Engine, FileId, FileOptions, Nanos, PageNo, World};
+use highwater_lab::{Cap, LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+const PAGE: u64 = 4096;
+const PAGES: u64 = 4096;
+/// Pages of a window of the limit, and what is read ahead in all.
+const WINDOW: u64 = 32;
+/// A disk that the reader always waits for: a page takes it 40 us.
+const SLOW: Cap = Cap {
+    bytes_per_s: 100 << 20,
+    iops: 0,
+};
+
+#[test]
+fn two_windows_are_on_their_way_while_the_reader_waits() {
+    let world = LabWorld::new(LabOptions::calm(5));
+    let disk = LabQueue::new(
+        &world,
+        QueueOptions {
+            cap: Some(SLOW),
+            ..QueueOptions::default()
+        },
+    );
+    let w = world.clone();
+    let run = world.run(move || {
+        let mut config = Config::new(16 << 20);
+        config.readahead_max = (2 * WINDOW * PAGE) as usize;
+        let engine = Engine::new(w.clone(), config).expect("the engine starts");
+        let options = RamOptions {
+            len: PAGES * PAGE,
+            sparse: true,
+            ..RamOptions::default()
+        };
+        let backing = Arc::new(PlainBacking::new(RamDevice::new(&disk, options)));
+        let id = FileId { dev: 1, ino: 1 };
+        let file = engine
+            .open(id, backing, FileOptions { write: true })
+            .expect("open");
+        // A hole is not read from the disk.
+        for page in 0..PAGES {
+            file.write_at(&[1], page * PAGE).expect("a write");
+        }
+        file.sync_data().expect("a sync");
+        file.evict(0..u64::MAX).expect("evicted");
+        let before = engine.stats().get("pages_read");
+        let consumed = Rc::new(Cell::new(0));
+        let mine = consumed.clone();
+        let reader = w.spawn_local("reader", move || {
+            for page in 0..PAGES {
+                drop(file.page(PageNo(page)).expect("a page"));
+                mine.set(page + 1);
+            }
+        });
+        let mut ahead = Vec::new();
+        while consumed.get() < PAGES - 2 * WINDOW {
+            w.park(w.now().plus(Nanos::from_micros(100)));
+            if consumed.get() > 4 * WINDOW {
+                ahead.push(engine.stats().get("pages_read") - before - consumed.get());
+            }
+        }
+        assert!(w.join(reader, Nanos::from_secs(60)));
+        engine.close().expect("close");
+        ahead
+    });
+    let mut ahead = run.value;
+    ahead.sort_unstable();
+    assert!(ahead.len() > 500, "{} samples", ahead.len());
+    assert_eq!(ahead.last(), Some(&(2 * WINDOW)), "no more than that");
+    assert_eq!(ahead[ahead.len() / 2], 2 * WINDOW, "for most of the time");
+}
