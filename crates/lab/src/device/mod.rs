@@ -12,6 +12,7 @@
 //!
 //! **Kernel.** brd, null_blk, dm-flakey, dm-log-writes.
 
+mod backlog;
 mod fault;
 mod holes;
 mod image;

@@ -1,14 +1,14 @@
 //! A disk: when its requests end, and on whose stack.
 
-use super::model::{Access, Model, Rate, Served, Server, Waiting};
+use super::backlog::{Backlog, InFlight, Slot};
+use super::model::{Access, Model, Waiting};
 use super::ram::RamDevice;
 use crate::cell::LabCell;
 use crate::rng::Rng;
 use crate::world::{EventSink, LabWorld};
 use highwater_engine::io::{IoBuf, IoOp, Lane, Request};
-use highwater_engine::world::{Queue, QueueId, TaskId};
-use highwater_engine::{IoError, Nanos, World};
-use std::collections::VecDeque;
+use highwater_engine::world::{Queue, QueueId};
+use highwater_engine::{Nanos, World};
 use std::sync::{Arc, Weak};
 
 /// A disk. The default is a quick flash disk.
@@ -42,177 +42,19 @@ impl Default for QueueOptions {
     }
 }
 
-pub(super) struct InFlight {
-    pub device: Arc<RamDevice>,
-    pub lane: Lane,
-    pub request: Request,
-    pub sum: u64,
-}
-
-/// What a token stands for.
-enum Slot {
-    Io(InFlight),
-    /// A task in `serve_now`, asleep until the device has served it.
-    Caller(TaskId),
-    /// Its request was served.
-    Served,
-}
-
 /// An event with this bit: the request reaches the device. Without: it ends.
 const ARRIVES: u64 = 1 << 63;
 /// The event that runs the queue, after all that end at that time.
 const RUN: u64 = 1 << 62;
 
-/// A request that the device has taken from those that waited.
-struct Taken {
-    token: u64,
-    segments: u32,
-    served: Served,
-}
-
-struct State {
-    server: Server,
-    /// When the cap lets the next read, and the next write, through.
-    cap_free_at: [u64; 2],
-    /// Waiting with the host until the device takes them, oldest first.
-    pending: Vec<Waiting>,
-    /// What the device has taken of those.
-    taken: Vec<Taken>,
-    /// A `RUN` is on its way.
-    runs: bool,
-    /// Pieces of memory of all reads, and of all writes, that came.
-    segments: [u64; 2],
-    /// What reaches the device later, by token.
-    arriving: Vec<(u64, Access)>,
-    slab: Vec<Option<Slot>>,
-    free: Vec<u32>,
-    done: VecDeque<(Request, Result<(), IoError>)>,
-    waiter: Option<TaskId>,
-    hang_reads: u32,
-    hang_writes: u32,
-    hung: Vec<u64>,
-    sleepers: Vec<TaskId>,
-    released: u64,
-}
-
 /// One disk's request queue.
 pub struct LabQueue {
     pub(super) world: Arc<LabWorld>,
     options: QueueOptions,
-    state: LabCell<State>,
+    state: LabCell<Backlog>,
     pub(super) rng: LabCell<Rng>,
     source: u32,
     next_base: LabCell<u64>,
-}
-
-impl State {
-    fn new(model: &Model) -> State {
-        State {
-            server: model.server(),
-            cap_free_at: [0; 2],
-            pending: Vec::new(),
-            taken: Vec::new(),
-            runs: false,
-            segments: [0; 2],
-            arriving: Vec::new(),
-            slab: Vec::new(),
-            free: Vec::new(),
-            done: VecDeque::new(),
-            waiter: None,
-            hang_reads: 0,
-            hang_writes: 0,
-            hung: Vec::new(),
-            sleepers: Vec::new(),
-            released: 0,
-        }
-    }
-
-    fn count(&mut self, access: &Access) {
-        self.segments[usize::from(access.op == IoOp::Write)] += u64::from(access.segments);
-    }
-
-    /// When `cap` lets a request through that comes at `now`.
-    fn pass(&mut self, cap: Option<Cap>, now: u64, access: &Access) -> u64 {
-        let Some(cap) = cap else {
-            return now;
-        };
-        let clock = &mut self.cap_free_at[usize::from(access.op == IoOp::Write)];
-        let own = 1_000_000_000u64.checked_div(cap.iops).unwrap_or(0);
-        let bytes = Rate::bytes_per_s(cap.bytes_per_s).time(access.len);
-        *clock = now.max(*clock) + own.max(bytes);
-        *clock
-    }
-
-    fn in_slab(&self) -> usize {
-        let io = |slot: &&Slot| matches!(slot, Slot::Io(_));
-        self.slab.iter().flatten().filter(io).count()
-    }
-
-    fn add(&mut self, slot: Slot) -> u64 {
-        match self.free.pop() {
-            Some(at) => {
-                self.slab[at as usize] = Some(slot);
-                u64::from(at)
-            }
-            None => {
-                self.slab.push(Some(slot));
-                self.slab.len() as u64 - 1
-            }
-        }
-    }
-
-    fn remove(&mut self, token: u64) -> Option<Slot> {
-        self.free.push(token as u32);
-        self.slab[token as usize].take()
-    }
-
-    /// The event of `token`: what has ended, unless it hangs.
-    fn end(&mut self, token: u64) -> Option<Slot> {
-        let slot = &mut self.slab[token as usize];
-        let hangs = match slot {
-            Some(Slot::Io(e)) if e.request.op == IoOp::Read => &mut self.hang_reads,
-            Some(Slot::Io(_)) => &mut self.hang_writes,
-            Some(Slot::Caller(_)) => return slot.replace(Slot::Served),
-            _ => unreachable!("IO-2: an event of a request that has ended"),
-        };
-        if *hangs > 0 {
-            *hangs -= 1;
-            self.hung.push(token);
-            return None;
-        }
-        self.remove(token)
-    }
-
-    /// The device takes the next of those that wait, if it has room: the token and its end.
-    fn dispatch(&mut self, now: u64, copying: u32, rng: &mut Rng) -> Option<(u64, u64)> {
-        let next = self.server.take(now, &self.pending)?;
-        let mut next = self.pending.remove(next);
-        next.access.copying = copying;
-        let served = self.server.serve(now, &next.access, rng);
-        self.taken.push(Taken {
-            token: next.token,
-            segments: next.access.segments,
-            served,
-        });
-        Some((next.token, served.at))
-    }
-
-    /// What `token` held on the device is free, if it held anything.
-    fn leave(&mut self, token: u64) -> bool {
-        let at = self.taken.iter().position(|t| t.token == token);
-        let Some(at) = at else {
-            return false;
-        };
-        let taken = self.taken.swap_remove(at);
-        self.server.leave(taken.segments);
-        true
-    }
-
-    /// The event of `token` comes again then: the device has not said yet that it is through.
-    fn put_off(&mut self, token: u64, now: u64) -> Option<u64> {
-        let taken = self.taken.iter_mut().find(|t| t.token == token)?;
-        self.server.put_off(now, &mut taken.served)
-    }
 }
 
 /// How many pieces of memory `bufs` are: buffers that adjoin are one, as for the block layer.
@@ -232,7 +74,7 @@ impl LabQueue {
             panic!("{name}: expected {expected}");
         }
         Arc::new_cyclic(|weak: &Weak<LabQueue>| LabQueue {
-            state: LabCell::new(State::new(&options.model)),
+            state: LabCell::new(Backlog::new(&options.model)),
             rng: LabCell::new(Rng::new(world.seed(), 100 + options.id)),
             source: world.register(weak.clone()),
             next_base: LabCell::new(0),

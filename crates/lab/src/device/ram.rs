@@ -1,10 +1,11 @@
 //! A file on a lab disk.
 #![allow(unsafe_code)]
 
+use super::backlog::InFlight;
 use super::fault::{FaultCounts, FaultRates, Faults, Rule};
 use super::holes::Written;
 use super::image::{Images, Sparse, torn_pieces};
-use super::queue::{InFlight, LabQueue};
+use super::queue::LabQueue;
 use crate::cell::LabCell;
 use crate::rng::{Rng, mix};
 use highwater_engine::io::{IoBuf, IoOp, Lane, Request};
