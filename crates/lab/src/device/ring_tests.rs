@@ -2,26 +2,13 @@
 
 use super::model::{Completions, Latency, Rate, Scheduler, Ssd};
 use super::queue::segments;
+use super::tests::Sink;
 use super::*;
 use crate::{LabOptions, LabWorld};
-use highwater_engine::io::{IoBuf, IoOp, IoSink, Lane, Request};
-use highwater_engine::world::{Device, Queue};
+use highwater_engine::io::{IoBuf, IoOp, Lane, Request};
+use highwater_engine::world::{Device, Queue, TaskId};
 use highwater_engine::{IoError, Nanos, World};
-use std::sync::{Arc, Mutex};
-
-/// What ended: cookie, time.
-struct Sink {
-    world: Arc<LabWorld>,
-    ends: Mutex<Vec<(u64, Nanos)>>,
-}
-
-impl IoSink for Sink {
-    fn io_done(&self, request: &mut Request, result: Result<(), IoError>) {
-        assert_eq!(result, Ok(()));
-        let end = (request.cookie, self.world.now());
-        self.ends.lock().unwrap().push(end);
-    }
-}
+use std::sync::Arc;
 
 struct Lab {
     world: Arc<LabWorld>,
@@ -63,10 +50,7 @@ fn lab_of(elevator: Scheduler, completions: Completions) -> Lab {
     let queue = LabQueue::new(&world, options);
     Lab {
         device: RamDevice::new(&queue, RamOptions::default()),
-        sink: Arc::new(Sink {
-            world: world.clone(),
-            ends: Mutex::default(),
-        }),
+        sink: Sink::new(&world),
         world,
         queue,
         memory: vec![0; 64 * PAGE],
@@ -93,8 +77,11 @@ impl Lab {
     }
 
     fn ends(&self) -> Vec<(u64, u64)> {
-        let ends = self.sink.ends.lock().unwrap();
-        let mut ends: Vec<_> = ends.iter().map(|e| (e.0, e.1.0 / 1_000)).collect();
+        let end = |(cookie, result, _, at): (u64, Result<(), IoError>, TaskId, Nanos)| {
+            assert_eq!(result, Ok(()));
+            (cookie, at.0 / 1_000)
+        };
+        let mut ends: Vec<_> = self.sink.ends().into_iter().map(end).collect();
         // Of one time, in any order.
         ends.sort_by_key(|e| (e.1, e.0));
         ends

@@ -7,11 +7,26 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 /// What ended: (cookie, result, task, time).
-type Ends = Vec<(u64, Result<(), IoError>, TaskId, Nanos)>;
+pub(super) type Ends = Vec<(u64, Result<(), IoError>, TaskId, Nanos)>;
 
-struct Sink {
+/// Keeps what ended, and when.
+pub(super) struct Sink {
     world: Arc<LabWorld>,
     ends: Mutex<Ends>,
+}
+
+impl Sink {
+    pub(super) fn new(world: &Arc<LabWorld>) -> Arc<Sink> {
+        Arc::new(Sink {
+            world: world.clone(),
+            ends: Mutex::default(),
+        })
+    }
+
+    /// So far, in order.
+    pub(super) fn ends(&self) -> Ends {
+        self.ends.lock().unwrap().clone()
+    }
 }
 
 impl IoSink for Sink {
@@ -38,10 +53,7 @@ fn lab(seed: u64) -> Lab {
     };
     Lab {
         device: RamDevice::new(&queue, options),
-        sink: Arc::new(Sink {
-            world: world.clone(),
-            ends: Mutex::new(Vec::new()),
-        }),
+        sink: Sink::new(&world),
         world,
         queue,
     }
@@ -59,7 +71,7 @@ impl Lab {
     }
 
     fn ends(&self) -> Ends {
-        self.sink.ends.lock().unwrap().clone()
+        self.sink.ends()
     }
 
     fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, IoError> {
@@ -291,10 +303,7 @@ fn order_of(model: Model, places: &[u64]) -> Vec<u64> {
     let queue = LabQueue::new(&world, options);
     let l = Lab {
         device: RamDevice::new(&queue, RamOptions::default()),
-        sink: Arc::new(Sink {
-            world: world.clone(),
-            ends: Mutex::new(Vec::new()),
-        }),
+        sink: Sink::new(&world),
         world,
         queue,
     };
