@@ -7,13 +7,13 @@ use std::fmt::Write;
 
 /// Width of a chart in its own units; the page scales it.
 const WIDTH: f64 = 560.0;
-const LEFT: f64 = 84.0;
+const LEFT: f64 = 98.0;
 /// The same of a chart that has a row to itself, with names beside its bars.
 const WIDE: f64 = 1120.0;
 const WIDE_LEFT: f64 = 190.0;
 const RIGHT: f64 = 14.0;
 /// At most so wide is a character of a tick.
-const TICK_CHAR: f64 = 8.0;
+const TICK_CHAR: f64 = 9.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 40.0;
 
@@ -325,24 +325,31 @@ mod tests {
         );
     }
 
-    /// In CSS pixels, in whatever window: a chart that has no room for that scrolls.
+    /// In CSS pixels, in whatever window: in a narrow one the text is larger in the chart's own units, and a chart that has
+    /// no room for that scrolls.
     #[test]
     fn no_text_of_a_chart_gets_smaller_than_ten_pixels() {
         let style = crate::html::STYLE;
-        let number = |rule: &str, key: &str| -> f64 {
-            let (_, rest) = style.split_once(rule).expect(rule);
+        let number = |text: &str, rule: &str, key: &str| -> f64 {
+            let (_, rest) = text.split_once(rule).expect(rule);
             let (_, rest) = rest.split_once(key).expect(key);
             let (n, _) = rest.split_once("px").expect("pixels");
             n.trim().parse().expect("a number")
         };
-        let text = number("svg text {", "font:");
-        assert!(text * number("svg.chart {", "min-width:") / WIDTH >= 10.0);
+        let text = number(style, "svg text {", "font:");
         let wide = format!("svg.chart[viewBox^=\"0 0 {WIDE:.0} \"]");
-        let narrow = number(&format!("{wide} text"), "font-size:");
-        assert!(narrow * number(&wide, "min-width:") / WIDE >= 10.0);
-        // Above it, in a window as wide as the rule goes, the page's edges leave so much.
-        let from = number("@media (max-width", ":") - 64.0;
-        assert!(text * from / WIDE >= 10.0);
+        // What the page's edges leave of a window, at the most.
+        const EDGES: f64 = 64.0;
+        for (rule, chart, width) in [
+            ("@media (max-width: 540px)", "svg.chart", WIDTH),
+            ("@media (max-width: 1000px)", wide.as_str(), WIDE),
+        ] {
+            let (_, rest) = style.split_once(rule).expect(rule);
+            let narrow = number(rest, &format!("{chart} text"), "font-size:");
+            assert!(narrow * number(rest, &format!("{chart} {{"), "min-width:") / width >= 10.0);
+            let from = number(rule, "", "max-width:") - EDGES;
+            assert!(text * from / width >= 10.0, "{rule}");
+        }
         assert!(figure("c", "s", "<svg/>", "").contains("<div class=\"wide\"><svg/></div>"));
     }
 }
