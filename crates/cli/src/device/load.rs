@@ -4,6 +4,8 @@ use super::Profile;
 use super::spec::{Build, CloudSpec, HddSpec, NvmeSpec, ObjectSpec, SsdSpec};
 use crate::error::Result;
 use crate::located::Source;
+use highwater_lab::Model;
+use highwater_lab::model::Bucket;
 use serde::Deserialize;
 
 /// What every profile says first.
@@ -48,9 +50,35 @@ pub fn load(origin: &str, text: &str) -> Result<Profile> {
         let message = format!("{name}: expected {expected}");
         source.at(said.unwrap_or(0..0), &message, None)
     })?;
+    if let Model::Cloud(cloud) = &model {
+        let buckets = [("iops", cloud.iops), ("bytes", cloud.bytes)];
+        for (name, bucket) in buckets {
+            if let Some(problem) = burst_problem(&bucket) {
+                let message = format!("{name}: {problem}");
+                return Err(source.at(source.key(name), &message, None));
+            }
+        }
+    }
     Ok(Profile {
         about: head.about,
         model,
+    })
+}
+
+/// What is said of a burst and would change nothing.
+fn burst_problem(bucket: &Bucket) -> Option<String> {
+    let Bucket {
+        per_s,
+        burst_per_s: burst,
+        credits,
+    } = *bucket;
+    if (burst == 0) != (credits == 0) {
+        return Some(
+            "burst_per_s and credits make a burst together; expected both or neither".into(),
+        );
+    }
+    (burst != 0 && burst <= per_s).then(|| {
+        format!("burst_per_s = {burst} is no more than per_s = {per_s}; expected more, or no burst")
     })
 }
 
@@ -59,7 +87,7 @@ mod tests {
     use super::super::BUILTIN;
     use super::*;
     use highwater_engine::Nanos;
-    use highwater_lab::{Model, model};
+    use highwater_lab::model;
 
     fn error(text: &str) -> String {
         load("d.toml", text).expect_err("must not load").to_string()
@@ -85,6 +113,33 @@ mod tests {
         assert_eq!(of("nvme"), Model::Nvme(model::Nvme::default()));
         assert_eq!(of("cloud-gp3"), Model::Cloud(model::Cloud::default()));
         assert_eq!(of("object-s3"), Model::Object(model::Object::default()));
+    }
+
+    #[test]
+    fn a_burst_that_would_be_none_is_refused() {
+        let (_, text) = BUILTIN.iter().find(|b| b.0 == "cloud-gp2").unwrap();
+        let line = |key: &str| text.lines().position(|l| l == key).unwrap() + 1;
+        for (from, to, what) in [
+            (
+                "burst_per_s = 3000",
+                "burst_per_s = 300",
+                "= 300 is no more than per_s = 300",
+            ),
+            ("burst_per_s = 3000\n", "", "both or neither"),
+            ("credits = 5400000\n", "", "both or neither"),
+        ] {
+            let e = error(&text.replace(from, to));
+            assert!(
+                e.starts_with(&format!("d.toml:{}:2: iops: ", line("[iops]"))),
+                "{e}"
+            );
+            assert!(e.contains(what), "{e}");
+        }
+        let e = error(&format!("{text}burst_per_s = \"1GB/s\"\n"));
+        assert!(
+            e.starts_with(&format!("d.toml:{}:2: bytes: ", line("[bytes]"))),
+            "{e}"
+        );
     }
 
     #[test]
