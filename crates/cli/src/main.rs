@@ -318,11 +318,12 @@ fn run(args: &RunArgs) -> Result<()> {
     }
     let (report, page) = run_scenario(args, &args.scenario, args.common.html.as_deref())?;
     page.write(&report)?;
-    show_one(&report, &args.common)
+    let again = format!("run {}", html::quoted(&args.scenario));
+    show_one(&report, &args.common, &again)
 }
 
-/// The table of one scenario, with the lab's predictions beside it.
-fn show_one(report: &Report, common: &Common) -> Result<()> {
+/// The table of one scenario, with the lab's predictions beside it; `again` is what would repeat it.
+fn show_one(report: &Report, common: &Common, again: &str) -> Result<()> {
     let mut table = columns::table(report).render(width());
     let predictions = predict::predictions(report);
     let text = predict::table(&[(report, &predictions)], width());
@@ -334,7 +335,7 @@ fn show_one(report: &Report, common: &Common) -> Result<()> {
         report: &for_json(report, common),
         predictions: &predictions,
     };
-    publish_as(report, &json, common, &table)
+    publish_as(report, &json, common, &table, again)
 }
 
 /// The worlds that can run the scenario: Linux lends a process no block of page frames.
@@ -514,7 +515,8 @@ fn prepared(
 
 /// The table, the sentences, the next command; JSON where asked for.
 fn publish(report: &Report, common: &Common, table: &str) -> Result<()> {
-    publish_as(report, &for_json(report, common), common, table)
+    let again = format!("run {}", report.scenario);
+    publish_as(report, &for_json(report, common), common, table, &again)
 }
 
 /// The report as JSON has it: without samples, unless they are asked for.
@@ -535,6 +537,7 @@ fn publish_as(
     json: &impl serde::Serialize,
     common: &Common,
     table: &str,
+    again: &str,
 ) -> Result<()> {
     let mut text = format!(
         "\n{}, memory {}\n\n{table}\n",
@@ -552,7 +555,10 @@ fn publish_as(
         text.push_str(&sentence);
         text.push('\n');
     }
-    text.push_str(&format!("\nNext: {}\n", sentences::next_command(report)));
+    text.push_str(&format!(
+        "\nNext: {}\n",
+        sentences::next_command(report, again)
+    ));
     write_out(&text, json, common)
 }
 

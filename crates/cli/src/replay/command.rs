@@ -269,7 +269,9 @@ pub fn replay(args: &ReplayArgs) -> Result<()> {
     let html = run.common.html.as_deref();
     let (report, page) = crate::run_loaded(scenario, "", &run, html)?;
     page.write(&report)?;
-    crate::show_one(&report, &run.common)
+    let trace = args.trace.trace.to_string_lossy();
+    let again = format!("replay {}", crate::html::quoted(&trace));
+    crate::show_one(&report, &run.common, &again)
 }
 
 /// `highwater trace info TRACE`.
