@@ -198,7 +198,7 @@ impl<'a> Loads<'a> {
             let fit = self.inside(r.depth, pieces);
             let singly = fit == 1;
             let pieces = f64::from(pieces - 1);
-            if r.scattered && (r.depth == 1 || singly) {
+            if pieces > 0.0 && (r.depth == 1 || singly) {
                 return Some(Row {
                     a: 0.0,
                     b: pieces,
@@ -223,7 +223,7 @@ impl<'a> Loads<'a> {
         let larger = self
             .points
             .iter()
-            .filter(|(_, r)| r.depth == 1 && r.io > 4096 && !r.scattered && !r.work.sequential);
+            .filter(|(_, r)| r.depth == 1 && r.io > 4096 && r.pieces == 1 && !r.work.sequential);
         let rows: Vec<Row> = larger
             .map(|(p, r)| Row {
                 a: (r.io - 4096) as f64,

@@ -9,6 +9,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const KIB: u64 = 1 << 10;
+/// No two pages adjoin in memory.
+const SCATTERED: u32 = u32::MAX;
+/// So many pieces has a MiB of a cache that has worked for a while.
+const CACHE: u32 = 40;
 /// Bytes written before a flush of [`Step::Flush`].
 pub const FLUSH_BYTES: u64 = 4 << 20;
 
@@ -32,8 +36,8 @@ pub struct Requests {
     /// Bytes of one.
     pub io: u64,
     pub depth: u32,
-    /// Its pages do not adjoin in memory.
-    pub scattered: bool,
+    /// Pieces of memory that it consists of, if a disk takes so many and it has so many pages.
+    pub pieces: u32,
 }
 
 impl Requests {
@@ -46,7 +50,7 @@ impl Requests {
             },
             io,
             depth,
-            scattered: false,
+            pieces: 1,
         }
     }
 
@@ -59,24 +63,22 @@ impl Requests {
             },
             io: 1 << 20,
             depth: 8,
-            scattered: false,
+            pieces: 1,
         }
     }
 
     /// How many pieces of memory one is, when a disk takes `most`.
     pub fn pieces(&self, most: u32) -> u32 {
-        match self.scattered {
-            true => most.min((self.io / 4096) as u32),
-            false => 1,
-        }
+        self.pieces.min(most).min((self.io / 4096) as u32)
     }
 
     fn name(&self) -> String {
         let op = if self.work.read { "read" } else { "write" };
-        let order = match (self.work.sequential, self.scattered) {
-            (true, _) => " in sequence",
-            (false, true) => " scattered",
-            (false, false) => "",
+        let order = match (self.work.sequential, self.pieces) {
+            (true, _) => " in sequence".into(),
+            (false, SCATTERED) => " scattered".into(),
+            (false, 1) => String::new(),
+            (false, pieces) => format!(" in {pieces} pieces"),
         };
         format!("{op} {}K x{}{order}", self.io / KIB, self.depth)
     }
@@ -140,9 +142,14 @@ pub fn steps(writes: bool) -> Vec<Step> {
                 add(load(kib, depth));
             }
         }
-        for (kib, depth) in [(1024, 1), (64, 32), (1024, 32)] {
+        for (kib, depth, pieces) in [
+            (1024, 1, SCATTERED),
+            (64, 32, SCATTERED),
+            (1024, 32, CACHE),
+            (1024, 32, SCATTERED),
+        ] {
             add(Requests {
-                scattered: true,
+                pieces,
                 ..load(kib, depth)
             });
         }
@@ -163,7 +170,7 @@ pub fn steps(writes: bool) -> Vec<Step> {
     }
     let large = Requests::random(false, 1024 * KIB, 8);
     let scattered = Requests {
-        scattered: true,
+        pieces: SCATTERED,
         ..large
     };
     let small = Requests::random(false, 4 * KIB, 16);

@@ -110,25 +110,21 @@ pub(super) struct Memory<'a> {
 }
 
 impl Memory<'_> {
-    /// For `job`: a request's pieces are pages with a page between them, but for the first, which is what is left. Requests
-    /// share memory when there is too little.
+    /// For `job`: a request's pieces are alike, to a page, with a page between them. Requests share memory when there is too
+    /// little.
     pub fn new<'a>(job: &Job, region: &'a Region, part: Part) -> Memory<'a> {
         let pages = (job.io as usize).div_ceil(PAGE).max(1);
         let pieces = (job.pieces.max(1) as usize).min(pages);
-        let first = pages - (pieces - 1);
         let slot = slot_bytes(job);
         assert!(slot <= region.len, "a request is larger than all memory");
         let slots = region.len / slot;
         let of = |i: usize| {
             let base = region.base + i % slots * slot;
             let piece = |k: usize| {
-                let (at, pages) = match k {
-                    0 => (0, first),
-                    _ => (first + 2 * k - 1, 1),
-                };
+                let [from, to] = [k, k + 1].map(|k| k * pages / pieces);
                 libc::iovec {
-                    iov_base: std::ptr::with_exposed_provenance_mut(base + at * PAGE),
-                    iov_len: pages * PAGE,
+                    iov_base: std::ptr::with_exposed_provenance_mut(base + (from + k) * PAGE),
+                    iov_len: (to - from) * PAGE,
                 }
             };
             (0..pieces).map(piece).collect()
@@ -208,6 +204,7 @@ mod tests {
             (1 << 20, 1, 1),
             (64 << 10, 99, 16),
             (1 << 20, 254, 254),
+            (1 << 20, 40, 40),
         ] {
             let m = memory(io, pieces, 3);
             assert!(m.pieces.len() * io as usize * 3 > MEMORY);
