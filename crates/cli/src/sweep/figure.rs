@@ -35,7 +35,7 @@ pub struct Point {
     pub alloc_stall_s: Spread,
     /// Seconds that the throttle held them up.
     pub throttle_stall_s: Spread,
-    /// Hits over look-ups.
+    /// Hits over look-ups; 1 where there were none.
     pub hit_ratio: Spread,
     /// Bytes read from the disk for each operation.
     pub read_bytes_per_op: Spread,
@@ -73,7 +73,8 @@ impl Point {
             ops_per_s_with_sync: of(&|a| a.ops_per_s_with_sync),
             alloc_stall_s: of(&|a| a.stall_s.alloc.unwrap_or(0.0)),
             throttle_stall_s: of(&|a| a.stall_s.throttle.unwrap_or(0.0)),
-            hit_ratio: of(&|a| a.hit_ratio.unwrap_or(0.0)),
+            // Where nothing was looked up, nothing missed.
+            hit_ratio: of(&|a| a.hit_ratio.unwrap_or(1.0)),
             read_bytes_per_op: of(&|a| bytes(count(a, "pages_read")) / ops(a)),
             written_bytes_per_op: of(&|a| bytes(count(a, "nr_written") + synced(a)) / ops(a)),
         }
@@ -272,5 +273,24 @@ fn at_least(p: &Point, text: String) -> String {
     match p.starved_runs {
         0 => text,
         _ => format!("≥ {text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nothing_was_looked_up_nothing_missed() {
+        let missed = |hit_ratio| {
+            let run = ArmReport {
+                hit_ratio,
+                ..ArmReport::default()
+            };
+            let point = Point::new(1.0, "t", 1.0, 4096, &[run]);
+            point.miss_ratio().median
+        };
+        assert_eq!(missed(None), 0.0, "a trace of flushes alone");
+        assert_eq!(missed(Some(0.25)), 0.75);
     }
 }
