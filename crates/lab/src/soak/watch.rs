@@ -47,7 +47,8 @@ pub(super) fn watch(soak: &Rc<Soak>) {
         })
         .collect();
     let total = soak.options.ops;
-    let mut rests = (1..4).map(|n| n * total / 4).peekable();
+    let parts = rests(soak);
+    let mut rests = (1..parts).map(|n| n * total / parts).peekable();
     while soak.users.borrow().iter().any(|u| !u.ended) {
         nap(soak, LOOK);
         check_progress(soak);
@@ -72,6 +73,15 @@ pub(super) fn watch(soak: &Rc<Soak>) {
         assert!(soak.world.join(id, now(soak).plus(STUCK)));
     }
     finish(soak);
+}
+
+/// Between so many parts of a run all come to rest. Where flushes fail, files are closed oftener then: what a flush loses that
+/// nobody waits for is told to the next who opens the file.
+fn rests(soak: &Soak) -> u64 {
+    match soak.options.trouble.has(Trouble::Flushes) {
+        true => 16,
+        false => 4,
+    }
 }
 
 /// SOAK-2.
@@ -212,6 +222,7 @@ fn reopen(soak: &Soak) {
             hear(soak, n);
         }
         let len = s.file().len();
+        look_ahead(soak, n);
         drop(s.handle.take());
         // Some time for the flusher, to which a file belongs that nobody has open.
         let length = soak.crash_rng.borrow_mut().pick(&[0, 1, 700]);
@@ -222,6 +233,15 @@ fn reopen(soak: &Soak) {
         let lost = s.lost.take();
         s.shadow.borrow_mut().lose(&lost);
         soak.reopened.set(soak.reopened.get() + 1);
+    }
+}
+
+/// Pages of the file `n` are being read when it is closed. What they hold others compare.
+fn look_ahead(soak: &Soak, n: usize) {
+    let (s, frame) = (&soak.subjects[n], soak.options.frame_size);
+    let at = soak.crash_rng.borrow_mut().below(s.file().len().max(1));
+    if let Err(e) = s.file().read_at(&mut vec![0; 2 * frame], at) {
+        soak.tolerate(n, "read_at", &e);
     }
 }
 
@@ -263,6 +283,8 @@ fn rest(soak: &Soak) {
 /// The engine's invariants and the volumes', while nothing is in flight.
 fn check_books(soak: &Soak) {
     soak.engine.check_invariants();
+    let isolated = soak.engine.stats().get("nr_isolated_file");
+    assert_eq!(isolated, 0, "SOAK-7: nobody reclaims");
     for s in soak.subjects.iter().filter(|s| !s.has_lost()) {
         if let Some(volume) = &s.volume {
             volume.check_invariants();
