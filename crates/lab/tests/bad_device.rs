@@ -203,6 +203,36 @@ fn after_a_failed_flush_pages_in_memory_are_dirty_again_and_the_next_sync_keeps_
     }
 }
 
+/// The zeroes of a hole are writes of the device, and nobody has them in memory. A flush that lost them was told as any other,
+/// and the next sync succeeded with the old bytes on the disk.
+#[test]
+fn a_hole_that_a_failed_flush_has_lost_is_reported() {
+    lab(6, 512, nothing, |rig| {
+        let (file, device) = rig.file(1, 64);
+        for n in 0..8 {
+            file.write_at(&[3; 4096], n * PAGE).unwrap();
+        }
+        file.sync_data().unwrap();
+        file.discard(2 * PAGE..6 * PAGE).unwrap();
+        device.fail_flush(1, true);
+        for _ in 0..2 {
+            let Err(Error::DurabilityLost { ranges }) = file.sync_data() else {
+                panic!("a sync succeeds although a hole is lost");
+            };
+            let covered = |at: u64| ranges.iter().any(|r| r.contains(&at));
+            assert!(covered(2 * PAGE) && covered(6 * PAGE - 1), "{ranges:?}");
+            assert!(!covered(PAGE) && !covered(6 * PAGE), "{ranges:?}");
+        }
+        drop(file);
+        let file = rig.open(1, &device);
+        file.discard(2 * PAGE..6 * PAGE).unwrap();
+        file.sync_data().unwrap();
+        survives_crashes(&device, 2 * PAGE, &[0; 4 * 4096], "punched again");
+        rig.works(&file, &device);
+        rig.engine.close().unwrap();
+    });
+}
+
 #[test]
 fn a_page_that_left_memory_before_a_flush_failed_is_reported_until_reopened() {
     lab(6, 512, nothing, |rig| {

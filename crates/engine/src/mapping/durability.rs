@@ -106,6 +106,21 @@ impl Durability {
         self.reclaimed[chunk] = self.reclaimed[chunk].max(epoch);
     }
 
+    /// A hole takes the place of these pages, which nobody has in memory: as if each had been written and reclaimed.
+    pub(crate) fn note_hole(&mut self, pages: Range<u64>) {
+        let epoch = self.note_written();
+        let Some(last) = pages.end.checked_sub(1) else {
+            return;
+        };
+        // The last one first: then the chunks have their size.
+        self.note_reclaimed(last, epoch);
+        let mut page = pages.start;
+        while page < last {
+            self.note_reclaimed(page, epoch);
+            page = ((page >> self.chunk_order) + 1) << self.chunk_order;
+        }
+    }
+
     /// A flush begins: ends the epoch and returns it.
     pub(crate) fn begin_flush(&mut self) -> u64 {
         self.unflushed = false;
@@ -261,6 +276,25 @@ mod tests {
         d.flush_failed(EIO);
         for page in [3, 1 << 20] {
             assert!(d.lost().iter().any(|r| r.contains(&page)), "{page}");
+        }
+    }
+
+    #[test]
+    fn a_hole_is_lost_with_a_failed_flush_and_not_after_a_good_one() {
+        for (hole, chunk) in [(5..9, 1), (5..6, 1), (3..1 << 20, 1 << 10)] {
+            let mut d = Durability::new();
+            d.note_hole(hole.clone());
+            assert!(d.needs_flush());
+            d.begin_flush();
+            d.flush_failed(EIO);
+            assert_eq!(d.lost(), &[hole.start / chunk * chunk..hole.end]);
+            let mut d = Durability::new();
+            d.note_hole(hole);
+            let f = d.begin_flush();
+            d.flush_ok(f);
+            d.begin_flush();
+            d.flush_failed(EIO);
+            assert!(d.lost().is_empty());
         }
     }
 

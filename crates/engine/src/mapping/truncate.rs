@@ -69,7 +69,15 @@ impl<W: World> Engine<W> {
             m.backing.truncate(len).map_err(failed)?;
         }
         m.backing.discard(from, to - from).map_err(failed)?;
-        m.durability.lock(&*self.world).note_changed();
+        {
+            let mut durability = m.durability.lock(&*self.world);
+            match m.reserves {
+                // Its log has the hole, and keeps it until it is durable.
+                true => durability.note_changed(),
+                // The device may have written zeroes: a flush that fails may lose them.
+                false => durability.note_hole(first..end),
+            }
+        }
         if !planted!(self, StaleHole) {
             self.unlink_range(m, first..end);
         }

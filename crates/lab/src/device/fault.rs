@@ -12,8 +12,8 @@
 //!   any order, each whole, not at all, or in any of its sectors of 512 bytes.
 //! - **Crash**: the durable image with any such subset; of two writes of one sector, either or neither.
 //!
-//! What never goes wrong: a truncation or a hole fails, or is forgotten by a failed flush (a file system has them in its
-//! journal); bytes read back differ from bytes written; a request completes twice; a flush that succeeded
+//! What never goes wrong: a truncation or a hole fails; a failed flush forgets a truncation (a file system has it in its
+//! journal; zeroes it may have to write); bytes read back differ from bytes written; a request completes twice; a flush that succeeded
 //! was not one; addresses are mixed up. Those would be a device without a contract.
 //!
 //! Rates are per million requests and drawn from the seed; programmed faults ([`Rule`]) come first.
