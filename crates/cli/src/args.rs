@@ -336,7 +336,8 @@ pub struct RunArgs {
     /// Add rows of raw random O_DIRECT writes at queue depths 32, 128 and 256
     #[arg(long)]
     pub raw: bool,
-    /// Run each arm so often, in turns with the others; the lab, whose numbers are the same each time, runs once
+    /// Run each arm so often, in turns with the others; the lab, whose numbers are the same for the same seed, with the seeds
+    /// from --seed on
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
     /// With the worlds os and lab: measure the disk before each run on it and after the last, for so long, and give the lab

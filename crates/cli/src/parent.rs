@@ -35,7 +35,7 @@ pub struct Options {
     pub real_time: bool,
     /// What work costs the lab's CPUs [default: the table that comes with the command].
     pub costs: Option<crate::costs::CostTable>,
-    /// How often each arm runs; the lab's, whose numbers are the same each time, runs once.
+    /// How often each arm runs; the lab's, whose numbers are the same for the same seed, with the seeds from `seed` on.
     pub repeat: u32,
     /// Measure the disk for so long before each run on it and after the last; the lab, which then runs at the end, gets
     /// what was measured.
@@ -51,10 +51,7 @@ pub struct Options {
 /// Which arm runs when: the arms one after the other, `repeat` times around, so that a slow minute of the machine does
 /// not meet all runs of one arm.
 fn turns(arms: &[Arm], repeat: u32, lab_last: bool) -> Vec<usize> {
-    let again = |round: u32, i: usize| round == 0 || arms[i].world != WorldName::Lab;
-    let mut turns: Vec<usize> = (0..repeat.max(1))
-        .flat_map(|round| (0..arms.len()).filter(move |&i| again(round, i)))
-        .collect();
+    let mut turns: Vec<usize> = (0..repeat.max(1)).flat_map(|_| 0..arms.len()).collect();
     if lab_last {
         turns.sort_by_key(|&i| arms[i].world == WorldName::Lab);
     }
@@ -123,7 +120,13 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
     for (turn, &index) in turns.iter().enumerate() {
         let arm = &arms[index];
         let mut plan = Plan::new(&scenario, arm.clone(), dir);
-        plan.seed = options.seed;
+        if arm.world == WorldName::Lab {
+            let before = turns[..turn].iter().filter(|i| **i == index).count();
+            plan.seed = options.seed.wrapping_add(before as u64);
+        } else {
+            plan.seed = options.seed;
+        }
+        let seed = plan.seed;
         if turn > 0 && arm.world != WorldName::Lab {
             renew(&scenario, &plan)?;
         }
@@ -148,6 +151,7 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
                 progress.finish(&done);
                 if arm.world == WorldName::Lab {
                     done.profile = measured.map(|named| named.text);
+                    done.seed = (options.repeat > 1).then_some(seed);
                 }
                 if !options.real_time {
                     done.real = None;
@@ -349,14 +353,14 @@ mod tests {
     use highwater_engine::Preset;
 
     #[test]
-    fn repeats_are_interleaved_and_the_lab_runs_once() {
+    fn repeats_are_interleaved_and_the_lab_is_last_when_the_disk_is_measured() {
         let worlds = [WorldName::Os, WorldName::Lab];
         let presets = [Preset::V3_2, Preset::V6_16];
         let scenario = find("fits").unwrap();
         let arms = crate::plan::arms(&scenario, &worlds, &presets, false, false);
         assert_eq!(turns(&arms, 1, false), [0, 1, 2, 3]);
-        assert_eq!(turns(&arms, 3, false), [0, 1, 2, 3, 0, 1, 0, 1]);
-        assert_eq!(turns(&arms, 2, true), [0, 1, 0, 1, 2, 3]);
+        assert_eq!(turns(&arms, 2, false), [0, 1, 2, 3, 0, 1, 2, 3]);
+        assert_eq!(turns(&arms, 2, true), [0, 1, 0, 1, 2, 3, 2, 3]);
     }
 
     #[test]

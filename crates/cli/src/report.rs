@@ -26,6 +26,9 @@ pub struct ArmReport {
     pub world: String,
     /// The preset, or the arm's label.
     pub preset: String,
+    /// The lab's seed, when it ran with several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
     /// The tasks.
     pub tasks: Vec<TaskReport>,
     /// Operations a second, all tasks.

@@ -57,7 +57,11 @@ fn predictions_stand_beside_what_was_measured() {
         .iter()
         .map(|a| a["world"].as_str().unwrap())
         .collect();
-    assert_eq!(worlds, ["os", "os", "os", "lab"]);
+    assert_eq!(worlds, ["os", "os", "os", "lab", "lab", "lab"]);
+    let seeds: Vec<_> = (report["arms"].as_array().unwrap().iter())
+        .map(|a| a["seed"].as_u64())
+        .collect();
+    assert_eq!(seeds[3..], [Some(1), Some(2), Some(3)]);
     let predictions = report["predictions"].as_array().unwrap();
     let metrics: Vec<&str> = predictions
         .iter()
@@ -65,7 +69,7 @@ fn predictions_stand_beside_what_was_measured() {
         .collect();
     assert_eq!(metrics, ["ops_per_s", "p99_us", "written_pages"]);
     let ops = &predictions[0];
-    assert_eq!(ops["os_runs"], 3);
+    assert_eq!((&ops["os_runs"], &ops["lab_runs"]), (&3.into(), &3.into()));
     let of = |name: &str| ops[name].as_f64().unwrap();
     assert!(of("os_min") <= of("os_median") && of("os_median") <= of("os_max"));
     assert_eq!(of("ratio"), of("lab") / of("os_median"));
@@ -142,7 +146,8 @@ fn the_disk_is_measured_between_the_runs() {
     let report = json(&highwater(&words(&format!("{args} --json -"))));
     let arms = report["arms"].as_array().unwrap();
     let worlds: Vec<&str> = arms.iter().map(|a| a["world"].as_str().unwrap()).collect();
-    assert_eq!(worlds, ["os", "os", "lab"]);
+    assert_eq!(worlds, ["os", "os", "lab", "lab"]);
+    assert_eq!(arms[2]["profile"], arms[3]["profile"]);
     assert!(arms[0]["profile"].is_null());
     let profile = arms[2]["profile"].as_str().unwrap();
     assert!(profile.contains("\nmodel = \"ssd\"\n"), "{profile}");
