@@ -35,6 +35,10 @@ const GROUPS: [(&str, &[Column]); 6] = [
         &[
             ("alloc", |a| seconds(a.stall_s.alloc)),
             ("throttle", |a| seconds(a.stall_s.throttle)),
+            // A flusher that keeps requests back while others read.
+            ("flusher", |a| {
+                seconds(a.count("wbt_wait_ns").map(|ns| ns as f64 / 1e9))
+            }),
             ("longest wait", |a| {
                 a.stall_s.longest.map_or("-".into(), |s| show_us(s * 1e6))
             }),

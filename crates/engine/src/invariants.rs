@@ -15,6 +15,16 @@ pub(crate) fn check<W: World>(e: &Engine<W>) {
     dirty(e);
     free(e);
     blocks(e);
+    reads(e);
+}
+
+/// WBT-2.
+fn reads<W: World>(e: &Engine<W>) {
+    let devices = e.devices.lock(&*e.world).clone();
+    let submitted: u64 = devices.iter().map(|d| d.reads.submitted()).sum();
+    // Relaxed: nobody is inside.
+    let loading = e.loading_requests.load(crate::sync::Ordering::Relaxed);
+    assert_eq!(submitted, loading, "WBT-2: reads of all devices");
 }
 
 /// MAP-1, MAP-3 and FRAME-3 for each frame.

@@ -139,6 +139,7 @@ impl Preset {
                 background_percent: 10,
                 limit_percent: 20,
                 pause_max: Nanos::from_millis(200),
+                wbt: false,
             },
             Preset::Rfc2010 => Policy {
                 writeback_from: WritebackFrom::Kswapd,
@@ -150,6 +151,7 @@ impl Preset {
                 background_percent: 10,
                 limit_percent: 20,
                 pause_max: Nanos::from_millis(200),
+                wbt: false,
             },
             Preset::V3_2 => Policy {
                 writeback_from: WritebackFrom::KswapdLate,
@@ -161,6 +163,7 @@ impl Preset {
                 background_percent: 10,
                 limit_percent: 20,
                 pause_max: Nanos::from_millis(200),
+                wbt: false,
             },
             Preset::V6_16 => Policy {
                 writeback_from: WritebackFrom::Flusher,
@@ -172,6 +175,7 @@ impl Preset {
                 background_percent: 10,
                 limit_percent: 20,
                 pause_max: Nanos::from_millis(200),
+                wbt: true,
             },
             Preset::Highwater => Policy {
                 writeback_from: WritebackFrom::Flusher,
@@ -183,6 +187,7 @@ impl Preset {
                 background_percent: 25,
                 limit_percent: 60,
                 pause_max: Nanos::from_millis(1),
+                wbt: true,
             },
         }
     }
@@ -228,6 +233,9 @@ pub struct Policy {
     pub limit_percent: u8,
     /// The longest single pause of a writer while its device is healthy.
     pub pause_max: Nanos,
+    /// Does the flusher keep the queue short while others read from the device (since 4.10)?
+    #[doc(alias("blk-wbt", "wbt_lat_usec"))]
+    pub wbt: bool,
 }
 
 impl Default for Policy {

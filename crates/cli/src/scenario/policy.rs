@@ -73,6 +73,8 @@ pub struct PolicyPatch {
     pub limit_percent: Option<u8>,
     /// The longest pause of a writer on a healthy device.
     pub pause_max: Option<Span>,
+    /// Does the flusher keep the queue short while others read from the device?
+    pub wbt: Option<bool>,
 }
 
 impl PolicyPatch {
@@ -105,6 +107,9 @@ impl PolicyPatch {
         if let Some(v) = self.pause_max {
             policy.pause_max = v.0.into();
         }
+        if let Some(v) = self.wbt {
+            policy.wbt = v;
+        }
         policy
     }
 
@@ -120,6 +125,7 @@ impl PolicyPatch {
             background_percent: other.background_percent.or(self.background_percent),
             limit_percent: other.limit_percent.or(self.limit_percent),
             pause_max: other.pause_max.or(self.pause_max),
+            wbt: other.wbt.or(self.wbt),
         }
     }
 }
@@ -154,6 +160,7 @@ mod tests {
             throttle: Some(ThrottleName::Off),
             high_order: Some(HighOrderName::Both),
             limit_percent: Some(40),
+            wbt: Some(false),
             ..PolicyPatch::default()
         };
         let got = patch.apply(base);
@@ -161,6 +168,7 @@ mod tests {
         assert_eq!(got.throttle, Throttle::Off);
         assert_eq!(got.high_order, HighOrder::Both);
         assert_eq!(got.limit_percent, 40);
+        assert!(base.wbt && !got.wbt);
         assert_eq!(got.wait, base.wait);
         let twice = patch.then(PolicyPatch {
             limit_percent: Some(50),

@@ -7,6 +7,7 @@ use crate::frame::state::{EXCL, UPTODATE};
 use crate::io::{IoBuf, IoOp, Lane, Request};
 use crate::mapping::{Key, Mapping};
 use crate::world::{Arena, Nanos, Queue, QueueId, Task, TaskBody, TaskId, World};
+use crate::writeback::wbt::Room;
 use crate::{Config, Error, File, FileId, FileOptions, IoError, IoErrorKind};
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
@@ -392,7 +393,7 @@ impl Rig {
         let mut batch = Vec::new();
         self.engine.collect_dirty(&self.m, &mut batch, 16, |_| true);
         self.engine
-            .write_batch(&self.m, &batch, WriteContext::Flusher, usize::MAX);
+            .write_batch(&self.m, &batch, WriteContext::Flusher, Room::UNLIMITED);
         self.disk.take()
     }
 

@@ -368,10 +368,10 @@ impl<W: World> Engine<W> {
         let size = self.memory.frame_size();
         let buf = self.memory.io_buf(frame, size);
         self.world.charge(Work::Submit, 1);
-        let result = m
-            .backing
-            .read_now(page * size as u64, &[buf])
-            .and_then(|()| self.check_read(m, page, frame));
+        let reading = m.dev.reads.begin(self.world.now());
+        let read = m.backing.read_now(page * size as u64, &[buf]);
+        m.dev.reads.end(reading, self.world.now());
+        let result = read.and_then(|()| self.check_read(m, page, frame));
         match result {
             Ok(()) => {
                 if self.end_fill_shared(frame) {

@@ -127,6 +127,16 @@ events! {
     WriteRefused "write_refused",
     /// Wakes of the flusher by reclaim.
     FlusherKicks "flusher_kicks",
+    /// Times a flusher kept requests back that the device had room for, as others were reading from it.
+    WbtWait "wbt_wait",
+    /// How long, in nanoseconds.
+    WbtWaitNs "wbt_wait_ns",
+    /// Times it let go on one request at a time, as a read was under way for long.
+    WbtOverdue "wbt_overdue",
+    /// Steps up: more in flight beside reads.
+    WbtStepUp "wbt_step_up",
+    /// Steps down.
+    WbtStepDown "wbt_step_down",
     /// Chunks populated by a thread that ran out.
     PopulateDirect "populate_direct",
     /// Waits for a page's latch or I/O.

@@ -77,6 +77,7 @@ impl<W: World> Engine<W> {
                 self.fail_fill(m, *frame);
             }
         }
+        m.dev.reads.complete(self.world.now());
         // Relaxed: a count for policy and close.
         self.loading_requests.fetch_sub(1, Ordering::Relaxed);
     }
@@ -146,7 +147,7 @@ impl<W: World> Engine<W> {
         }
         // On the flusher's own lane it is the flusher that comes by here. A queue that completes on tasks of its own (a
         // pool of threads, a limiter) leaves it parked.
-        if m.dev.end_request() && !self.world.task().has(Task::FLUSHER) {
+        if m.dev.end_request(request.len() as u64) && !self.world.task().has(Task::FLUSHER) {
             self.unpark_flusher(&m.dev);
         }
         for (frame, released) in follow_ups {

@@ -3,7 +3,8 @@
 //! **Kernel.** struct backing_dev_info, struct bdi_writeback.
 
 use super::ratelimit::{BaseRate, WriteBandwidth};
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Lock, Ordering, Rank, fence};
+use super::wbt::Reads;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Lock, Ordering, Rank, fence, hint};
 use crate::world::{Nanos, Queue};
 use std::sync::Arc;
 
@@ -29,6 +30,10 @@ pub(crate) struct BackingDev {
     pub written: AtomicU64,
     pub dirtied: AtomicU64,
     in_flight: AtomicU64,
+    /// Bytes of those requests.
+    bytes_in_flight: hint::AtomicU64,
+    /// What others read from it.
+    pub reads: Reads,
     /// Since when every write has failed; 0 while they succeed.
     failing_since_ns: AtomicU64,
     /// Pages that reclaim has asked for.
@@ -57,6 +62,8 @@ impl BackingDev {
             written: AtomicU64::new(0),
             dirtied: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
+            bytes_in_flight: hint::AtomicU64::new(0),
+            reads: Reads::default(),
             failing_since_ns: AtomicU64::new(0),
             kicked: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
@@ -71,13 +78,22 @@ impl BackingDev {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn begin_requests(&self, n: u64) {
+    /// Their bytes. A hint.
+    pub(crate) fn bytes_in_flight(&self) -> u64 {
         // Relaxed: as above.
+        self.bytes_in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begin_requests(&self, n: u64, bytes: u64) {
+        // Relaxed: as above.
+        self.bytes_in_flight.fetch_add(bytes, Ordering::Relaxed);
         self.in_flight.fetch_add(n, Ordering::Relaxed);
     }
 
     /// A request has ended; true when the flusher waits for that, and is to be woken.
-    pub(crate) fn end_request(&self) -> bool {
+    pub(crate) fn end_request(&self, bytes: u64) -> bool {
+        // Relaxed: a hint.
+        self.bytes_in_flight.fetch_sub(bytes, Ordering::Relaxed);
         // Relaxed: ordered by the fence.
         let left = self.in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
         // SeqCst with `await_fewer`: it sees the smaller count, or we see that it waits.

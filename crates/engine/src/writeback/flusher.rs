@@ -1,6 +1,6 @@
 //! The flusher: one task for each device, the only one that writes pages in the default policy.
 //!
-//! It keeps the device's queue full while there is something to write: more dirty pages than the background limit,
+//! It keeps the device's queue full, or short while others read from it ([`super::wbt`]), while there is something to write: more dirty pages than the background limit,
 //! pages that reclaim asked for, pages older than `dirty_expire`, or a file without handles. It reaps its own
 //! completions, so no other task has to be woken for them.
 //!
@@ -8,6 +8,7 @@
 //! **Kernel.** wb_workfn, wb_check_background_flush, wb_check_old_data_flush; MAX_WRITEBACK_PAGES 1024.
 
 use super::BackingDev;
+use super::wbt::{self, Limits, Room, Scale, Turn};
 use crate::backing::WriteContext;
 use crate::engine::Engine;
 use crate::io::Lane;
@@ -84,19 +85,27 @@ impl<W: World> Engine<W> {
         // Release: see `unpark_flusher`.
         dev.task.store(task.id().0 + 1, Ordering::Release);
         let mut cursor = Cursor::default();
+        let (mut scale, mut kept_since) = (Scale::default(), None);
         while !self.stopping() {
-            let depth = dev.queue.depth() as u64;
-            let in_flight = dev.in_flight();
-            let slots = depth.saturating_sub(in_flight);
-            // Refills wait for a quarter of the queue, so that requests are submitted in batches.
-            let most = depth - depth.div_ceil(4);
-            let refill = in_flight <= most;
-            if refill && self.flush_some(dev, &mut cursor, slots as usize) > 0 {
+            let (in_flight, bytes) = (dev.in_flight(), dev.bytes_in_flight());
+            let limits = self.wbt_limits(dev, &mut scale);
+            let room = limits.room(in_flight, bytes);
+            let kept = room.is_none() && Limits::of(&*dev.queue).room(in_flight, bytes).is_some();
+            let wanted = !cursor.rest().is_empty() || self.over_background();
+            self.note_wait(dev, kept && wanted, &mut kept_since);
+            if let Some(room) = room
+                && self.flush_some(dev, &mut cursor, room) > 0
+            {
                 continue;
             }
             if dev.in_flight() > 0 {
-                // With nothing to write now, no number of requests is awaited.
-                let fewer = if refill { 0 } else { most + 1 };
+                let fewer = match room {
+                    // With nothing to write now, no number of requests is awaited.
+                    Some(_) => 0,
+                    None if in_flight > limits.most_requests() => limits.most_requests() + 1,
+                    // Bytes: one that ends may have been a large one.
+                    None => in_flight,
+                };
                 if dev.await_fewer(fewer) {
                     let until = self.world.now().plus(LOOK);
                     dev.queue.reap(Lane::Flusher, until);
@@ -112,6 +121,46 @@ impl<W: World> Engine<W> {
             self.flusher_sleep(dev);
         }
         self.flusher_drain(dev);
+    }
+
+    /// What the flusher may have in flight now.
+    fn wbt_limits(&self, dev: &BackingDev, scale: &mut Scale) -> Limits {
+        let own = Limits::of(&*dev.queue);
+        if !self.config().policy.wbt {
+            return own;
+        }
+        let now = self.world.now();
+        let unclean = self.nr_unclean();
+        let behind = unclean > self.thresholds.freerun();
+        match scale.turn(&dev.reads, now, behind, own.steps()) {
+            Turn::Up => self.count(Event::WbtStepUp, 1),
+            Turn::Down => self.count(Event::WbtStepDown, 1),
+            Turn::Stay => {}
+        }
+        // Relaxed: policy.
+        let urgent = self.zone.has_waiters()
+            || unclean >= self.thresholds.limit
+            || dev.kicked.load(Ordering::Relaxed) > 0;
+        wbt::limits(own, scale, &dev.reads, now, urgent)
+    }
+
+    /// Counts how long requests are kept back.
+    fn note_wait(&self, dev: &BackingDev, kept: bool, since: &mut Option<Nanos>) {
+        if kept == since.is_some() {
+            return;
+        }
+        let now = self.world.now();
+        match *since {
+            None => {
+                self.count(Event::WbtWait, 1);
+                self.count(Event::WbtOverdue, u64::from(dev.reads.overdue(now)));
+                *since = Some(now);
+            }
+            Some(at) => {
+                self.count(Event::WbtWaitNs, now.since(at).0);
+                *since = None;
+            }
+        }
     }
 
     /// Waits, bounded, for what is still in flight at the end.
@@ -151,15 +200,15 @@ impl<W: World> Engine<W> {
         self.nr_dirty() > self.thresholds.background
     }
 
-    /// Submits up to `slots` requests; how many.
-    fn flush_some(&self, dev: &BackingDev, cursor: &mut Cursor, slots: usize) -> u64 {
+    /// Submits as many requests as there is room for; how many.
+    fn flush_some(&self, dev: &BackingDev, cursor: &mut Cursor, room: Room) -> u64 {
         if cursor.rest().is_empty() && !self.refill(dev, cursor) {
             return 0;
         }
         let Some(m) = cursor.mapping.clone() else {
             return 0;
         };
-        let done = self.write_batch(&m, cursor.rest(), WriteContext::Flusher, slots);
+        let done = self.write_batch(&m, cursor.rest(), WriteContext::Flusher, room);
         cursor.at += done.taken;
         // Relaxed: policy.
         let kicked = dev.kicked.load(Ordering::Relaxed);

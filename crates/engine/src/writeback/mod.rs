@@ -1,7 +1,8 @@
 //! Writeback: dirty pages on their way to the device, and the writers who must not get too far ahead.
 //!
 //! Each device has one flusher ([`flusher`]) that writes in long runs ([`writepages`], [`cluster`]) when there are more
-//! dirty pages than the background limit, when reclaim rings, or when pages get old. Writers are slowed before they
+//! dirty pages than the background limit, when reclaim rings, or when pages get old; while others read from its device it
+//! keeps the queue short ([`wbt`]). Writers are slowed before they
 //! dirty a page ([`throttle`]). A write that ends is [`complete`]'s business; making it durable is [`sync`]'s.
 //!
 //! ```text
@@ -33,6 +34,7 @@ pub(crate) mod ratelimit;
 mod space;
 mod sync;
 mod throttle;
+pub(crate) mod wbt;
 mod writepages;
 
 pub(crate) use complete::Cookie;

@@ -15,6 +15,7 @@ use crate::mapping::Mapping;
 use crate::sync::Ordering;
 use crate::wait::Channel;
 use crate::world::{Nanos, World};
+use crate::writeback::wbt::Room;
 use crate::zone::Run;
 
 /// Without any page to write for so long, what is missing is missing.
@@ -76,7 +77,7 @@ impl<W: World> Engine<W> {
         while pages < most && m.write_errors() == errors {
             self.collect_dirty(&m, &mut batch, BATCH, |_| true);
             let target = written();
-            let done = self.write_batch(&m, &batch, WriteContext::Writer, usize::MAX);
+            let done = self.write_batch(&m, &batch, WriteContext::Writer, Room::UNLIMITED);
             if done.pages == 0 {
                 break;
             }

@@ -22,6 +22,7 @@ use crate::sync::Ordering;
 use crate::trace::Event;
 use crate::wait::{Channel, Waited};
 use crate::world::{Nanos, World};
+use crate::writeback::wbt::Room;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -140,7 +141,7 @@ impl<W: World> Engine<W> {
             }
             self.invalidate_shared(m)?;
             self.invalidate_put(m);
-            let done = self.write_batch(m, &batch, WriteContext::Sync, usize::MAX);
+            let done = self.write_batch(m, &batch, WriteContext::Sync, Room::UNLIMITED);
             wrote |= done.pages > 0;
             if done.pages == 0 {
                 self.wait_for_busy(m, &batch, start)?;

@@ -9,6 +9,7 @@
 //! **Kernel.** balance_dirty_pages (3.2 and later); `DirtierWrites` is that of 2.6.35.
 
 use super::ratelimit::{device_ratio, pause_ns, poll_interval, pos_ratio};
+use super::wbt::Room;
 use crate::backing::WriteContext;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -218,7 +219,7 @@ impl<W: World> Engine<W> {
             if !m.dev.congested() {
                 self.collect_dirty(m, &mut batch, WRITE_CHUNK, |_| true);
                 wrote = self
-                    .write_batch(m, &batch, WriteContext::Writer, usize::MAX)
+                    .write_batch(m, &batch, WriteContext::Writer, Room::UNLIMITED)
                     .pages;
             }
             if self.unclean_for(m) <= self.thresholds.limit {

@@ -6,6 +6,7 @@
 use super::Cookie;
 use super::cluster::{RunLimits, gather, run_len, sort_batch};
 use super::dirty::NotStarted;
+use super::wbt::Room;
 use crate::backing::WriteContext;
 use crate::engine::Engine;
 use crate::frame::DirtyLinks;
@@ -116,10 +117,10 @@ impl<W: World> Engine<W> {
         if pages > 1 {
             gather(&mut batch, pages, |page| self.probe_dirty(m, page));
         }
-        self.write_batch(m, &batch, context, usize::MAX).pages
+        self.write_batch(m, &batch, context, Room::UNLIMITED).pages
     }
 
-    /// Submits the dirty pages of a sorted batch in runs, at most `requests_max` requests. Pages that are busy are
+    /// Submits the dirty pages of a sorted batch in runs, as many as there is room for. Pages that are busy are
     /// skipped; nothing is done while a truncation holds the invalidate lock.
     #[doc(alias("writepages", "write_cache_pages"))]
     pub(crate) fn write_batch(
@@ -127,7 +128,7 @@ impl<W: World> Engine<W> {
         m: &Arc<Mapping>,
         batch: &[(u64, u32)],
         context: WriteContext,
-        requests_max: usize,
+        mut room: Room,
     ) -> Submitted {
         let mut done = Submitted::default();
         if !m.invalidate.try_shared() {
@@ -135,14 +136,18 @@ impl<W: World> Engine<W> {
             done.taken = batch.len();
             return done;
         }
-        let limits = self.run_limits(m);
+        let mut limits = self.run_limits(m);
+        let pages = room.request_bytes >> self.page_shift;
+        limits.pages_max = limits.pages_max.min(pages.max(1) as usize);
         let mut ready = Vec::with_capacity(SUBMIT_BATCH);
-        while done.taken < batch.len() && (done.requests as usize) < requests_max {
+        while done.taken < batch.len() && room.requests > 0 && room.bytes > 0 {
             let rest = &batch[done.taken..];
             let (request, taken) = self.build_request(m, rest, limits, context, &mut done);
             done.taken += taken;
             if let Some(request) = request {
                 done.requests += 1;
+                room.requests -= 1;
+                room.bytes = room.bytes.saturating_sub(request.len() as u64);
                 ready.push(request);
                 if ready.len() == SUBMIT_BATCH {
                     self.submit_writes(m, context, &mut ready);
@@ -158,7 +163,8 @@ impl<W: World> Engine<W> {
         if ready.is_empty() {
             return;
         }
-        m.dev.begin_requests(ready.len() as u64);
+        let bytes = ready.iter().map(|r| r.len() as u64).sum();
+        m.dev.begin_requests(ready.len() as u64, bytes);
         self.world.charge(Work::Submit, ready.len() as u32);
         let further: usize = ready.iter().map(|r| r.bufs.len() - 1).sum();
         self.world.charge(Work::Segment, further as u32);

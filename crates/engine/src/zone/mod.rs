@@ -317,6 +317,12 @@ impl Zone {
         frame
     }
 
+    /// Does any task wait for a frame? A hint.
+    pub(crate) fn has_waiters(&self) -> bool {
+        // Relaxed: policy.
+        self.oldest_waiter_ns.load(Ordering::Relaxed) != 0
+    }
+
     /// How many tasks wait for a frame.
     pub(crate) fn nr_waiters<W: World>(&self, world: &W) -> usize {
         self.inner.lock(world).waiters.len()

@@ -227,6 +227,10 @@ impl SoakOptions {
         let discard = newest.pick(&[0, 1, 3, 10, 40]);
         let appends = newest.chance(150_000);
         let open = newest.pick(&[0, 0, 1, 5]);
+        let throttled = &mut Rng::new(seed, 17);
+        if preset.is_none() || throttled.chance(250_000) {
+            policy.wbt = throttled.chance(700_000);
+        }
         // What they borrow is not the pages'.
         let on_volumes = files.iter().zip(&volumes).filter(|(_, v)| v.is_some());
         let lent: u64 = on_volumes
@@ -386,9 +390,10 @@ impl fmt::Display for SoakOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {}: {} {} {}, memory {} KiB, frames {}, dirty {} to {} %, cpus {}{}, tasks {}, files {:?}{}, hot {} %, disks",
+            "seed {}: {}{} {} {}, memory {} KiB, frames {}, dirty {} to {} %, cpus {}{}, tasks {}, files {:?}{}, hot {} %, disks",
             self.seed,
             self.policy_text(),
+            if self.policy.wbt { " wbt" } else { "" },
             self.order,
             self.trouble,
             self.memory >> 10,
