@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Seeds after which a bug counts as not found.
-const SEEDS_MAX: u64 = 200;
+const SEEDS_MAX: u64 = 400;
 /// Images after which one counts as not found, where power failures of volumes are to find it.
 const IMAGES_MAX: u64 = 1000;
 
@@ -22,6 +22,10 @@ const IMAGES_MAX: u64 = 1000;
 fn find(bug: Plant, signs: &[&str]) {
     for seed in 0..SEEDS_MAX {
         let mut options = SoakOptions::draw(seed);
+        if bug == Plant::NoExcuse && options.spared.is_none() {
+            // Its writers of other disks are those of the disk that never fails: one seed in ten has one.
+            continue;
+        }
         options.plant = Some(bug);
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| run_options(options))) else {
             continue;
