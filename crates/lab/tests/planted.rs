@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// Seeds after which a bug counts as not found.
 const SEEDS_MAX: u64 = 400;
 /// Images after which one counts as not found, where power failures of volumes are to find it.
-const IMAGES_MAX: u64 = 1000;
+const IMAGES_MAX: u64 = 2000;
 
 /// Runs seeds with `bug` until one fails, which must be with one of the texts `signs`.
 fn find(bug: Plant, signs: &[&str]) {

@@ -255,7 +255,14 @@ impl User {
         if self.sync() && self.rng.chance(500_000) {
             let _ = self.file.evict(0..u64::MAX);
         }
-        self.set_len();
+        if self.rng.chance(500_000) {
+            let low = self.pages.start * self.size as u64;
+            let most = self.file.len().saturating_sub(low);
+            let len = low + self.rng.below(most.max(1));
+            self.set_len_to(len);
+        } else {
+            self.set_len();
+        }
         for _ in 0..3 {
             if self.sync() {
                 break;
@@ -288,6 +295,11 @@ impl User {
             1 => (low + self.rng.below(high - low + 1)) / size * size,
             _ => high,
         };
+        self.set_len_to(len);
+    }
+
+    fn set_len_to(&self, len: u64) {
+        let size = self.size as u64;
         let old = self.file.len();
         let cut: Vec<u64> = (len / size..self.pages.end).collect();
         let sure = |p: &u64| self.versions(|v| v.now(*p).is_some());
