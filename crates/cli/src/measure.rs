@@ -66,12 +66,14 @@ pub fn measure<H: Host, F: Handle>(
         .iter()
         .map(|t| (0..t.threads).map(|_| Arc::default()).collect())
         .collect();
+    // Without a time to settle, threads may be through with their work before this one runs again.
+    let at_once = (plan.settle_ns == 0).then(&mut counters);
     let (tallies, ids) = spawn_all(plan, host, files, &window, &counts)?;
     let sampler = Sampler::start(plan, host, &window, counts, probe)?;
 
     host.sleep_until(window.start);
     let real = Instant::now();
-    let before = counters();
+    let before = at_once.unwrap_or_else(&mut counters);
     for id in ids {
         if !host.join(id, window.end.plus(JOIN_GRACE)) {
             return Err(CliError::failed(
