@@ -184,7 +184,12 @@ impl Cold {
     }
 
     pub fn new(path: &Path, round: u64) -> Result<Cold> {
-        let cache = Cache::builder().memory(MEMORY).build().map_err(failed)?;
+        // The flusher's requests as large as they get, also soon after reads: what a piece of memory costs is seen in those.
+        let cache = Cache::builder()
+            .memory(MEMORY)
+            .tune(|c| c.policy.wbt = false)
+            .build()
+            .map_err(failed)?;
         let engine = cache.engine();
         let disk = Arc::new(Metered::new(file_device(engine.world(), path)?));
         let backing = Arc::new(PlainBacking::new(disk.clone()));
