@@ -1,6 +1,7 @@
 //! The flusher: one task for each device, the only one that writes pages in the default policy.
 //!
-//! It keeps the device's queue full, or short while others read from it ([`super::wbt`]), while there is something to write: more dirty pages than the background limit,
+//! It keeps the device's queue full, or short while others read from it ([`super::wbt`]), while there is something to write:
+//! more dirty pages than the background limit,
 //! pages that reclaim asked for, pages older than `dirty_expire`, or a file without handles. It reaps its own
 //! completions, so no other task has to be woken for them.
 //!

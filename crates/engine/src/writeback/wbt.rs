@@ -31,7 +31,8 @@
 //! kswapd and of throttled writers all of them; the depth is halved while the least latency of a window of 100 ms is above
 //! 2 ms (75 ms: rotational), and rises again. There a limit is in requests and the target a constant of the class of
 //! device; here bytes are limited, too, as a request of 1 MiB is what reads wait for, and the target is what the device's
-//! reads take beside the least (up to 2 ms, reads of a flash disk wait four times as long, and no writer gains). Sync writes are not throttled. `OVERDUE` is `rwb_sync_issue_lat`.
+//! reads take beside the least (up to 2 ms, reads of a flash disk wait four times as long, and no writer gains). Sync writes
+//! are not throttled. `OVERDUE` is `rwb_sync_issue_lat`.
 //!
 //! **Tests.** Here; `tests/wbt.rs` in the lab.
 
