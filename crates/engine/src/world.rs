@@ -282,7 +282,7 @@ pub trait World: Send + Sync + 'static {
     /// Wakes `task`, or makes its next `park` return at once.
     #[doc(alias = "wake_up_process")]
     fn unpark(&self, task: TaskId);
-    /// The one body of a spin loop.
+    /// The one body of a spin loop, but for a contended lock's (`sync.rs`): in the lab none is.
     fn relax(&self);
     /// The calling task's own record.
     fn task(&self) -> &Task;

@@ -1,11 +1,10 @@
 //! How often a ring for kswapd counts.
 
-use highwater_engine::backing::PlainBacking;
-use highwater_engine::{Config, Engine, FileId, FileOptions, Nanos, World};
-use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
-use std::sync::Arc;
+mod common;
 
-const PAGE: u64 = 4096;
+use common::{PAGE, open_sparse};
+use highwater_engine::{Config, Engine, Nanos, World};
+use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions};
 
 /// On one CPU a reader takes many frames below the low watermark before kswapd gets to run: the first of them wakes it,
 /// the others find it awake.
@@ -21,16 +20,7 @@ fn one_ring_wakes_kswapd_and_the_next_ones_do_not_count() {
     let run = world.run(move || {
         let engine = Engine::new(w.clone(), Config::new(pages * PAGE)).expect("the engine starts");
         // All holes: reads take no time on the disk, so that the reader rarely leaves its CPU.
-        let options = RamOptions {
-            len: 3 * pages * PAGE,
-            sparse: true,
-            ..RamOptions::default()
-        };
-        let backing = Arc::new(PlainBacking::new(RamDevice::new(&disk, options)));
-        let id = FileId { dev: 1, ino: 1 };
-        let file = engine
-            .open(id, backing, FileOptions { write: false })
-            .expect("open");
+        let file = open_sparse(&engine, &disk, 3 * pages * PAGE, false);
         let reader = w.spawn_local("reader", move || {
             let mut byte = [0];
             for page in 0..3 * pages {

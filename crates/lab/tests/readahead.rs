@@ -1,13 +1,13 @@
 //! A steady reader who waits for his disk has two whole windows on their way to him: the disk never runs short of requests.
 
-use highwater_engine::backing::PlainBacking;
-use highwater_engine::{Config, Engine, FileId, FileOptions, Nanos, PageNo, World};
-use highwater_lab::{Cap, LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
+mod common;
+
+use common::{PAGE, open_sparse};
+use highwater_engine::{Config, Engine, Nanos, PageNo, World};
+use highwater_lab::{Cap, LabOptions, LabQueue, LabWorld, QueueOptions};
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 
-const PAGE: u64 = 4096;
 const PAGES: u64 = 4096;
 /// Pages of a window of the limit, and what is read ahead in all.
 const WINDOW: u64 = 32;
@@ -32,16 +32,7 @@ fn two_windows_are_on_their_way_while_the_reader_waits() {
         let mut config = Config::new(16 << 20);
         config.readahead_max = (2 * WINDOW * PAGE) as usize;
         let engine = Engine::new(w.clone(), config).expect("the engine starts");
-        let options = RamOptions {
-            len: PAGES * PAGE,
-            sparse: true,
-            ..RamOptions::default()
-        };
-        let backing = Arc::new(PlainBacking::new(RamDevice::new(&disk, options)));
-        let id = FileId { dev: 1, ino: 1 };
-        let file = engine
-            .open(id, backing, FileOptions { write: true })
-            .expect("open");
+        let file = open_sparse(&engine, &disk, PAGES * PAGE, true);
         // A hole is not read from the disk.
         for page in 0..PAGES {
             file.write_at(&[1], page * PAGE).expect("a write");

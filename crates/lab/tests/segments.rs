@@ -1,12 +1,12 @@
 //! Pages that travel together lie together: what streams read and write is made of few segments, also when memory has
 //! been full for long and every frame comes from reclaim. What the engine counts of them is what the disk sees.
 
-use highwater_engine::backing::PlainBacking;
-use highwater_engine::{Config, Engine, File, FileId, FileOptions, Nanos, Stats, World};
-use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions};
-use std::sync::Arc;
+mod common;
 
-const PAGE: u64 = 4096;
+use common::{PAGE, open_sparse};
+use highwater_engine::{Config, Engine, File, Nanos, Stats, World};
+use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions};
+
 /// Frames of the budget.
 const FRAMES: u64 = 16 << 8;
 /// Bytes of a read or a write.
@@ -21,16 +21,7 @@ fn stream(body: impl Fn(&File<LabWorld>, u64, &mut [u8]) + 'static) -> (Stats, [
     let w = world.clone();
     let run = world.run(move || {
         let engine = Engine::new(w.clone(), Config::new(FRAMES * PAGE)).expect("the engine starts");
-        let options = RamOptions {
-            len: 8 * FRAMES * PAGE,
-            sparse: true,
-            ..RamOptions::default()
-        };
-        let backing = Arc::new(PlainBacking::new(RamDevice::new(&disk, options)));
-        let id = FileId { dev: 1, ino: 1 };
-        let file = engine
-            .open(id, backing, FileOptions { write: true })
-            .expect("open");
+        let file = open_sparse(&engine, &disk, 8 * FRAMES * PAGE, true);
         let task = w.spawn_local("stream", move || {
             let mut buffer = vec![7; CHUNK];
             for at in (0..8 * FRAMES * PAGE).step_by(CHUNK) {

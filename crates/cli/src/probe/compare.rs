@@ -28,13 +28,8 @@ pub struct Line {
 
 /// The load of a point; None for flushes.
 pub(super) fn load(step: Step, copied_per_s: f64, span: u64, pieces_max: u32) -> Option<Load> {
-    let mut copying = 0;
     let (requests, beside) = match step {
-        Step::Load(requests) => (requests, Beside::default()),
-        Step::Copies(requests) => {
-            copying = (copied_per_s / 1e6) as u32;
-            (requests, Beside::default())
-        }
+        Step::Load(requests) | Step::Copies(requests) => (requests, Beside::default()),
         Step::Mixed(writes) => {
             let beside = Beside {
                 writes: writes.depth as usize,
@@ -56,7 +51,7 @@ pub(super) fn load(step: Step, copied_per_s: f64, span: u64, pieces_max: u32) ->
         span,
         segments: requests.pieces(pieces_max),
         count: COUNT as usize,
-        copying,
+        copying: (copied_per_s / 1e6) as u32,
         beside,
     })
 }

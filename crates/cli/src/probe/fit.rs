@@ -28,7 +28,7 @@ use super::points::{FLUSH_BYTES, Point, Requests, Step};
 use crate::least_squares::{Row, least};
 use highwater_engine::Nanos;
 use highwater_lab::Model;
-use highwater_lab::model::{Completions, Curve, Latency, Rate, Scheduler, Ssd};
+use highwater_lab::model::{COPIES_PER_S, Completions, Curve, Latency, Rate, Scheduler, Ssd};
 
 /// The least depth of a profile: what the cache's flusher keeps in flight anyhow.
 const DEPTH_MIN: u32 = 32;
@@ -36,8 +36,6 @@ const DEPTH_MIN: u32 = 32;
 const DEPTH_MAX: u32 = 256;
 /// A request's descriptors beside those of its pieces.
 const HEADERS: u32 = 2;
-/// The copies, in bytes a second, of `*_rate_beside_copies`.
-const COPIED_PER_S: f64 = 10e9;
 /// A point is saturated when its median is this many times what it is alone.
 const SATURATED: f64 = 2.0;
 
@@ -51,7 +49,7 @@ pub(super) struct Direction {
     /// Of a request's own further bytes; 0: no time.
     pub request_bytes_per_s: u64,
     pub bytes_per_s: u64,
-    /// While CPUs copy `COPIED_PER_S`; 0: as without.
+    /// While CPUs copy `COPIES_PER_S`; 0: as without.
     pub bytes_per_s_beside_copies: u64,
     pub segment_ns: u64,
     pub iops: u64,
@@ -96,14 +94,14 @@ fn bytes_per_s(ns_per_byte: f64) -> u64 {
     }
 }
 
-/// By how many nanoseconds a byte takes longer while CPUs copy `COPIED_PER_S`.
+/// By how many nanoseconds a byte takes longer while CPUs copy `COPIES_PER_S`.
 fn slower_beside_copies(points: &[Point], read: bool) -> f64 {
     let stream = Requests::stream(read);
     let find = |step| points.iter().find(|p| p.step == step);
     let both = find(Step::Copies(stream)).zip(find(Step::Load(stream)));
     both.map_or(0.0, |(beside, alone)| {
         let took = |p: &Point| 1e9 / p.per_s.max(1e-9) / stream.io as f64;
-        (took(beside) - took(alone)) * COPIED_PER_S / beside.copied_per_s.max(1e9)
+        (took(beside) - took(alone)) * COPIES_PER_S as f64 / beside.copied_per_s.max(1e9)
     })
 }
 

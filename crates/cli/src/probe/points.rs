@@ -153,16 +153,12 @@ pub fn steps(writes: bool) -> Vec<Step> {
                 ..load(kib, depth)
             });
         }
-        for (kib, depth) in [(128, 4), (1024, 8)] {
-            let work = Work {
-                read,
-                sequential: true,
-            };
-            add(Requests {
-                work,
-                ..load(kib, depth)
-            });
-        }
+        add(Requests {
+            io: 128 * KIB,
+            depth: 4,
+            ..Requests::stream(read)
+        });
+        add(Requests::stream(read));
         // With one CPU, whoever copies keeps the requests from being made.
         if copies {
             steps.push(Step::Copies(Requests::stream(read)));

@@ -184,6 +184,25 @@ pub fn device_on(disk: &Arc<LabQueue>, len: u64) -> Arc<RamDevice> {
     )
 }
 
+/// A file of `len` bytes on `disk` that is all holes.
+pub fn open_sparse(
+    engine: &Arc<Engine<LabWorld>>,
+    disk: &Arc<LabQueue>,
+    len: u64,
+    write: bool,
+) -> LabFile {
+    let options = RamOptions {
+        len,
+        sparse: true,
+        ..RamOptions::default()
+    };
+    let backing = Arc::new(PlainBacking::new(RamDevice::new(disk, options)));
+    let id = FileId { dev: 1, ino: 1 };
+    engine
+        .open(id, backing, FileOptions { write })
+        .expect("open")
+}
+
 /// What a device holds at byte `i` at first.
 pub fn pattern(i: u64) -> u8 {
     (i / PAGE * 7 + i % 251) as u8

@@ -33,7 +33,7 @@ pub use latency::{Latency, Rate};
 pub use nvme::Nvme;
 pub use object::Object;
 pub use simulate::{Beside, Load, Simulated};
-pub use ssd::{Completions, Scheduler, Ssd};
+pub use ssd::{COPIES_PER_S, Completions, Scheduler, Ssd};
 
 use crate::rng::Rng;
 use highwater_engine::Nanos;

@@ -39,8 +39,8 @@ pub(super) const HEADERS: u32 = 2;
 /// What a request of `*_iops` has.
 const UNIT: u64 = 4096;
 
-/// The copies of `*_rate_beside_copies`.
-const COPIES_MB_PER_S: u64 = 10_000;
+/// The copies of `*_rate_beside_copies`, in bytes a second.
+pub const COPIES_PER_S: u64 = 10_000_000_000;
 
 /// The order in which requests wait that the device has no room for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -326,7 +326,7 @@ impl Flash {
         let contended = beside
             .time(access.len)
             .saturating_sub(rate.time(access.len));
-        let contended = contended * u64::from(access.copying) / COPIES_MB_PER_S;
+        let contended = contended * u64::from(access.copying) / (COPIES_PER_S / 1_000_000);
         let alone = match quantile {
             Some(quantile) => latency.at(quantile).0,
             None => latency.sample(rng),
