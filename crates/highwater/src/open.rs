@@ -256,8 +256,9 @@ pub(crate) struct Opens {
 
 struct Entry {
     lock: Weak<FileLock>,
-    /// The device that the engine uses, to be upgraded by an open for writing.
-    slot: Weak<Slot>,
+    /// Its devices, to be upgraded by an open for writing: the engine has one of them, and not always the first, which goes
+    /// with the last handle.
+    slots: Vec<Weak<Slot>>,
     write: bool,
     how: How,
     /// What it holds, mounted: once in a cache.
@@ -336,16 +337,15 @@ impl Opens {
         };
         let device = FileDevice::new(world, path, fd, options.write, options.how.direct)?
             .with_lock(lock.clone());
-        let slot = Arc::downgrade(device.slot());
-        let entry = Entry {
+        let entry = table.entry((id.dev, id.ino)).or_insert(Entry {
             lock: Arc::downgrade(&lock),
-            slot,
+            slots: Vec::new(),
             write: options.write,
             how: options.how,
             volume: Weak::new(),
-        };
-        // The engine keeps the first device of a file.
-        let entry = table.entry((id.dev, id.ino)).or_insert(entry);
+        });
+        entry.slots.retain(|slot| slot.strong_count() > 0);
+        entry.slots.push(Arc::downgrade(device.slot()));
         let direct = device.direct();
         let device: Arc<dyn Device> = match options.how.limit {
             None => Arc::new(device),
@@ -380,7 +380,7 @@ impl Entry {
         }
         if options.write && !self.write {
             lock.upgrade(path)?;
-            if let Some(slot) = self.slot.upgrade() {
+            for slot in self.slots.iter().filter_map(Weak::upgrade) {
                 slot.upgrade(path, another(path, fd)?, self.how.direct)?;
             }
             self.write = true;
@@ -393,4 +393,32 @@ impl Entry {
 fn another(path: &Path, fd: &OwnedFd) -> Result<OwnedFd, Error> {
     fd.try_clone()
         .map_err(|e| Error::os(format!("open {}", path.display()), &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::IoEngine;
+
+    #[test]
+    fn an_open_for_writing_upgrades_whichever_device_the_cache_has() {
+        let world = OsWorld::new(IoEngine::Threads).expect("a world");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let opens = Opens::default();
+        let open = |write| {
+            let options = OpenOptions::new().read(true).write(write);
+            opens
+                .open_as(&world, file.path(), &options, |device, _| {
+                    Ok::<_, Error>(Arc::new(device))
+                })
+                .expect("open")
+        };
+        // The first is closed just when the file is opened again: the cache has the second.
+        let first = open(false);
+        let second = open(false);
+        drop(first);
+        let third = open(true);
+        second.backing.write_now(0, &[7; 4096]).expect("upgraded");
+        third.backing.write_now(4096, &[7; 4096]).expect("a write");
+    }
 }
