@@ -148,6 +148,13 @@ fn check_config(c: &Config) -> Result<usize, Error> {
     Ok(frames)
 }
 
+fn read_only_here() -> Error {
+    Error::Conflict(
+        "the file is open for reading only in this cache; close that handle, or open it for writing first"
+            .into(),
+    )
+}
+
 impl<W: World> Engine<W> {
     /// Builds the engine and starts kswapd.
     ///
@@ -292,8 +299,8 @@ impl<W: World> Engine<W> {
     /// backing.
     ///
     /// # Errors
-    /// `Conflict` when the first open was for reading only and this one is for writing; `Io` when the length cannot be
-    /// read; `Os` when no flusher can be started.
+    /// `Conflict` when the file is open for reading only and this open is for writing; `Io` when the length cannot be
+    /// read; `Os` when no flusher can be started. Waits for reads of a file that was open for reading only.
     pub fn open(
         self: &Arc<Self>,
         id: FileId,
@@ -303,18 +310,13 @@ impl<W: World> Engine<W> {
         self.usable()?;
         let len = backing.len().map_err(|e| Error::io("open", e))?;
         let dev = self.device(&backing)?;
+        if options.write {
+            self.outlive_readers(id)?;
+        }
         let mut table = self.mappings.lock(&*self.world);
         let mapping = match table.by_file(id) {
-            Some(m) => {
-                // Relaxed: changed under the table's lock.
-                if options.write && !m.writable.load(Ordering::Relaxed) {
-                    return Err(Error::Conflict(
-                        "the file is open for reading only in this cache; close that handle, or open it for writing first"
-                            .into(),
-                    ));
-                }
-                m.clone()
-            }
+            Some(m) if options.write && !m.writable => return Err(read_only_here()),
+            Some(m) => m.clone(),
             None => {
                 let number = table.next_id();
                 let m = Arc::new(Mapping::new(number, id, backing, dev, len, options.write));
@@ -328,6 +330,24 @@ impl<W: World> Engine<W> {
         }
         drop(table);
         Ok(File::new(self.clone(), mapping, options.write))
+    }
+
+    /// A mapping for reading only, which nobody has open any more, stays while it is being read: waits until it is gone.
+    fn outlive_readers(&self, id: FileId) -> Result<(), Error> {
+        let until = self.world.now().plus(self.config.io_timeout);
+        loop {
+            let found = self.mappings.lock(&*self.world).by_file(id).cloned();
+            let Some(m) = found.filter(|m| !m.writable) else {
+                return Ok(());
+            };
+            if !m.is_unused() || self.world.now() >= until {
+                return Err(read_only_here());
+            }
+            if !self.drop_if_unused(&m) {
+                self.world
+                    .park(self.world.now().plus(Nanos::from_millis(1)));
+            }
+        }
     }
 
     /// The record of a backing's device; starts its flusher if it is new.
@@ -380,20 +400,13 @@ impl<W: World> Engine<W> {
             // A task that moves one of its pages holds this lock shared and has found the mapping in the table since
             // (COMPACT-3): after this look it finds it gone.
             let in_use = m.invalidate.is_held_shared();
-            if busy || owed || in_use || self.is_loading(m) {
+            if busy || owed || in_use || m.is_loading() {
                 return false;
             }
             table.remove(m.id);
         }
         self.unlink_range(m, 0..u64::MAX);
         true
-    }
-
-    /// Reads of any mapping in flight keep all mappings: their completion looks the mapping up.
-    fn is_loading(&self, m: &Mapping) -> bool {
-        let _ = m;
-        // Relaxed: reads of a mapping without handles have been submitted before; a later look repeats.
-        self.loading_requests.load(Ordering::Relaxed) > 0
     }
 
     /// A snapshot of counters and gauges; of hits, all of the calling task's and those that others have folded

@@ -39,7 +39,7 @@ pub(crate) use table::MappingTable;
 
 use crate::backing::Backing;
 use crate::file::FileId;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Lock, Ordering, Rank};
+use crate::sync::{AtomicU32, AtomicU64, Lock, Ordering, Rank};
 use crate::wait::Channel;
 use crate::world::{Nanos, World};
 use crate::writeback::BackingDev;
@@ -58,6 +58,8 @@ pub(crate) struct Mapping {
     pub dirty: Lock<DirtyList>,
     nr_dirty: AtomicU64,
     in_writeback: [AtomicU64; 2],
+    /// Requests of readahead in flight.
+    loading: AtomicU64,
     /// Its lowest bit chooses the half of `in_writeback` that new submissions count in.
     sync_epoch: AtomicU64,
     /// The generation that pages dirtied now belong to.
@@ -66,7 +68,7 @@ pub(crate) struct Mapping {
     pub invalidate: SleepLock,
     pub sync_turn: SleepLock,
     pub handles: AtomicU32,
-    pub writable: AtomicBool,
+    pub writable: bool,
     /// Since when every write has failed; 0 while they succeed.
     failing_since_ns: AtomicU64,
     /// No write is retried before this.
@@ -98,13 +100,14 @@ impl Mapping {
             dirty: Lock::new(Rank::Dirty, DirtyList::new()),
             nr_dirty: AtomicU64::new(0),
             in_writeback: [AtomicU64::new(0), AtomicU64::new(0)],
+            loading: AtomicU64::new(0),
             sync_epoch: AtomicU64::new(0),
             dirty_generation: AtomicU64::new(1),
             durability: Lock::new(Rank::Durability, Durability::new()),
             invalidate: SleepLock::new(Channel::Invalidate(id)),
             sync_turn: SleepLock::new(Channel::Sync(id)),
             handles: AtomicU32::new(0),
-            writable: AtomicBool::new(writable),
+            writable,
             failing_since_ns: AtomicU64::new(0),
             retry_at_ns: AtomicU64::new(0),
             flush_failures: AtomicU64::new(0),
@@ -193,6 +196,24 @@ impl Mapping {
             .iter()
             .map(|n| n.load(Ordering::SeqCst))
             .sum()
+    }
+
+    /// A read is submitted: by a task that has a handle.
+    pub(crate) fn begin_loading(&self) {
+        // Relaxed: ordered for who finds no handle by `is_unused`.
+        self.loading.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It has ended: the mapping may go.
+    pub(crate) fn end_loading(&self) {
+        // Release: what its completion did to the pages is done for who sees the count.
+        self.loading.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Is a read in flight?
+    pub(crate) fn is_loading(&self) -> bool {
+        // Acquire: pairs with `end_loading`.
+        self.loading.load(Ordering::Acquire) > 0
     }
 
     /// The generation of pages dirtied now.

@@ -303,6 +303,7 @@ impl<W: World> Engine<W> {
         self.lru_enter_run(m.id, r.offset >> self.page_shift, &r.frames);
         self.put_back(run);
         m.dev.reads.submit(1, self.world.now());
+        m.begin_loading();
         // Relaxed: a count for policy and close.
         self.loading_requests.fetch_add(1, Ordering::Relaxed);
         self.count(Event::ReadaheadPages, r.frames.len() as u64);

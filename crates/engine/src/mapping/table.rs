@@ -3,6 +3,7 @@
 use super::Mapping;
 use crate::file::FileId;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// Guarded by its lock (`Rank::Mappings`). Numbers are never reused.
@@ -39,6 +40,13 @@ impl MappingTable {
         if let Some(m) = self.by_id.remove(&id) {
             self.by_file.remove(&m.file);
         }
+    }
+
+    /// In the order of their numbers, from the one after `id` on.
+    pub(crate) fn iter_after(&self, id: u32) -> impl Iterator<Item = &Arc<Mapping>> {
+        self.by_id
+            .range((Bound::Excluded(id), Bound::Unbounded))
+            .map(|(_, m)| m)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Mapping>> {

@@ -3,7 +3,8 @@
 //! It keeps the device's queue full, or short while others read from it ([`super::wbt`]), while there is something to write:
 //! more dirty pages than the background limit,
 //! pages that reclaim asked for, pages older than `dirty_expire`, or a file without handles. It reaps its own
-//! completions, so no other task has to be woken for them.
+//! completions, so no other task has to be woken for them. Files that nobody has open any more it flushes and lets go, one
+//! now and then while there are pages to write, all of them when there are none.
 //!
 //! **Context.** A task of its own; never waits for a latch, never allocates a frame.
 //! **Kernel.** wb_workfn, wb_check_background_flush, wb_check_old_data_flush; MAX_WRITEBACK_PAGES 1024.
@@ -24,6 +25,11 @@ const BATCH: usize = 1024;
 /// With requests in flight, the flusher looks up this often even when none completes.
 const LOOK: Nanos = Nanos::from_millis(10);
 
+/// Mappings without handles that it looks at in one go.
+const IDLE_BATCH: usize = 32;
+/// With pages to write, it looks for such ones this often.
+const IDLE_LOOK: Nanos = Nanos::from_millis(100);
+
 /// It never looks around more often than this for want of anything to do.
 const INTERVAL_MIN: Nanos = Nanos::from_millis(1);
 
@@ -35,6 +41,17 @@ struct Cursor {
     at: usize,
     /// The mapping after which the next look begins.
     last_id: u32,
+}
+
+/// Where the flusher is with the mappings that nobody uses any more.
+#[derive(Default)]
+struct Idle {
+    /// The last one of the round that was looked at.
+    last_id: u32,
+    /// One of the round was flushed or has gone.
+    progress: bool,
+    /// With pages to write, no further look before this.
+    next_at: Nanos,
 }
 
 impl Cursor {
@@ -85,9 +102,12 @@ impl<W: World> Engine<W> {
         task.set_flag(Task::MEMALLOC | Task::FLUSHER);
         // Release: see `unpark_flusher`.
         dev.task.store(task.id().0 + 1, Ordering::Release);
-        let mut cursor = Cursor::default();
+        let (mut cursor, mut idle) = (Cursor::default(), Idle::default());
         let (mut scale, mut kept_since) = (Scale::default(), None);
         while !self.stopping() {
+            if self.world.now() >= idle.next_at {
+                self.reap_idle_mappings(dev, &mut idle);
+            }
             let (in_flight, bytes) = (dev.in_flight(), dev.bytes_in_flight());
             let limits = self.wbt_limits(dev, &mut scale);
             let room = limits.room(in_flight, bytes);
@@ -118,8 +138,9 @@ impl<W: World> Engine<W> {
                 last_id: cursor.last_id,
                 ..Cursor::default()
             };
-            self.reap_idle_mappings(dev);
-            self.flusher_sleep(dev);
+            if !self.reap_idle_mappings(dev, &mut idle) {
+                self.flusher_sleep(dev);
+            }
         }
         self.flusher_drain(dev);
     }
@@ -263,23 +284,39 @@ impl<W: World> Engine<W> {
                 && m.backing.may_write(WriteContext::Flusher)
                 && want(m)
         };
-        let next = table.iter().filter(|m| m.id > after).find(fits);
+        let next = table.iter_after(after).find(fits);
         next.or_else(|| table.iter().find(fits)).cloned()
     }
 
-    /// Flushes and drops mappings of the device that nobody uses any more (MAP-4).
-    fn reap_idle_mappings(&self, dev: &BackingDev) {
-        let idle: Vec<_> = {
+    /// Drops the next few mappings of the device that nobody uses any more (MAP-4), and flushes one of them first that needs it.
+    /// One: pages wait to be written meanwhile, and with them their writers. True when there is more to do.
+    fn reap_idle_mappings(&self, dev: &BackingDev, idle: &mut Idle) -> bool {
+        let start = self.world.now();
+        let batch: Vec<_> = {
             let table = self.mappings.lock(&*self.world);
-            table
-                .iter()
-                .filter(|m| std::ptr::eq(&*m.dev, dev) && m.is_unused())
-                .cloned()
-                .collect()
+            let unused = |m: &&Arc<Mapping>| std::ptr::eq(&*m.dev, dev) && m.is_unused();
+            let next = table.iter_after(idle.last_id).filter(unused);
+            next.take(IDLE_BATCH).cloned().collect()
         };
-        for m in idle {
-            self.flush_unused(&m);
-            self.drop_if_unused(&m);
+        let mut flushed = false;
+        for m in &batch {
+            if flushed && m.durability.lock(&*self.world).needs_flush() {
+                break;
+            }
+            flushed |= self.flush_unused(m);
+            idle.progress |= self.drop_if_unused(m);
+            idle.last_id = m.id;
         }
+        idle.progress |= flushed;
+        let all = batch.len() < IDLE_BATCH && batch.last().is_none_or(|m| m.id == idle.last_id);
+        let more = !all || idle.progress;
+        if all {
+            (idle.last_id, idle.progress) = (0, false);
+        }
+        // Not more than half of its time, while there is anything else to do.
+        let now = self.world.now();
+        let pause = if more { LOOK } else { IDLE_LOOK };
+        idle.next_at = now.plus(pause.max(now.since(start)));
+        more
     }
 }

@@ -100,21 +100,22 @@ impl<W: World> Engine<W> {
     }
 
     /// Flushes a file that nobody has open: for the flusher, when it has nothing else to do. Waits for nobody's sync; an
-    /// error stays unseen, for the next open and for `close`.
-    pub(super) fn flush_unused(&self, m: &Arc<Mapping>) {
+    /// error stays unseen, for the next open and for `close`. True when it has tried.
+    pub(super) fn flush_unused(&self, m: &Arc<Mapping>) -> bool {
         let now = self.world.now();
         let owed = m.durability.lock(&*self.world).needs_flush();
         if !owed || m.nr_dirty() > 0 || m.nr_writeback() > 0 || !m.may_retry(now.0) {
-            return;
+            return false;
         }
         let turn = m.sync_turn.lock(&*self.world, &self.stat, &self.waits, now);
         if turn == Waited::TimedOut {
-            return;
+            return false;
         }
         if self.flush_mapping(m, Scope::Data, false).is_err() {
             m.hold_off(now.plus(FLUSH_RETRY));
         }
         m.sync_turn.unlock(&*self.world, &self.waits);
+        true
     }
 
     /// Writes the dirty pages of the range and waits for every write submitted so far.
