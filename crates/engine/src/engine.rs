@@ -400,7 +400,7 @@ impl<W: World> Engine<W> {
             // A task that moves one of its pages holds this lock shared and has found the mapping in the table since
             // (COMPACT-3): after this look it finds it gone.
             let in_use = m.invalidate.is_held_shared();
-            if busy || owed || in_use || m.is_loading() {
+            if busy || owed || in_use || m.nr_loading() > 0 {
                 return false;
             }
             table.remove(m.id);

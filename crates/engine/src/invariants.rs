@@ -7,8 +7,10 @@ use crate::frame::state::{
     BLOCK, DIRTY, EXCL, FREE, HASHED, HOLDERS, ISOLATED, LENT, LOADING, LRU, ORPHAN, UPTODATE,
     WRITEBACK,
 };
-use crate::mapping::Key;
+use crate::mapping::{Key, Mapping};
+use crate::sync::{AtomicU64, Ordering};
 use crate::world::World;
+use std::sync::Arc;
 
 pub(crate) fn check<W: World>(e: &Engine<W>) {
     frames(e);
@@ -16,15 +18,55 @@ pub(crate) fn check<W: World>(e: &Engine<W>) {
     free(e);
     blocks(e);
     reads(e);
+    writes(e);
 }
 
-/// WBT-2.
+/// WBT-2, and MAP-4's count of reads.
 fn reads<W: World>(e: &Engine<W>) {
     let devices = e.devices.lock(&*e.world).clone();
     let submitted: u64 = devices.iter().map(|d| d.reads.submitted()).sum();
     // Relaxed: nobody is inside.
-    let loading = e.loading_requests.load(crate::sync::Ordering::Relaxed);
+    let loading = e.loading_requests.load(Ordering::Relaxed);
     assert_eq!(submitted, loading, "WBT-2: reads of all devices");
+    let of_files: u64 = mappings(e).iter().map(|m| m.nr_loading()).sum();
+    assert_eq!(of_files, loading, "MAP-4: reads of all files");
+    for d in devices.iter() {
+        d.reads.check_invariants();
+    }
+}
+
+/// WBT-3: what each device has in flight, and the pages that are counted for it.
+fn writes<W: World>(e: &Engine<W>) {
+    let all = mappings(e);
+    let under_writeback = (e.frames.iter())
+        .filter(|(_, f)| f.state.peek() & WRITEBACK != 0)
+        .count() as u64;
+    // Relaxed: nobody is inside.
+    let pages = |n: &AtomicU64| n.load(Ordering::Relaxed);
+    assert_eq!(
+        pages(&e.writeback_pages),
+        under_writeback,
+        "WBT-3: writeback"
+    );
+    let devices = e.devices.lock(&*e.world).clone();
+    let of_devices: u64 = devices.iter().map(|d| pages(&d.nr_writeback)).sum();
+    assert_eq!(of_devices, under_writeback, "WBT-3: writeback of devices");
+    for d in devices.iter() {
+        let dirty = (all.iter().filter(|m| Arc::ptr_eq(&m.dev, d)))
+            .map(|m| m.nr_dirty())
+            .sum::<u64>();
+        assert_eq!(pages(&d.nr_dirty), dirty, "WBT-3: dirty pages of a device");
+        let (requests, bytes) = (d.in_flight(), d.bytes_in_flight());
+        assert!(
+            (requests == 0) == (bytes == 0) && (pages(&d.nr_writeback) > 0 || requests == 0),
+            "WBT-3: {requests} requests of {bytes} bytes in flight, with {} pages",
+            pages(&d.nr_writeback)
+        );
+    }
+}
+
+fn mappings<W: World>(e: &Engine<W>) -> Vec<Arc<Mapping>> {
+    e.mappings.lock(&*e.world).iter().cloned().collect()
 }
 
 /// MAP-1, MAP-3 and FRAME-3 for each frame.
@@ -117,7 +159,7 @@ pub(crate) fn check_some<W: World>(e: &Engine<W>, first: u64, count: u64) {
 
 /// MAP-2: lists, flags and counts agree.
 fn dirty<W: World>(e: &Engine<W>) {
-    let all: Vec<_> = e.mappings.lock(&*e.world).iter().cloned().collect();
+    let all = mappings(e);
     let mut listed = 0;
     for m in &all {
         let list = m.dirty.lock(&*e.world);

@@ -210,10 +210,10 @@ impl Mapping {
         self.loading.fetch_sub(1, Ordering::Release);
     }
 
-    /// Is a read in flight?
-    pub(crate) fn is_loading(&self) -> bool {
+    /// Reads in flight.
+    pub(crate) fn nr_loading(&self) -> u64 {
         // Acquire: pairs with `end_loading`.
-        self.loading.load(Ordering::Acquire) > 0
+        self.loading.load(Ordering::Acquire)
     }
 
     /// The generation of pages dirtied now.

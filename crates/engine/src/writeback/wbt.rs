@@ -25,7 +25,10 @@
 //!
 //! **Invariants.**
 //! - WBT-1: with nothing in flight there is room for one request, whatever else holds.
-//! - WBT-2: the reads under way that were submitted are those of all devices (`loading_requests`).
+//! - WBT-2: the reads under way that were submitted are those of all devices (`loading_requests`); with nobody inside, none
+//!   is under way on its reader's thread.
+//! - WBT-3: a device's dirty pages are those of its files; without pages under writeback it has no request and no byte in
+//!   flight.
 //!
 //! **Kernel.** block/blk-wbt.c (4.10): background writes get a quarter of 16 requests within 100 ms of a read, those of
 //! kswapd and of throttled writers all of them; the depth is halved while the least latency of a window of 100 ms is above
@@ -223,6 +226,13 @@ impl Reads {
     /// Submitted and not ended.
     pub fn submitted(&self) -> u64 {
         self.submitted.load(Ordering::Relaxed)
+    }
+
+    /// Panics where somebody reads on his own thread, which nobody does.
+    pub fn check_invariants(&self) {
+        let now = self.now.load(Ordering::Relaxed);
+        let watched = self.watched_ns.load(Ordering::Relaxed);
+        assert_eq!((now, watched), (0, 0), "WBT-2: who reads, and is watched");
     }
 
     /// Is anybody reading, or was until a moment ago?
