@@ -37,6 +37,11 @@ pub trait Handle: Clone + Send + Sync + 'static {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> std::result::Result<(), OpError>;
     /// Writes `buf` at `offset`.
     fn write_at(&self, buf: &[u8], offset: u64) -> std::result::Result<(), OpError>;
+    /// Writes `buf` at `offset`; these bytes are durable when it returns (FUA), and no others need to be.
+    fn write_through(&self, buf: &[u8], offset: u64) -> std::result::Result<(), OpError> {
+        self.write_at(buf, offset)?;
+        self.sync()
+    }
     /// Reads 8 bytes of a page in place.
     fn touch(&self, page: u64) -> std::result::Result<u64, OpError>;
     /// Changes bytes of a page in place.
@@ -82,6 +87,10 @@ impl<W: World> Handle for File<W> {
     }
     fn write_at(&self, buf: &[u8], offset: u64) -> std::result::Result<(), OpError> {
         Ok(File::write_at(self, buf, offset)?)
+    }
+    fn write_through(&self, buf: &[u8], offset: u64) -> std::result::Result<(), OpError> {
+        File::write_at(self, buf, offset)?;
+        Ok(self.sync_range(offset..offset + buf.len() as u64)?)
     }
     fn touch(&self, page: u64) -> std::result::Result<u64, OpError> {
         let page = self.page(PageNo(page))?;

@@ -11,6 +11,7 @@ use crate::report::ArmReport;
 use crate::samples::Reading;
 use crate::target::{Handle, Host, OpError, TaskStall};
 use highwater_engine::world::{Nanos, TaskBody};
+use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -80,6 +81,19 @@ impl Handle for PlainFile {
         self.file
             .write_all_at(buf, self.start + offset)
             .map_err(failed("pwrite"))
+    }
+    fn write_through(&self, buf: &[u8], offset: u64) -> std::result::Result<(), OpError> {
+        let (mut rest, mut at) = (buf, self.start + offset);
+        while !rest.is_empty() {
+            let slices = [std::io::IoSlice::new(rest)];
+            match pwritev2(&*self.file, &slices, at, ReadWriteFlags::DSYNC) {
+                Ok(0) => return Err(OpError::Failed("pwritev2 wrote nothing".into())),
+                Ok(n) => (rest, at) = (&rest[n..], at + n as u64),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(failed("pwritev2 (RWF_DSYNC)")(e.into())),
+            }
+        }
+        Ok(())
     }
     fn touch(&self, page: u64) -> std::result::Result<u64, OpError> {
         let mut bytes = [0u8; 8];

@@ -52,6 +52,10 @@ impl Handle for OsFile {
         page[..bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
+    fn write_through(&self, buf: &[u8], offset: u64) -> std::result::Result<(), OpError> {
+        self.file.write_at(buf, offset)?;
+        Ok(self.file.sync_range(offset..offset + buf.len() as u64)?)
+    }
     fn sync(&self) -> std::result::Result<(), OpError> {
         Ok(self.file.sync_data()?)
     }

@@ -432,6 +432,47 @@ fn a_scenario_file_names_its_trace_relative_to_itself() {
     refuses(&["run", &path], &["needs a task of kind"]);
 }
 
+/// Eight writes far below the dirty limit: without their flags nobody would write or flush before the final sync.
+#[test]
+fn writes_of_blkparse_with_their_flags_are_synced_in_each_world() {
+    let dir = temp();
+    let trace = |name: &str, rwbs: &str| {
+        let line = |i: u64| format!("8,0 1 {i} 0.{i}01 697 Q {rwbs} {} + 8 [jbd2]\n", i * 64);
+        write(dir.path(), name, (0..8).map(line).collect::<String>())
+    };
+    let counts = |path: &str, world: &str| {
+        let args = ["replay", path, "--world", world, "--memory", "16MiB"];
+        let place = ["--threads", "1", "--dir", dir.path().to_str().unwrap()];
+        let arm = json(&[&args[..], &place].concat())["arms"][0].clone();
+        let replay = &arm["tasks"][0]["replay"];
+        (
+            arm["written_pages"]["sync"].as_u64().unwrap(),
+            replay["fua_writes"].as_u64().unwrap(),
+            replay["preflushes"].as_u64().unwrap(),
+            replay["writes"].as_u64().unwrap(),
+        )
+    };
+    let (plain, waited) = (trace("w", "W"), trace("ws", "WS"));
+    let (fua, flush) = (trace("wfs", "WFS"), trace("fws", "FWS"));
+    for world in ["lab", "os"] {
+        assert_eq!(counts(&plain, world), (0, 0, 0, 8), "{world}");
+        assert_eq!(counts(&waited, world), (0, 0, 0, 8), "{world}");
+        assert_eq!(counts(&fua, world), (8, 8, 0, 8), "{world}");
+        // Nothing is there to flush before the first, and the last is left to the final sync.
+        assert_eq!(counts(&flush, world), (7, 0, 8, 8), "{world}");
+    }
+    let said = common::out(&common::ok(&["replay", &fua]));
+    assert!(
+        said.contains("8 writes through to the disk (FUA)"),
+        "{said}"
+    );
+    let info = common::out(&common::ok(&["trace", "info", &flush]));
+    assert!(
+        info.contains("0 writes through to the disk (FUA), 8 with a flush before them"),
+        "{info}"
+    );
+}
+
 /// What a replay's thread does itself takes the lab's CPU, as any task's does.
 #[test]
 fn a_thread_of_a_replay_is_charged_for_its_own_work() {

@@ -1,11 +1,12 @@
 //! The text that `blkparse` prints by default: `8,0 1 3 0.000001 697 Q W 223490 + 8 [kjournald]`.
 //!
 //! Columns: device, CPU, sequence, seconds, process, action, RWBS, first sector `+` sectors, process name. Sectors have 512
-//! bytes. RWBS: `R`, `W`, `D` (discard) or `N` (no data), with `F` before it (flush first) and `F`, `A`, `S`, `M` after it.
+//! bytes. RWBS: `R`, `W`, `D` (discard) or `N` (no data), with `F` before it (flush first) and `F` (forced unit access), `A`
+//! (readahead), `S` (somebody waits for it), `M` (metadata) after it. Only the two `F` make anything durable.
 //! Only one action's lines are requests (`Q`, queued, unless another is chosen): one request passes through several.
 //! Source: blktrace's blkparse(1), "Default output" and "Action identifiers".
 
-use super::{Disk, Line, Op, Record, number, scaled};
+use super::{Barrier, Disk, Line, Op, Record, number, scaled};
 
 const SECTOR: u64 = 512;
 
@@ -93,7 +94,21 @@ fn parse<'a>(mut words: impl Iterator<Item = &'a str>, action: &str) -> Result<L
     if len == 0 && rwbs.contains('F') {
         return Ok(Record::new(time_ns, Op::Flush, 0, 0).into());
     }
-    Ok(Record::new(time_ns, op, offset, len).into())
+    let record = Record::new(time_ns, op, offset, len);
+    let barrier = barrier(rwbs, op);
+    Ok(record.map(|r| Record { barrier, ..r }).into())
+}
+
+/// The two `F` of a write, by their place; other requests carry none.
+fn barrier(rwbs: &str, op: Op) -> Barrier {
+    if op != Op::Write {
+        return Barrier::default();
+    }
+    let (before, after) = rwbs.split_once('W').unwrap_or((rwbs, ""));
+    Barrier {
+        preflush: before.contains('F'),
+        fua: after.contains('F'),
+    }
 }
 
 /// `Some(None)` for what moves no data; none for what no RWBS field has.
@@ -158,6 +173,7 @@ mod tests {
             offset,
             len,
             op,
+            barrier: Barrier::default(),
         })
     }
     fn bad(text: &str) -> String {
@@ -177,7 +193,6 @@ mod tests {
             record(Op::Write, at, 4096)
         );
         assert_eq!(q("Q  RA 223490 + 8 [cat]"), record(Op::Read, at, 4096));
-        assert_eq!(q("Q  FWFSM 8 + 8 [jbd2]"), record(Op::Write, 4096, 4096));
         assert_eq!(
             q("Q   D 0 + 2048 [fstrim]"),
             record(Op::Discard, 0, 1 << 20)
@@ -201,6 +216,26 @@ mod tests {
             .line(&format!("{head}  C   W 8 + 8 [0]"), "C")
             .0;
         assert_eq!(done, record(Op::Write, 4096, 4096));
+    }
+
+    #[test]
+    fn a_write_is_durable_by_the_f_behind_it_and_what_was_before_by_the_f_before_it() {
+        let of = |rwbs: &str| match one(&format!("8,0 1 3 0.5 697 Q {rwbs} 8 + 8 [jbd2]")) {
+            Line::Record(r) => (r.op, r.barrier.preflush, r.barrier.fua),
+            other => panic!("{rwbs}: {other:?}"),
+        };
+        for (rwbs, preflush, fua) in [
+            ("W", false, false),
+            // Somebody waits for it, and it may still be in the disk's cache.
+            ("WS", false, false),
+            ("WSM", false, false),
+            ("FWS", true, false),
+            ("WFS", false, true),
+            ("FWFSM", true, true),
+        ] {
+            assert_eq!(of(rwbs), (Op::Write, preflush, fua), "{rwbs}");
+        }
+        assert_eq!(of("FRF"), (Op::Read, false, false));
     }
 
     #[test]

@@ -21,7 +21,9 @@ Formats, found by content:
   msr           Timestamp,Hostname,DiskNumber,Type,Offset,Size,ResponseTime (MSR Cambridge)
   fio           `fio version 2 iolog` and `fio version 3 iolog`, as --write_iolog writes them
   blkparse      the text that `blkparse` prints by default; lines of one action count (Q: queued)
-Bad lines are counted, and the first are named; --strict refuses them. Discards are counted and not done; flushes sync.";
+Bad lines are counted, and the first are named; --strict refuses them. Discards are counted and not done; flushes sync. \
+A write's flags in blkparse's RWBS count too: an F before the W syncs first (a flush), an F behind it makes these bytes durable \
+before the write ends (forced unit access: FUA); S, somebody waits, does neither. The report says how many there were.";
 
 /// How requests beyond the file's end, and times, are treated, on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -315,6 +317,17 @@ fn info(path: &Path, s: &Summary) -> String {
             show_count(flushes)
         ),
     );
+    let [preflushes, fua] = s.barriers;
+    if preflushes + fua > 0 {
+        row(
+            "durable",
+            format!(
+                "{} writes through to the disk (FUA), {} with a flush before them",
+                show_count(fua),
+                show_count(preflushes)
+            ),
+        );
+    }
     row(
         "bytes",
         format!(

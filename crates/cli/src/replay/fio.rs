@@ -103,6 +103,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Barrier;
     use super::*;
 
     fn read(text: &str) -> Vec<Line> {
@@ -116,6 +117,7 @@ mod tests {
             offset,
             len,
             op,
+            barrier: Barrier::default(),
         })
     }
 

@@ -52,6 +52,15 @@ pub enum Op {
     Flush,
 }
 
+/// What a request asks of durability beside its own bytes: the flags of a disk's request (`blkparse`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Barrier {
+    /// What was written before is durable before the request begins (REQ_PREFLUSH).
+    pub preflush: bool,
+    /// A write's own bytes are durable when it ends (REQ_FUA, forced unit access).
+    pub fua: bool,
+}
+
 /// One request of a trace, whatever the format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record {
@@ -63,6 +72,8 @@ pub struct Record {
     pub len: u64,
     /// What.
     pub op: Op,
+    /// And what else becomes durable.
+    pub barrier: Barrier,
 }
 
 impl Record {
@@ -83,6 +94,7 @@ impl Record {
                 offset,
                 len,
                 op,
+                barrier: Barrier::default(),
             }),
             _ => Err(format!(
                 "offset {offset} + {len} bytes is beyond any file: expected less than 2^63"

@@ -26,6 +26,12 @@ pub struct ReplayReport {
     pub writes: u64,
     /// Flushes that were done, as syncs.
     pub flushes: u64,
+    /// Writes that a sync was done before, as their flag asks (`blkparse`: an F before the W).
+    #[serde(default)]
+    pub preflushes: u64,
+    /// Writes that were durable when they ended, as their flag asks (`blkparse`: an F behind the W).
+    #[serde(default)]
+    pub fua_writes: u64,
     /// Discards, which are counted and not done.
     pub discards_skipped: u64,
     /// Requests beyond the file's end that were left out.
@@ -50,6 +56,8 @@ pub fn report(plan: &PlanReplay, tally: Option<&ReplayTally>) -> ReplayReport {
         reads,
         writes,
         flushes,
+        preflushes: tally.preflushes,
+        fua_writes: tally.fua_writes,
         discards_skipped: tally.given.discards,
         beyond_skipped: tally.given.beyond,
         beyond_wrapped: tally.given.wrapped,
@@ -102,6 +110,8 @@ fn sentence(arm: &str, r: &ReplayReport) -> String {
         show_count(r.flushes),
     );
     for (n, what) in [
+        (r.fua_writes, "writes through to the disk (FUA)"),
+        (r.preflushes, "writes with a flush before them"),
         (r.discards_skipped, "discards not done"),
         (r.beyond_skipped, "beyond the file's end left out"),
         (r.beyond_wrapped, "beyond the file's end moved into it"),

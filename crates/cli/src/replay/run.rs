@@ -17,6 +17,10 @@ const PIECE: u64 = 1 << 20;
 pub struct ReplayTally {
     /// Reads, writes, discards and flushes that were done.
     pub ops: [u64; 4],
+    /// Those of them that a flush went before.
+    pub preflushes: u64,
+    /// Those of them that were written through.
+    pub fua_writes: u64,
     /// How late requests began, in nanoseconds (`pace = "timestamps"`).
     pub late: Histogram<u64>,
     /// What the source had given when the last thread ended.
@@ -28,6 +32,8 @@ impl ReplayTally {
     pub fn new() -> ReplayTally {
         ReplayTally {
             ops: [0; 4],
+            preflushes: 0,
+            fua_writes: 0,
             // Up to a day, three digits.
             late: Histogram::new_with_bounds(1, 86_400_000_000_000, 3)
                 .expect("bounds of a histogram"),
@@ -40,6 +46,8 @@ impl ReplayTally {
         for (sum, n) in self.ops.iter_mut().zip(other.ops) {
             *sum += n;
         }
+        self.preflushes += other.preflushes;
+        self.fua_writes += other.fua_writes;
         self.late
             .add(&other.late)
             .expect("histograms of the same bounds");
@@ -87,6 +95,8 @@ pub fn run<H: Host, F: Handle>(
         match meter.note(begin, operate(file, due.record, turn, &mut buf)) {
             Noted::Measured => {
                 replay.ops[due.record.op as usize] += 1;
+                replay.preflushes += u64::from(due.record.barrier.preflush);
+                replay.fua_writes += u64::from(due.record.barrier.fua);
                 if timed {
                     replay.late.saturating_record(begin.since(at).0.max(1));
                 }
@@ -111,6 +121,9 @@ fn operate<F: Handle>(
 ) -> Result<u64, OpError> {
     let end = record.offset + record.len;
     let mut at = record.offset;
+    if record.barrier.preflush {
+        file.sync()?;
+    }
     match record.op {
         Op::Flush => {
             file.sync()?;
@@ -131,7 +144,10 @@ fn operate<F: Handle>(
             let stamp = turn.to_le_bytes();
             let s = stamp.len().min(n);
             bytes[..s].copy_from_slice(&stamp[..s]);
-            file.write_at(bytes, at)?;
+            match record.barrier.fua {
+                true => file.write_through(bytes, at)?,
+                false => file.write_at(bytes, at)?,
+            }
         } else {
             file.read_at(bytes, at)?;
         }

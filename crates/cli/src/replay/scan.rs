@@ -39,6 +39,8 @@ pub struct Summary {
     pub lines: u64,
     /// Reads, writes, discards, flushes.
     pub ops: [u64; 4],
+    /// Writes with a flush before them, and writes that are durable when they end.
+    pub barriers: [u64; 2],
     /// Bytes read and bytes written.
     pub bytes: [u64; 2],
     /// Lines that are no requests, by kind.
@@ -142,6 +144,7 @@ pub fn scan(path: &Path, options: &Options) -> Result<Summary> {
         format,
         lines: 0,
         ops: [0; 4],
+        barriers: [0; 2],
         bytes: [0; 2],
         skipped: BTreeMap::new(),
         bad: 0,
@@ -220,6 +223,8 @@ impl Summary {
         }
         self.last_ns = self.last_ns.max(record.time_ns);
         self.ops[record.op as usize] += 1;
+        self.barriers[0] += u64::from(record.barrier.preflush);
+        self.barriers[1] += u64::from(record.barrier.fua);
         if !matches!(record.op, Op::Read | Op::Write) {
             return;
         }

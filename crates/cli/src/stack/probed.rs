@@ -35,6 +35,11 @@ impl<F: Handle> Handle for Probed<F> {
         self.calls
             .measure(Entry::WriteAt, || self.file.write_at(buf, offset))
     }
+    fn write_through(&self, buf: &[u8], offset: u64) -> Result<(), OpError> {
+        // A write and then this, which is the deeper of the two.
+        self.calls
+            .measure(Entry::SyncRange, || self.file.write_through(buf, offset))
+    }
     fn touch(&self, page: u64) -> Result<u64, OpError> {
         self.calls.measure(Entry::Page, || self.file.touch(page))
     }
