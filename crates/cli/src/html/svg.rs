@@ -12,8 +12,12 @@ const LEFT: f64 = 98.0;
 const WIDE: f64 = 1120.0;
 const WIDE_LEFT: f64 = 190.0;
 const RIGHT: f64 = 14.0;
-/// At most so wide is a character of a tick.
+/// At most so wide is a character of a tick, in the size that it has in a narrow window and in the usual one (16 and 12 px,
+/// in `style.css`).
 const TICK_CHAR: f64 = 9.0;
+const TICK_CHAR_USUAL: f64 = 6.75;
+/// Ticks next to each other have so many characters' width between them.
+const TICK_GAP: f64 = 0.7;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 40.0;
 
@@ -123,6 +127,40 @@ impl Chart {
         self.height - BOTTOM - self.y.share(y) * (self.height - TOP - BOTTOM)
     }
 
+    /// Where the text of a tick at `x` stands, and how. One that would be cut off by the chart's edge ends there: "10 ms"
+    /// without its end is another time.
+    fn tick(&self, x: f64, text: &str, char_width: f64) -> (f64, &'static str) {
+        match x + text.chars().count() as f64 * char_width / 2.0 > self.width {
+            true => (self.width, "end"),
+            false => (x, "middle"),
+        }
+    }
+
+    /// Of the ticks below the chart each has room for its text, each second, ...: the first of these that is so, with
+    /// characters of that width.
+    fn every(&self, char_width: f64) -> usize {
+        let span = |(v, text): &(f64, String)| {
+            // Where it stands does not depend on the window, and is drawn for the larger text.
+            let (at, anchor) = self.tick(self.px(*v), text, TICK_CHAR);
+            let wide = text.chars().count() as f64 * char_width;
+            match anchor {
+                "end" => (at - wide, at),
+                _ => (at - wide / 2.0, at + wide / 2.0),
+            }
+        };
+        let spans: Vec<(f64, f64)> = self.x.ticks.iter().map(span).collect();
+        let apart = |step: &usize| {
+            let mut shown = spans.iter().step_by(*step).peekable();
+            while let (Some(a), Some(b)) = (shown.next(), shown.peek()) {
+                if a.1 + TICK_GAP * char_width > b.0 {
+                    return false;
+                }
+            }
+            true
+        };
+        (1..=spans.len()).find(apart).unwrap_or(1)
+    }
+
     /// Shades the time before zero.
     pub fn settle(&mut self) {
         if self.x.min < 0.0 {
@@ -206,18 +244,24 @@ impl Chart {
                 escape(text)
             );
         }
-        for (v, text) in &self.x.ticks {
+        let (usual, narrow) = (self.every(TICK_CHAR_USUAL), self.every(TICK_CHAR));
+        for (i, (v, text)) in self.x.ticks.iter().enumerate() {
             let x = self.px(*v);
-            // One that would be cut off by the chart's edge ends there: "10 ms" without its end is another time.
-            let half = text.chars().count() as f64 * TICK_CHAR / 2.0;
-            let (at, anchor) = match x + half > w {
-                true => (w, "end"),
-                false => (x, "middle"),
+            let _ = write!(
+                out,
+                "<path class=\"rule\" d=\"M{x:.1} {top:.1}V{bottom:.1}\"/>"
+            );
+            if !i.is_multiple_of(usual) {
+                continue;
+            }
+            let (at, anchor) = self.tick(x, text, TICK_CHAR);
+            let class = match i.is_multiple_of(narrow) {
+                true => "tick",
+                false => "tick more",
             };
             let _ = write!(
                 out,
-                "<path class=\"rule\" d=\"M{x:.1} {top:.1}V{bottom:.1}\"/>\
-                 <text class=\"tick\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
+                "<text class=\"{class}\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
                 bottom + 15.0,
                 escape(text)
             );
@@ -322,6 +366,59 @@ mod tests {
         assert!(
             texts.any(|t| t.contains(&at) && t.contains("\"end\"")),
             "{chart}"
+        );
+    }
+
+    /// Eight decades, as the latencies from a hit to a stalled write have.
+    #[test]
+    fn no_two_ticks_touch_in_a_narrow_window() {
+        let names = [
+            "1 ns", "10 ns", "100 ns", "1 µs", "10 µs", "100 µs", "1 ms", "10 ms", "100 ms",
+        ];
+        let ticks = names.iter().enumerate();
+        let x = Axis {
+            min: 0.0,
+            max: 8.0,
+            ticks: ticks.map(|(i, t)| (i as f64, t.to_string())).collect(),
+            name: String::new(),
+        };
+        let chart = Chart::new("c", "t", "a", 200.0, x.clone(), x).finish();
+        let number = |text: &str, key: &str| -> f64 {
+            let (_, rest) = text.split_once(key).unwrap();
+            rest.split_once('"').unwrap().0.parse().unwrap()
+        };
+        // Left and right end of each label below the chart that a window shows, at the size of its text.
+        let spans = |more: bool, char_width: f64| -> Vec<(f64, f64)> {
+            let texts = chart.split("<text ").filter(|t| t.contains("y=\"175.0\""));
+            let shown = texts.filter(|t| more || !t.contains("tick more"));
+            shown
+                .map(|t| {
+                    let (_, rest) = t.split_once('>').unwrap();
+                    let label = rest.split_once('<').unwrap().0;
+                    let (at, wide) = (
+                        number(t, " x=\""),
+                        label.chars().count() as f64 * char_width,
+                    );
+                    match t.contains("\"end\"") {
+                        true => (at - wide, at),
+                        false => (at - wide / 2.0, at + wide / 2.0),
+                    }
+                })
+                .collect()
+        };
+        let (narrow, usual) = (spans(false, TICK_CHAR), spans(true, TICK_CHAR_USUAL));
+        assert_eq!((narrow.len(), usual.len()), (5, 9), "{chart}");
+        for spans in [narrow, usual] {
+            for pair in spans.windows(2) {
+                assert!(pair[1].0 - pair[0].1 > 4.0, "{pair:?} of {spans:?}");
+            }
+        }
+        let narrow = "@media (max-width: 540px)";
+        let (_, rule) = crate::html::STYLE.split_once(narrow).unwrap();
+        let rule = rule.lines().next().unwrap();
+        assert!(
+            rule.contains("svg.chart .more { display: none; }"),
+            "{rule}"
         );
     }
 
