@@ -2,15 +2,17 @@
 
 use crate::args::RunArgs;
 use crate::columns;
+use crate::console::width;
 use crate::error::{CliError, Result};
 use crate::html;
+use crate::outputs;
 use crate::plan::WorldName;
 use crate::predict::{self, Prediction, Published};
 use crate::report::Report;
+use crate::run::{for_json, run_scenario};
 use crate::scenario::{self, BUILTIN, Kind};
 use crate::sentences;
 use crate::units::show_bytes;
-use crate::{for_json, run_scenario, width, write_out};
 
 /// What `run` calls all scenarios.
 pub const NAME: &str = "all";
@@ -38,11 +40,13 @@ pub fn run(args: &RunArgs) -> Result<()> {
             "highwater run random-write --raw",
         ));
     }
-    html::check(args.common.html.as_deref())?;
+    if let Some(path) = &args.common.html {
+        outputs::try_write("--html", path)?;
+    }
     let (mut reports, mut abouts) = (Vec::new(), Vec::new());
     for (name, _) in BUILTIN {
         if only_linux(args) && asks_for_blocks(name)? {
-            eprintln!("note: {name} is left out: Linux lends a process no block of page frames");
+            say!("note: {name} is left out: Linux lends a process no block of page frames");
             continue;
         }
         let (report, page) = run_scenario(args, name, None).map_err(|mut e| {
@@ -75,10 +79,6 @@ pub fn run(args: &RunArgs) -> Result<()> {
         text.push('\n');
         text.push_str(&table);
     }
-    if let Some(path) = &args.common.html {
-        let parts: Vec<(Report, html::About)> = reports.iter().cloned().zip(abouts).collect();
-        html::write(path, &html::page_of_all("All scenarios", &parts, &table))?;
-    }
     let bare: Vec<Report> = reports.iter().map(|r| for_json(r, &args.common)).collect();
     let json: Vec<Published> = bare
         .iter()
@@ -88,5 +88,10 @@ pub fn run(args: &RunArgs) -> Result<()> {
             predictions,
         })
         .collect();
-    write_out(&text, &json, &args.common)
+    outputs::publish(&text, &json, args.common.json.as_deref())?;
+    if let Some(path) = &args.common.html {
+        let parts: Vec<(Report, html::About)> = reports.iter().cloned().zip(abouts).collect();
+        html::write(path, &html::page_of_all("All scenarios", &parts, &table))?;
+    }
+    Ok(())
 }

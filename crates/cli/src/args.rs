@@ -2,6 +2,7 @@
 
 use crate::claims::{self, ClaimsArgs};
 use crate::replay::{FORMATS, ReplayArgs, TraceCommand};
+use crate::scenario::parse_cpus;
 use crate::stack::StackArgs;
 use crate::sweep::{self, SweepArgs};
 use crate::units::{parse_bytes, parse_dirty_limit, parse_duration};
@@ -85,7 +86,7 @@ pub enum Command {
     Run(RunArgs),
     /// Run `rfc` for each who-writes x throttle, everything else as the preset `highwater` has it
     Matrix(MatrixArgs),
-    /// Run a scenario under rising memory pressure: a line for each preset, and where the lines cross
+    /// Run a scenario or a trace over memory sizes, dirty limits or memory pressure: how much is enough, and where presets cross
     #[command(after_help = sweep::EXAMPLES)]
     Sweep(SweepArgs),
     /// Measure what the mail of 2010 claims, of both sides: figures and a verdict for each claim
@@ -224,8 +225,8 @@ pub struct CrashTestArgs {
     /// The first seed
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
-    /// Seeds at one time [default: one for each CPU]
-    #[arg(long, value_name = "J")]
+    /// Seeds at one time, at most 1024 [default: one for each CPU]
+    #[arg(long, value_name = "J", value_parser = parse_jobs)]
     pub jobs: Option<usize>,
     /// Write the summary as JSON to a file, or to standard output with -
     #[arg(long, value_name = "FILE|-")]
@@ -310,7 +311,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub ghost: bool,
     /// The lab's arms only: virtual CPUs [default: the scenario's own, or 2]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_cpus)]
     pub cpus: Option<usize>,
     /// The lab's arms only: bytes of stack for each task, such as 8KiB (the kernel's THREAD_SIZE when the mail was written); a
     /// task that needs more ends the run, with the chain that did [default: 256KiB]
@@ -340,8 +341,8 @@ pub struct RunArgs {
     /// from --seed on
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
-    /// With the worlds os and lab: measure the disk before each run on it and after the last, for so long, and give the lab
-    /// the medians as its disk; disks that are shared change their speed from minute to minute
+    /// With the worlds os and lab: measure the disk before each run on it and after the last, for so long (3s when no time is said), and
+    /// give the lab the medians as its disk; disks that are shared change their speed from minute to minute
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "3s", value_parser = parse_duration)]
     pub probe: Option<Duration>,
     /// Refuse a trace (of a `replay` task) at its first bad line, instead of leaving such lines out
@@ -358,10 +359,10 @@ pub struct MatrixArgs {
     /// Where it runs: os or lab
     #[arg(long, default_value = "os")]
     pub world: String,
-    /// The budget of each arm, such as 64MiB
+    /// The budget of each arm, such as 64MiB [default: that of `rfc`]
     #[arg(long, value_parser = parse_bytes)]
     pub memory: Option<u64>,
-    /// How long each arm is measured
+    /// How long each arm is measured, such as 5s
     #[arg(long, value_parser = parse_duration, default_value = "3s")]
     pub duration: Duration,
     /// Everything shared with `run`
@@ -378,8 +379,8 @@ pub struct SoakArgs {
     /// The first seed
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
-    /// Seeds at one time [default: one for each CPU]
-    #[arg(long, value_name = "J")]
+    /// Seeds at one time, at most 1024 [default: one for each CPU]
+    #[arg(long, value_name = "J", value_parser = parse_jobs)]
     pub jobs: Option<usize>,
     /// Print what each seed draws
     #[arg(long)]
@@ -418,6 +419,12 @@ pub struct CostsArgs {
     pub dir: Option<PathBuf>,
 }
 
+/// `--jobs`: each is a thread.
+fn parse_jobs(text: &str) -> Result<usize, String> {
+    let jobs = text.parse().ok().filter(|n| (1..=1024).contains(n));
+    jobs.ok_or_else(|| "expected 1 to 1024 jobs".into())
+}
+
 /// What `run` and `matrix` share.
 #[derive(Clone, Debug, Args)]
 pub struct Common {
@@ -425,6 +432,7 @@ pub struct Common {
     #[arg(long)]
     pub dir: Option<PathBuf>,
     /// The lab's disk: a built-in device's name (`highwater devices` lists them), or the path of a profile
+    /// [default: the scenario's own, else quick]
     #[arg(long, value_name = "NAME|FILE")]
     pub device: Option<String>,
     /// The lab only: what work costs its CPUs, a table of `highwater costs` [default: one that comes with the command]

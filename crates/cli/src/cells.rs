@@ -4,15 +4,14 @@
 //! at one time as there are CPUs. Cells on real files share a disk, and run one after the other.
 
 use crate::cleanup;
+use crate::counted::Counted;
 use crate::error::{CliError, Result};
 use crate::parent::{self, Options};
 use crate::plan::{Arm, PlanStack, WorldName};
 use crate::report::ArmReport;
 use crate::scenario::Scenario;
-use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -69,8 +68,19 @@ fn run_with(
     let grid = Grid {
         cells,
         next: AtomicUsize::new(0),
+        ended: Arc::default(),
         done: Mutex::new(cells.iter().map(|_| None).collect()),
-        bar: bar(cells.len()),
+        progress: Counted::new(cells.len() as u64, "runs"),
+    };
+    let interrupted = {
+        let (ended, of) = (grid.ended.clone(), cells.len());
+        cleanup::undo(move || {
+            if cleanup::is_ending() {
+                // Relaxed: a number for people.
+                let n = ended.load(Ordering::Relaxed);
+                say!("interrupted: {n} of {of} runs had ended; no result is written");
+            }
+        })
     };
     std::thread::scope(|scope| {
         for _ in 0..jobs {
@@ -78,9 +88,8 @@ fn run_with(
         }
     });
     cleanup::wait_if_ending();
-    if let Some(bar) = &grid.bar {
-        bar.finish_and_clear();
-    }
+    grid.progress.end();
+    drop(interrupted);
     let done = grid
         .done
         .into_inner()
@@ -92,8 +101,9 @@ fn run_with(
 struct Grid<'a> {
     cells: &'a [Cell],
     next: AtomicUsize,
+    ended: Arc<AtomicUsize>,
     done: Mutex<Vec<Option<Result<ArmReport>>>>,
-    bar: Option<ProgressBar>,
+    progress: Counted,
 }
 
 impl Grid<'_> {
@@ -105,45 +115,22 @@ impl Grid<'_> {
             let Some(cell) = self.cells.get(at) else {
                 return;
             };
-            if let Some(bar) = &self.bar {
-                bar.set_message(cell.title.clone());
-            }
+            self.progress.message(&cell.title);
             let result = body(cell);
             if result.is_err() {
                 self.next.store(self.cells.len(), Ordering::Relaxed);
             }
             let mut done = self.lock();
             done[at] = Some(result);
-            self.show(done.iter().flatten().count());
+            drop(done);
+            let ended = self.ended.fetch_add(1, Ordering::Relaxed) + 1;
+            self.progress.at(ended as u64);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Option<Result<ArmReport>>>> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// How far it is: the bar, or ten lines in all where there is no terminal.
-    fn show(&self, done: usize) {
-        let of = self.cells.len();
-        match &self.bar {
-            Some(bar) => bar.set_position(done as u64),
-            None if (done * 10 / of) > ((done - 1) * 10 / of) => eprintln!("{done} of {of} runs"),
-            None => {}
-        }
-    }
-}
-
-fn bar(cells: usize) -> Option<ProgressBar> {
-    std::io::stderr().is_terminal().then(|| {
-        let bar = ProgressBar::new(cells as u64);
-        if let Ok(style) =
-            ProgressStyle::with_template("{pos}/{len} runs {bar:30} {eta} left  {msg}")
-        {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(std::time::Duration::from_millis(200));
-        bar
-    })
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub fn main() -> Result<()> {
         WorldName::Linux => crate::world_linux::run(plan, order.trace_dir.as_deref()),
         WorldName::Raw => crate::raw::run(plan),
     }?;
-    println!("{}", to_json(&report)?);
+    crate::print(&(to_json(&report)? + "\n"));
     Ok(())
 }
 

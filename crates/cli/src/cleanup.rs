@@ -1,7 +1,7 @@
 //! What must be undone however the command ends: files, cgroups, loop devices, sysctls, children.
 //!
 //! An [`Undo`] runs its action once: when it is dropped (return, error, panic), or when SIGINT, SIGTERM or SIGHUP
-//! arrives, newest first. `kill -9` cannot be caught; the next run's message about left-over directories is for that.
+//! arrives or the command otherwise ends at once ([`end`]), newest first. `kill -9` cannot be caught; the next run's message about left-over directories is for that.
 //!
 //! **State.** `ACTIONS`: a mutex; held only to take an action out, never while it runs. `RUNNING`: actions that a drop has
 //! taken out and not finished; raised with `ACTIONS` held, so that who finds no action left sees those that run.
@@ -21,15 +21,20 @@ static RUNNING: AtomicU64 = AtomicU64::new(0);
 /// A signal waits for them so long at the most.
 const RUNNING_WAIT: Duration = Duration::from_secs(60);
 static WATCHING: OnceLock<()> = OnceLock::new();
-/// A signal arrived: the signals' thread ends the process.
-static SIGNALLED: AtomicBool = AtomicBool::new(false);
+/// A signal arrived, or the reader of what is printed went away: somebody ends the process.
+static ENDS: AtomicBool = AtomicBool::new(false);
 
-/// Returns at once, unless a signal is ending the process: then never, so that nobody reports what the signal broke.
+/// Returns at once, unless the process is being ended: then never, so that nobody reports what that broke.
 pub fn wait_if_ending() {
-    // Acquire: pairs with the release in `watch_signals`, which comes before any action.
-    while SIGNALLED.load(Ordering::Acquire) {
+    while is_ending() {
         std::thread::park();
     }
+}
+
+/// Is somebody in [`end`]?
+pub fn is_ending() -> bool {
+    // Acquire: pairs with the release in `end`, which comes before any action.
+    ENDS.load(Ordering::Acquire)
 }
 
 /// An action that will run. Dropping it runs it now.
@@ -106,23 +111,28 @@ pub fn run_all() {
     }
 }
 
+/// Undoes everything and ends the process.
+pub fn end(code: i32) -> ! {
+    // Release: whoever sees what an action did sees the flag too.
+    ENDS.store(true, Ordering::Release);
+    run_all();
+    others_done(RUNNING_WAIT);
+    std::process::exit(code);
+}
+
 /// Starts the thread that ends the process cleanly on a signal; the exit code is 128 + the signal's number.
 pub fn watch_signals() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     WATCHING.get_or_init(|| {
         let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
-            eprintln!("highwater: cannot catch signals: on Ctrl-C its temporary files stay");
+            say!("highwater: cannot catch signals: on Ctrl-C its temporary files stay");
             return;
         };
         let _ = std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
                 if let Some(signal) = signals.forever().next() {
-                    // Release: whoever sees what an action did sees the flag too.
-                    SIGNALLED.store(true, Ordering::Release);
-                    run_all();
-                    others_done(RUNNING_WAIT);
-                    std::process::exit(128 + signal);
+                    end(128 + signal);
                 }
             });
     });

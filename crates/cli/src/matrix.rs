@@ -2,15 +2,18 @@
 
 use crate::args::MatrixArgs;
 use crate::columns;
+use crate::command_line::CommandLine;
 use crate::error::{CliError, Result};
 use crate::html;
 use crate::parent::{self, Options};
 use crate::plan::{Arm, WorldName};
 use crate::report::{ArmReport, Report};
 use crate::scenario::{PolicyPatch, ThrottleName, WritebackFromName};
+use crate::sentences::Again;
 use crate::table::{Group, Table};
 use crate::units::{show_count, show_us};
 use highwater_engine::Preset;
+use std::time::Duration;
 
 /// The knob's value as a scenario file has it.
 fn knob_name(value: impl serde::Serialize) -> String {
@@ -54,7 +57,7 @@ fn label(who: WritebackFromName, throttle: ThrottleName) -> String {
 /// # Errors
 /// The first arm that fails.
 pub fn run(args: &MatrixArgs) -> Result<()> {
-    let mut scenario = crate::adjusted("rfc", args.memory, Some(args.duration))?;
+    let mut scenario = crate::adjust::adjusted("rfc", args.memory, Some(args.duration))?;
     let worlds = WorldName::parse_list(&args.world)?;
     let [world @ (WorldName::Os | WorldName::Lab)] = worlds[..] else {
         return Err(CliError::usage(
@@ -62,14 +65,14 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
             "--world os",
         ));
     };
-    crate::set_device(&mut scenario, &args.common, &worlds)?;
+    crate::adjust::set_device(&mut scenario, &args.common, &worlds)?;
     crate::cleanup::watch_signals();
-    eprintln!("matrix: the rfc work, who writes x how writers are slowed");
+    say!("matrix: the rfc work, who writes x how writers are slowed");
     let options = Options {
         dir: args.common.dir.clone(),
         seed: args.common.seed,
         real_time: false,
-        costs: crate::costs_of(args.common.costs.as_deref(), &worlds)?,
+        costs: crate::adjust::costs_of(args.common.costs.as_deref(), &worlds)?,
         repeat: 1,
         probe: None,
         ftrace: None,
@@ -83,13 +86,33 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
         &[world.name()],
     )?;
     let report = parent::run(scenario, &arms(world), &options)?;
-    page.write(&report)?;
     let text = format!(
         "{}\n{}",
-        grid(&report).render(crate::width()),
-        columns::table(&report).render(crate::width())
+        grid(&report).render(crate::console::width()),
+        columns::table(&report).render(crate::console::width())
     );
-    crate::publish(&report, &args.common, &text)
+    let again = Again {
+        said: as_run(CommandLine::here(), args.duration),
+        on_linux: true,
+    };
+    crate::run::publish_as(
+        &report,
+        &crate::run::for_json(&report, &args.common),
+        &args.common,
+        &text,
+        &again,
+    )
+    .and(page.write(&report))
+}
+
+/// `run rfc`, told what the matrix was told.
+fn as_run(said: CommandLine, duration: Duration) -> CommandLine {
+    let run = said.command("run", Some("rfc"));
+    match run.has("duration") {
+        true => run,
+        // `run` has another time when nothing is said.
+        false => run.with("duration", format!("{}ms", duration.as_millis())),
+    }
 }
 
 /// Who writes down, throttle across: operations/s, the longest wait, pages written by threads in need.
@@ -131,6 +154,16 @@ fn cell(arm: Option<&ArmReport>) -> [String; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_run_that_follows_has_been_told_what_the_matrix_was_told() {
+        let said = crate::command_line::tests::of(&["matrix", "--memory", "8MiB", "--seed", "3"]);
+        let run = as_run(said, Duration::from_secs(3)).to_string();
+        assert_eq!(
+            run,
+            "highwater run rfc --memory 8MiB --seed 3 --duration 3000ms"
+        );
+    }
 
     #[test]
     fn each_pair_is_an_arm_and_a_cell() {

@@ -43,7 +43,12 @@ pub fn measure<H: Host, F: Handle>(
         ),
         OpError::Failed(why) => CliError::failed(
             format!("{}: {what}: {why}", plan.arm.title()),
-            "check the disk under --dir, or run the scenario with --world lab",
+            match plan.arm.world {
+                WorldName::Lab => {
+                    "another --device, or a quicker one: the lab's disk gave this answer"
+                }
+                _ => "check the disk under --dir, or run the scenario with --world lab",
+            },
         ),
     };
     let warm: Vec<F> = warm_files(plan, files).into_iter().cloned().collect();

@@ -1,10 +1,12 @@
 //! The files that a command writes at its end: that they can be written, and that none of them is another one or what the
 //! command reads, is found out before hours of work, not after.
 
-use crate::args::Command;
+use crate::args::{Command, VolumeCommand};
+use crate::console;
 use crate::device;
 use crate::error::{CliError, Result};
 use crate::scenario::BUILTIN;
+use serde::Serialize;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,11 @@ fn of(command: &Command) -> Vec<(&'static str, &Option<PathBuf>)> {
         Command::Soak(a) => vec![("--json", &a.json)],
         Command::Probe(a) => vec![("--json", &a.json), ("--out", &a.out)],
         Command::Costs(a) => vec![("--out", &a.out)],
+        Command::Volume { what } => match what {
+            VolumeCommand::Create(a) => vec![("--json", &a.json)],
+            VolumeCommand::Info(a) | VolumeCommand::Fsck(a) => vec![("--json", &a.json)],
+            VolumeCommand::CrashTest(a) => vec![("--json", &a.json)],
+        },
         _ => Vec::new(),
     }
 }
@@ -52,6 +59,11 @@ fn inputs(command: &Command) -> Vec<(&'static str, PathBuf)> {
         Command::Stack(a) => (a.scenario.as_ref(), &a.common.device, &a.common.costs),
         Command::Matrix(a) => (Path::new(""), &a.common.device, &a.common.costs),
         Command::Probe(a) => (a.path.as_path(), &None, &None),
+        Command::Volume { what } => match what {
+            VolumeCommand::Create(a) => (a.path.as_path(), &None, &None),
+            VolumeCommand::Info(a) | VolumeCommand::Fsck(a) => (a.path.as_path(), &None, &None),
+            VolumeCommand::CrashTest(_) => return Vec::new(),
+        },
         _ => return Vec::new(),
     };
     let mut all = of_lab(device, costs);
@@ -107,14 +119,46 @@ fn apart(command: &Command) -> Result<()> {
 pub fn check(command: &Command) -> Result<()> {
     for (option, path) in of(command) {
         match path {
-            Some(path) if path.as_os_str() != "-" => writable(path).map_err(|e| {
-                let remedy = format!("{option} with a file that you may write to");
-                CliError::os(path.display(), e, &remedy)
-            })?,
+            Some(path) if path.as_os_str() != "-" => try_write(option, path)?,
             _ => {}
         }
     }
     apart(command)
+}
+
+/// The text on standard output, and `json` in the file `path`, if one is asked for; JSON alone on standard output where
+/// that is `-`, so that it can be piped.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn publish(text: &str, json: &impl Serialize, path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else {
+        console::print(text);
+        return Ok(());
+    };
+    let json = serde_json::to_string_pretty(json)
+        .map_err(|e| CliError::failed(e.to_string(), "report this as a bug"))?;
+    if path.as_os_str() == "-" {
+        console::print_err(format_args!("{text}"));
+        console::print(&(json + "\n"));
+        return Ok(());
+    }
+    console::print(text);
+    std::fs::write(path, json + "\n").map_err(|e| refused("--json", path, e))
+}
+
+/// What the operating system answered about the file of `option`.
+pub fn refused(option: &str, path: &Path, e: std::io::Error) -> CliError {
+    let remedy = format!("{option} with a file that you may write to");
+    CliError::os(path.display(), e, &remedy)
+}
+
+/// Refuses a file of `option` that cannot be written, and leaves none behind.
+///
+/// # Errors
+/// What the file system answers.
+pub fn try_write(option: &str, path: &Path) -> Result<()> {
+    writable(path).map_err(|e| refused(option, path, e))
 }
 
 fn writable(path: &Path) -> std::io::Result<()> {
@@ -188,6 +232,10 @@ mod tests {
             &["run", "--device", &trace, "--html", &trace],
             "--html and the device",
         );
+        for volume in ["info", "fsck"] {
+            let line = ["volume", volume, &trace, "--json", &trace];
+            refused(&line, "--json and what is run");
+        }
         refused(&["probe", &trace, "--out", &trace], "--out and what is run");
         assert_eq!(
             check(&["run", "rfc", "--json", &a, "--html", &path("b")]),

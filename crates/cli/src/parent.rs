@@ -1,10 +1,11 @@
 //! A run: lays the files out, starts a child for each arm, shows progress, gathers the reports.
 
 use crate::child::Order;
-use crate::cleanup::{Undo, undo};
+use crate::cleanup::{self, Undo, undo};
 use crate::error::{CliError, Result};
 use crate::ftrace;
 use crate::linux;
+use crate::outputs;
 use crate::place::{self, Place};
 use crate::plan::{Arm, Plan, WorldName};
 use crate::probe::Meter;
@@ -15,6 +16,7 @@ use crate::stack;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -99,7 +101,7 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
     };
     for path in traces.iter().flatten() {
         // Before hours of work, not after.
-        ftrace::try_create(path)?;
+        outputs::try_write("--ftrace", path)?;
     }
     let on_disk = arms.iter().any(|a| a.world != WorldName::Lab);
     let place = if on_disk {
@@ -115,6 +117,7 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
         memory_bytes: scenario.memory.0,
         arms: Vec::new(),
     };
+    let ended = Interrupted::new(turns.len(), options.quiet);
     let mut skipped = None;
     let mut done_by: Vec<(usize, ArmReport)> = Vec::new();
     for (turn, &index) in turns.iter().enumerate() {
@@ -145,10 +148,11 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
         // What it measured is nobody's file: the report keeps it.
         let measured = plan.lab_device.clone().filter(|_| options.probe.is_some());
         let result = stack::with_chains(plan, |plan| run_arm(plan, &progress));
-        crate::cleanup::wait_if_ending();
+        cleanup::wait_if_ending();
         match result {
             Ok(mut done) => {
                 progress.finish(&done);
+                ended.one_more();
                 if arm.world == WorldName::Lab {
                     done.profile = measured.map(|named| named.text);
                     done.seed = (options.repeat > 1).then_some(seed);
@@ -160,7 +164,7 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
             }
             Err(e) if arm.world == WorldName::Linux && arms.len() > 1 => {
                 progress.give_up();
-                eprintln!("{}: not run\n{e}", arm.title());
+                say!("{}: not run\n{e}", arm.title());
                 skipped = Some(e);
             }
             Err(e) => {
@@ -169,6 +173,7 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
             }
         }
     }
+    drop(ended);
     // Rows of one arm lie together.
     done_by.sort_by_key(|(index, _)| *index);
     report.arms = done_by.into_iter().map(|(_, done)| done).collect();
@@ -178,14 +183,42 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
     }
 }
 
+/// Says on Ctrl-C what of a run was done: the lines of its arms are above, and there is no table.
+struct Interrupted {
+    done: Arc<AtomicUsize>,
+    _undo: Option<Undo>,
+}
+
+impl Interrupted {
+    fn new(of: usize, quiet: bool) -> Interrupted {
+        let done = Arc::new(AtomicUsize::new(0));
+        let count = done.clone();
+        let say = move || {
+            // Relaxed: a number for people.
+            let n = count.load(Ordering::Relaxed);
+            if cleanup::is_ending() {
+                say!("interrupted: {n} of {of} arms had ended; no result is written");
+            }
+        };
+        Interrupted {
+            done,
+            _undo: (!quiet).then(|| undo(say)),
+        }
+    }
+
+    fn one_more(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Makes the directory and the files, with room for `beside` bytes of others.
 fn prepare(scenario: &mut Scenario, dir: Option<&Path>, beside: u64) -> Result<Place> {
     let place = place::make(dir)?;
     for note in &place.notes {
-        eprintln!("note: {note}");
+        say!("note: {note}");
     }
     if let Some(note) = place::fit(scenario, &place.dir, beside)? {
-        eprintln!("note: {note}");
+        say!("note: {note}");
     }
     for (name, file) in &scenario.files {
         let path = place.dir.join(format!("{name}.data"));

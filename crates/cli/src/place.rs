@@ -171,14 +171,18 @@ fn fit_into(scenario: &mut Scenario, free: u64, beside: u64, dir: &Path) -> Resu
         memory = (memory / 2) & !((1 << 20) - 1);
     }
     if memory < MEMORY_MIN {
+        let needs = |memory| show_bytes(needed(scenario, memory) + kept);
+        let less = match wanted > MEMORY_MIN {
+            true => format!(", and {} to make sense at all", needs(MEMORY_MIN)),
+            false => String::new(),
+        };
         return Err(CliError::failed(
             format!(
-                "{} has {} free; {} needs {} there, and {} to make sense at all",
+                "{} has {} free; {} needs {} there{less}",
                 dir.display(),
                 show_bytes(free),
                 scenario.name,
-                show_bytes(needed(scenario, wanted) + kept),
-                show_bytes(needed(scenario, MEMORY_MIN) + kept),
+                needs(wanted),
             ),
             "--dir with a larger file system, or free some space",
         ));

@@ -6,6 +6,7 @@
 //!
 //! **Tests.** Here and in `samples.rs`; `tests/command.rs` for the command.
 
+use crate::counted::Seldom;
 use crate::plan::{Arm, Plan};
 use crate::report::ArmReport;
 use crate::units::{show_count, show_us};
@@ -95,11 +96,12 @@ pub fn told(line: &str) -> Option<Step> {
     Some(Step(phase, thousandths.parse().ok()?))
 }
 
-/// A bar on a terminal, else a line for each arm.
+/// A bar on a terminal, else a line now and then and one for each arm that ended.
 pub struct Progress {
     bar: Option<ProgressBar>,
     label: String,
     begin: Instant,
+    seldom: Seldom,
     silent: bool,
 }
 
@@ -110,6 +112,7 @@ impl Progress {
             bar: None,
             label: arm.title(),
             begin: Instant::now(),
+            seldom: Seldom::new(),
             silent: true,
         }
     }
@@ -133,6 +136,7 @@ impl Progress {
             bar,
             label,
             begin: Instant::now(),
+            seldom: Seldom::new(),
             silent: false,
         }
     }
@@ -140,6 +144,13 @@ impl Progress {
     /// Shows how far the child is.
     pub fn show(&self, step: Option<Step>) {
         let Some(bar) = &self.bar else {
+            if let Some(Step(phase, thousandths)) = step
+                && !self.silent
+                && self.seldom.due()
+            {
+                let (label, percent) = (&self.label, thousandths / 10);
+                say!("{label}, {}: {percent} %", phase.name());
+            }
             return;
         };
         match step {
@@ -159,8 +170,8 @@ impl Progress {
     /// Says `text` to the user.
     pub fn note(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("note: {text}")),
-            None => eprintln!("note: {text}"),
+            Some(bar) => bar.suspend(|| say!("note: {text}")),
+            None => say!("note: {text}"),
         }
     }
 
@@ -170,7 +181,7 @@ impl Progress {
         if self.silent {
             return;
         }
-        eprintln!(
+        say!(
             "{}: {} ops/s, longest wait {}  ({:.1} s)",
             self.label,
             show_count(report.ops_per_s as u64),
@@ -181,7 +192,7 @@ impl Progress {
             self.begin.elapsed().as_secs_f64(),
         );
         if let Some(real) = report.real.as_ref() {
-            eprintln!("{}: {real}", self.label);
+            say!("{}: {real}", self.label);
         }
     }
 

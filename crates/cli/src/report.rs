@@ -274,12 +274,14 @@ mod tests {
                 "records",
                 "bad_lines",
                 "passes",
+                "preflushes",
                 "reads",
                 "writes",
                 "flushes",
                 "discards_skipped",
                 "beyond_skipped",
                 "beyond_wrapped",
+                "fua_writes",
                 "late_us",
             ])
         );

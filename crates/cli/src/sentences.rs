@@ -1,5 +1,6 @@
 //! What the numbers say, in three plain sentences, and the next command to try. Each sentence is a function of the report.
 
+use crate::command_line::{CommandLine, OUTPUTS};
 use crate::report::{ArmReport, Report};
 use crate::units::{show_count, show_us};
 
@@ -168,17 +169,37 @@ fn p999(arm: &ArmReport) -> f64 {
     arm.worst_p999().map_or(0.0, |(_, us)| us)
 }
 
-/// A command worth trying after the run that `again` (`run NAME`, `replay TRACE`) would repeat.
-pub fn next_command(report: &Report, again: &str) -> String {
+/// The command that made a report, for the one that is worth trying next.
+#[derive(Clone, Debug)]
+pub struct Again {
+    /// With everything that it was told.
+    pub said: CommandLine,
+    /// Linux's page cache can do the same work: no volumes, and no more memory than there is.
+    pub on_linux: bool,
+}
+
+/// A command worth trying after the run that `again` would repeat.
+pub fn next_command(report: &Report, again: &Again) -> String {
     let has = |world: &str| report.arms.iter().any(|a| a.world.starts_with(world));
+    let same = again.said.clone().without(&OUTPUTS);
     if report.arms.iter().any(|a| a.per_block.is_some()) {
         // Linux has no row of these.
         return "highwater scenario show high-order > mine.toml    # other orders, more of them held".into();
     }
+    if !again.on_linux {
+        if again.said.has("html") {
+            let seed: u64 = same.value("seed").and_then(|s| s.parse().ok()).unwrap_or(1);
+            let other = same.with("seed", seed.wrapping_add(1));
+            return format!("{other}    # another seed: what of it is chance?");
+        }
+        let page = same.with("html", "report.html");
+        return format!("{page}    # as a page: memory, writers and stalls over time");
+    }
     if !has("linux") {
-        return format!(
-            "sudo highwater {again} --world os,linux    # beside Linux's own page cache"
-        );
+        let worlds = ["os", "lab"].into_iter().filter(|w| has(w));
+        let worlds: Vec<&str> = worlds.chain(["linux"]).collect();
+        let beside = same.with("world", worlds.join(","));
+        return format!("sudo {beside}    # beside Linux's own page cache");
     }
     match report.scenario.as_str() {
         "rfc" => "highwater run slow-disk    # the same work on a disk of 50 MB/s".into(),
@@ -306,15 +327,44 @@ mod tests {
     #[test]
     fn the_next_command_is_another_one() {
         let mut r = report(vec![arm("a", 0.0, 0, 0, 1.0, 1.0)]);
-        // A scenario of one's own is found by its file, and not by its name.
-        let next = next_command(&r, "run './my own.toml'");
-        assert!(
-            next.starts_with("sudo highwater run './my own.toml' --world os,linux "),
-            "{next}"
+        let again = |words: &[&str], on_linux| Again {
+            said: crate::command_line::tests::of(words),
+            on_linux,
+        };
+        // A scenario of one's own is found by its file, and not by its name; nothing that was said is forgotten.
+        let own = [
+            "run",
+            "./my own.toml",
+            "--memory",
+            "8MiB",
+            "--seed",
+            "7",
+            "--json",
+            "-",
+        ];
+        assert_eq!(
+            next_command(&r, &again(&own, true)),
+            "sudo highwater run './my own.toml' --memory 8MiB --seed 7 --world os,linux    # beside Linux's own page cache"
         );
+        r.arms[0].world = "lab".into();
+        let lab = ["replay", "t.csv", "--device", "hdd-7200", "--threads", "3"];
+        let next = next_command(&r, &again(&lab, true));
+        let same = "sudo highwater replay t.csv --device hdd-7200 --threads 3 --world lab,linux ";
+        assert!(next.starts_with(same), "{next}");
+        let ghost = [
+            "run", "rfc", "--world", "lab", "--ghost", "--memory", "64GiB",
+        ];
+        assert_eq!(
+            next_command(&r, &again(&ghost, false)),
+            "highwater run rfc --world lab --ghost --memory 64GiB --html report.html    # as a page: memory, writers and stalls over time"
+        );
+        let page = [&ghost[..], &["--html", "a", "--seed", "4"]].concat();
+        let next = next_command(&r, &again(&page, false));
+        assert!(next.contains("--ghost --memory 64GiB --seed 5 "), "{next}");
         r.arms[0].world = "linux (cgroup v1)".into();
-        assert!(next_command(&r, "run rfc").contains("slow-disk"));
+        let rfc = again(&["run"], true);
+        assert!(next_command(&r, &rfc).contains("slow-disk"));
         r.arms[0].per_block = Some(crate::blocks::PerBlock::default());
-        assert!(next_command(&r, "run rfc").contains("scenario show high-order"));
+        assert!(next_command(&r, &rfc).contains("scenario show high-order"));
     }
 }

@@ -8,16 +8,16 @@
 
 use crate::args::SoakArgs;
 use crate::cleanup;
+use crate::counted::Counted;
 use crate::error::{CliError, Result};
+use crate::outputs;
 use crate::units::show_count;
 use highwater_engine::{Event, Preset};
 use highwater_lab::soak::{SoakOptions, SoakReport, kind_of, run_options};
 use highwater_lab::stack::Overflow;
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -184,7 +184,7 @@ struct Run {
     end: u64,
     stop: AtomicBool,
     summary: Mutex<Summary>,
-    bar: Option<ProgressBar>,
+    progress: Counted,
     verbose: bool,
     keep_going: bool,
     stack: Option<u64>,
@@ -227,7 +227,7 @@ impl Run {
         let options = self.options(seed);
         let (line, drawn) = (options.to_string(), options.clone());
         if self.verbose {
-            self.say(&line);
+            self.progress.say(&line);
         }
         let result = catch_unwind(AssertUnwindSafe(|| run_options(options)));
         let mut summary = self.summary.lock().unwrap_or_else(|e| e.into_inner());
@@ -246,20 +246,11 @@ impl Run {
                 }
             }
         }
-        if let Some(bar) = &self.bar {
-            bar.inc(1);
-            match summary.failures.len() {
-                0 => {}
-                n => bar.set_message(format!(", {n} FAILED")),
-            }
+        match summary.failures.len() {
+            0 => {}
+            n => self.progress.message(&format!("{n} FAILED")),
         }
-    }
-
-    fn say(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
-        }
+        self.progress.at(summary.seeds);
     }
 }
 
@@ -271,9 +262,6 @@ fn seeds(args: &SoakArgs) -> Result<Range<u64>> {
     );
     if n == 0 {
         return Err(CliError::usage("no seeds prove nothing", "--seeds 100"));
-    }
-    if args.jobs == Some(0) {
-        return Err(CliError::usage("no job runs no seed", "--jobs 2"));
     }
     match first.checked_add(n) {
         Some(end) => Ok(first..end),
@@ -347,7 +335,7 @@ pub fn run(args: &SoakArgs) -> Result<()> {
             first_seed: seeds.start,
             ..Summary::default()
         }),
-        bar: bar(seeds.end - seeds.start),
+        progress: Counted::new(seeds.end - seeds.start, "seeds"),
         verbose: args.verbose,
         keep_going: args.keep_going,
         stack: args.stack,
@@ -366,13 +354,9 @@ pub fn run(args: &SoakArgs) -> Result<()> {
             return;
         }
         let summary = at_end.summary.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(bar) = &at_end.bar {
-            bar.finish_and_clear();
-        }
-        eprint!(
-            "interrupted: {}",
-            summary.text(begin.elapsed().as_secs_f64())
-        );
+        at_end.progress.end();
+        let text = summary.text(begin.elapsed().as_secs_f64());
+        say!("interrupted: {}", text.trim_end());
     });
     std::thread::scope(|scope| {
         for _ in 0..jobs {
@@ -382,9 +366,7 @@ pub fn run(args: &SoakArgs) -> Result<()> {
     cleanup::wait_if_ending();
     run.ended.store(true, Ordering::Relaxed);
     drop(undo);
-    if let Some(bar) = &run.bar {
-        bar.finish_and_clear();
-    }
+    run.progress.end();
     let mut summary = run.summary.lock().unwrap_or_else(|e| e.into_inner());
     summary.failures.sort_by_key(|f| f.seed);
     summary.cover();
@@ -392,45 +374,12 @@ pub fn run(args: &SoakArgs) -> Result<()> {
     verdict(args, &summary)
 }
 
-fn bar(seeds: u64) -> Option<ProgressBar> {
-    std::io::stderr().is_terminal().then(|| {
-        let bar = ProgressBar::new(seeds);
-        if let Ok(style) =
-            ProgressStyle::with_template("{pos}/{len} seeds {bar:30} {minute}, {eta} left{msg}")
-        {
-            let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-                let _ = write!(out, "{:.0} a minute", state.per_sec() * 60.0);
-            };
-            bar.set_style(style.with_key("minute", rate));
-        }
-        bar.enable_steady_tick(std::time::Duration::from_millis(200));
-        bar
-    })
-}
-
 fn publish(args: &SoakArgs, summary: &Summary, seconds: f64) -> Result<()> {
-    if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(summary)
-            .map_err(|e| CliError::failed(e.to_string(), "report this as a bug"))?;
-        if path.as_os_str() == "-" {
-            eprint!("{}", summary.text(seconds));
-            crate::print(&(json + "\n"));
-            return Ok(());
-        }
-        std::fs::write(path, json + "\n").map_err(|e| {
-            CliError::os(
-                path.display(),
-                e,
-                "--json with a file that you may write to",
-            )
-        })?;
-    }
     let mut text = summary.text(seconds);
     if args.coverage || summary.seeds >= COVERAGE_SEEDS {
         text.push_str(&summary.coverage_text());
     }
-    crate::print(&text);
-    Ok(())
+    outputs::publish(&text, summary, args.json.as_deref())
 }
 
 fn verdict(args: &SoakArgs, summary: &Summary) -> Result<()> {

@@ -200,7 +200,7 @@ fn on_engine(
     });
     closed.map_err(|e| failed(plan, "close", &e))?;
     if let Some(trace) = trace {
-        eprintln!("{}", trace.finish(&engine.stats())?);
+        say!("{}", trace.finish(&engine.stats())?);
     }
     Ok(report)
 }

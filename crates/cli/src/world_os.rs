@@ -131,7 +131,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         });
     }
     if files.first().is_some_and(|f| !f.file.direct()) {
-        eprintln!(
+        say!(
             "{} refuses O_DIRECT: I/O goes through Linux's page cache too",
             plan.files[0].path.display()
         );
@@ -159,7 +159,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         *stacks = StackReport::of_threads(world.stacks(), std::mem::take(&mut stacks.calls));
     }
     if let Some(trace) = trace {
-        eprintln!("{}", trace.finish(&cache.stats())?);
+        say!("{}", trace.finish(&cache.stats())?);
     }
     report.peak_rss_bytes = status_bytes("VmHWM");
     report.idle_rss_bytes = idle;

@@ -107,8 +107,12 @@ fn the_lab_s_own_settings_are_checked() {
     refuses(
         &["run", "rfc", "--world", "lab", "--cpus", "0"],
         2,
-        "0 CPUs",
+        "expected 1 to 1024 virtual CPUs",
     );
+    for command in ["replay no.csv", "sweep rfc", "run fits --world lab"] {
+        let args = [&common::words(command)[..], &["--cpus", "1025"]].concat();
+        refuses(&args, 2, "expected 1 to 1024 virtual CPUs");
+    }
     refuses(
         &["run", "rfc", "--real-time"],
         2,
@@ -249,7 +253,9 @@ fn a_soak_says_what_was_compared_and_repeats() {
 #[test]
 fn a_soak_without_seeds_is_refused() {
     refuses(&["soak", "--seeds", "0"], 2, "no seeds");
-    refuses(&["soak", "--jobs", "0"], 2, "no job");
+    for jobs in ["0", "1025", "many"] {
+        refuses(&["soak", "--jobs", jobs], 2, "1 to 1024 jobs");
+    }
     if cfg!(not(feature = "plant")) {
         refuses(&["soak", "--plant", "lost-dirty"], 2, "no planted bugs");
     }

@@ -129,7 +129,7 @@ pub fn update(path: &Path, part: &str) -> Result<()> {
             "--update with a file that you may write to",
         )
     })?;
-    eprintln!("updated: {}", path.display());
+    say!("updated: {}", path.display());
     Ok(())
 }
 

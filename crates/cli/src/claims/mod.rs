@@ -17,11 +17,12 @@ mod runs;
 
 pub use args::{ClaimsArgs, EXAMPLES};
 
+use crate::command_line::CommandLine;
 use crate::error::{CliError, Result, did_you_mean};
 use crate::parent::Options;
 use crate::plan::WorldName;
 use crate::report::ArmReport;
-use crate::{cells, cleanup};
+use crate::{cells, cleanup, outputs};
 use claim::{Answer, Claim, Condition, Figures, Verdict, verdict};
 use runs::{Plan, Run, Runs};
 
@@ -80,8 +81,8 @@ pub fn run(args: &ClaimsArgs) -> Result<()> {
         crate::print(&markdown::generated(&judged, &seeds));
         return Ok(());
     }
-    let text = output::text(&judged, world, args.verbose);
-    crate::write_out_to(
+    let text = output::text(&judged, world, &CommandLine::here());
+    outputs::publish(
         &text,
         &output::json(&judged, world, &seeds),
         args.json.as_deref(),
@@ -134,7 +135,7 @@ fn look(
     let plan = Plan::new(runs, seeds);
     let cells = plan.cells(world)?;
     if !cells.is_empty() {
-        eprintln!(
+        say!(
             "claims: {} runs for {} claims, with {} seeds in the world {}",
             cells.len(),
             with_conditions.len(),

@@ -2,29 +2,32 @@
 
 use super::claim::{Answer, Figure, Figures, Unit, Verdict, Who, of_seeds};
 use super::{Judged, Seen};
+use crate::command_line::{CommandLine, OUTPUTS};
 use crate::plan::WorldName;
 use crate::table::{Group, Table};
 use crate::units::{show_count, show_us};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The table, and below it what it counts; with `verbose` each claim in full.
-pub fn text(judged: &[Judged], world: WorldName, verbose: bool) -> String {
+/// The table, and below it what it counts; with --verbose each claim in full.
+pub fn text(judged: &[Judged], world: WorldName, said: &CommandLine) -> String {
     let mut out = format!(
         "\nThe mail of 15 June 2010, claim by claim; world {}\n\n{}\n",
         world.name(),
-        table(judged).render(crate::width())
+        table(judged).render(crate::console::width())
     );
     out.push_str(&tally(judged));
     out.push('\n');
-    if verbose {
+    if said.has("verbose") {
         for j in judged {
             out.push_str(&details(j));
         }
     } else {
         let first = judged.first().map_or("splice", |j| j.claim.name);
+        let next = said.clone().without(&OUTPUTS).with("only", first);
+        let next = next.flag("verbose");
         out.push_str(&format!(
-            "\nNext: highwater claims --only {first} --verbose    # quotation, scenario, rule, and all figures\n"
+            "\nNext: {next}    # quotation, scenario, rule, and all figures\n"
         ));
     }
     out
@@ -240,6 +243,7 @@ pub fn json(judged: &[Judged], world: WorldName, seeds: &[u64]) -> Published {
 pub mod tests {
     use super::super::list;
     use super::*;
+    use crate::command_line::tests::of;
 
     /// The first claims with figures of `seeds`, each with the rule's answer.
     pub fn judged() -> Vec<Judged> {
@@ -269,7 +273,10 @@ pub mod tests {
 
     #[test]
     fn the_table_has_a_line_for_each_claim() {
-        let text = text(&judged(), WorldName::Lab, false);
+        let said = of(&["claims", "--seeds", "3", "--json", "a"]);
+        let text = text(&judged(), WorldName::Lab, &said);
+        let next = "Next: highwater claims --seeds 3 --only few-dirty-pages --verbose ";
+        assert!(text.contains(next), "{text}");
         let line = text
             .lines()
             .find(|l| l.starts_with("few-dirty-pages"))
@@ -283,7 +290,7 @@ pub mod tests {
 
     #[test]
     fn the_details_have_each_seed_s_figures() {
-        let text = text(&judged(), WorldName::Lab, true);
+        let text = text(&judged(), WorldName::Lab, &of(&["claims", "-v"]));
         for line in [
             "  calm: holds",
             "  hard: holds with 1 of 2 seeds",

@@ -168,7 +168,7 @@ fn clock() -> Result<u64> {
 
 /// All figures, by the table's names.
 fn measure(dir: &std::path::Path) -> Result<(Vec<(&'static str, Figure)>, Spreads)> {
-    let progress = |what: &str| eprintln!("costs: {what}");
+    let progress = |what: &str| say!("costs: {what}");
     let mut hot = Hot::new(dir)?;
     progress("hits and copies");
     let hit = Figure::measure(|| hot.hit(None))?;

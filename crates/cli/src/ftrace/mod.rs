@@ -13,4 +13,4 @@ mod paths;
 mod sums;
 
 pub use out::Trace;
-pub use paths::{of_scenario, paths, try_create};
+pub use paths::{of_scenario, paths};

@@ -12,20 +12,17 @@ mod charts;
 mod series;
 pub mod svg;
 
-use crate::error::{CliError, Result};
+use crate::command_line::{CommandLine, OUTPUTS};
+use crate::error::Result;
 use crate::report::Report;
 use crate::scenario::Scenario;
 use crate::units::{show_bytes, show_us};
-use crate::{columns, sentences};
-use std::ffi::OsString;
-use std::fs::OpenOptions;
+use crate::{columns, outputs, sentences};
 use std::path::{Path, PathBuf};
 use svg::escape;
 
 /// The style of a page.
 pub const STYLE: &str = include_str!("style.css");
-/// The options whose value names an output, which the repeating command leaves out.
-const OUTPUTS: [&str; 4] = ["--html", "--json", "--ftrace", "--svg"];
 
 /// What the page says beside the report's numbers.
 #[derive(Clone, Debug, Default)]
@@ -85,7 +82,7 @@ impl About {
                     format!("highwater {}", env!("CARGO_PKG_VERSION")),
                 ),
             ],
-            command: command(std::env::args_os().skip(1)),
+            command: CommandLine::here().without(&OUTPUTS).to_string(),
         }
     }
 }
@@ -116,63 +113,19 @@ pub fn line_class(i: usize) -> String {
     format!("s-c{} d{}", i % 6, i / 6 % 3)
 }
 
-/// The command line again, without where its results went.
-pub fn command(args: impl Iterator<Item = OsString>) -> String {
-    let mut out = String::from("highwater");
-    let mut skip = false;
-    for arg in args {
-        let arg = arg.to_string_lossy();
-        let is_output = |a: &str| OUTPUTS.contains(&a);
-        if std::mem::take(&mut skip) {
-            continue;
-        }
-        if is_output(&arg) {
-            skip = true;
-            continue;
-        }
-        if arg.split_once('=').is_some_and(|(name, _)| is_output(name)) {
-            continue;
-        }
-        out.push(' ');
-        out.push_str(&quoted(&arg));
-    }
-    out
-}
-
-/// A word as a shell takes it.
-pub fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_string(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
 /// Does a run end before its duration is over, since all that its tasks do is in traces?
 fn ends_with_its_traces(scenario: &Scenario) -> bool {
     let once = |t: &crate::scenario::TaskSpec| t.trace.is_some() && t.repeat != Some(true);
     scenario.tasks.iter().all(once)
 }
 
-/// Before a run: fails at once, not after all is measured, when the page cannot be written.
-///
-/// # Errors
-/// What the file system answers, with the option that has to change.
-pub fn check(path: Option<&Path>) -> Result<()> {
-    if let Some(path) = path {
-        let file = OpenOptions::new().append(true).create(true).open(path);
-        file.map_err(|e| refused(path, e))?;
-    }
-    Ok(())
-}
-
 /// After the run.
 ///
 /// # Errors
-/// As [`check`].
+/// What the file system answers, with the option that has to change.
 pub fn write(path: &Path, page: &str) -> Result<()> {
-    std::fs::write(path, page).map_err(|e| refused(path, e))?;
-    eprintln!("page: {}", path.display());
+    std::fs::write(path, page).map_err(|e| outputs::refused("--html", path, e))?;
+    say!("page: {}", path.display());
     Ok(())
 }
 
@@ -183,17 +136,19 @@ pub struct Page {
 }
 
 impl Page {
-    /// As [`check`].
+    /// Fails at once, not after all is measured, when the page cannot be written.
     ///
     /// # Errors
-    /// As [`check`].
+    /// As [`write`].
     pub fn new(
         path: Option<&Path>,
         scenario: &Scenario,
         seed: u64,
         worlds: &[&str],
     ) -> Result<Page> {
-        check(path)?;
+        if let Some(path) = path {
+            outputs::try_write("--html", path)?;
+        }
         Ok(Page {
             path: path.map(Path::to_path_buf),
             about: About::new(scenario, seed, worlds),
@@ -203,7 +158,7 @@ impl Page {
     /// As the function.
     ///
     /// # Errors
-    /// As [`check`].
+    /// As the function.
     pub fn write(&self, report: &Report) -> Result<()> {
         match &self.path {
             Some(path) => write(path, &page(report, &self.about)),
@@ -215,14 +170,6 @@ impl Page {
     pub fn into_about(self) -> About {
         self.about
     }
-}
-
-fn refused(path: &Path, e: std::io::Error) -> CliError {
-    CliError::os(
-        path.display(),
-        e,
-        "--html with a file that you may write to",
-    )
 }
 
 /// One report's part of a page: its head, its summary, its charts.
@@ -259,7 +206,7 @@ impl Part<'_> {
             .iter()
             .map(|s| format!("<p>{}</p>\n", escape(s)))
             .collect();
-        let table = escape(&columns::table(report).render(crate::WIDTH));
+        let table = escape(&columns::table(report).render(crate::console::WIDTH));
         let below = level + 1;
         let charts: String = charts_of(report, ids)
             .iter()

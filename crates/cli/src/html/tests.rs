@@ -203,23 +203,6 @@ fn the_lab_s_own_speed_is_not_on_the_page() {
 }
 
 #[test]
-fn the_command_repeats_the_run_but_not_its_outputs() {
-    let of = |args: &[&str]| command(args.iter().map(OsString::from));
-    assert_eq!(
-        of(&[
-            "run",
-            "my scenario.toml",
-            "--html",
-            "a b.html",
-            "--json=x",
-            "--seed",
-            "7"
-        ]),
-        "highwater run 'my scenario.toml' --seed 7"
-    );
-}
-
-#[test]
 fn the_check_for_well_formed_pages_can_fail() {
     for bad in ["<p>", "<p></b>", "<p", "<ul><li></ul></li>"] {
         assert!(well_formed(bad).is_err(), "{bad}");

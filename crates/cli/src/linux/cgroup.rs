@@ -177,7 +177,7 @@ fn remove(path: &Path) {
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
     }
-    eprintln!(
+    say!(
         "highwater: could not remove the cgroup {}; try: rmdir it",
         path.display()
     );

@@ -46,7 +46,7 @@ fn restore(bytes_file: PathBuf, old_bytes: String, ratio_file: PathBuf, old_rati
         return;
     }
     if let Err(e) = std::fs::write(&file, &value) {
-        eprintln!(
+        say!(
             "highwater: could not restore {}: {e}; try: echo {value} > {}",
             file.display(),
             file.display()

@@ -105,7 +105,7 @@ impl Trace {
 
     fn switch(&self, on: &str) {
         if let Err(e) = std::fs::write(self.dir.join("tracing_on"), on) {
-            eprintln!(
+            say!(
                 "highwater: {}: {e}",
                 CliError::os("tracing_on", &e, "run as root")
             );

@@ -133,9 +133,9 @@ fn open(args: &ProbeArgs) -> Result<Subject> {
         ));
     }
     if args.write {
-        eprintln!("warning: --write: {} is being overwritten", path.display());
+        say!("warning: --write: {} is being overwritten", path.display());
     } else {
-        eprintln!(
+        say!(
             "note: {} is only read; writes in the profile are taken to cost what reads do (--write overwrites it)",
             path.display()
         );
@@ -216,10 +216,10 @@ fn in_directory(dir: &Path, size: u64) -> Result<Subject> {
         ..e
     })?;
     for note in &place.notes {
-        eprintln!("note: {note}");
+        say!("note: {note}");
     }
     let path = place.dir.join("probe.data");
-    eprintln!("laying out {} in {}", show_bytes(size), dir.display());
+    say!("laying out {} in {}", show_bytes(size), dir.display());
     place::lay_out(&path, size.next_multiple_of(1 << 20), false)?;
     crate::cleanup::wait_if_ending();
     let file = direct(&path, true)?;
@@ -235,7 +235,7 @@ fn in_directory(dir: &Path, size: u64) -> Result<Subject> {
 }
 
 fn publish(args: &ProbeArgs, points: &[Point], lines: &[Line], profile: &str) -> Result<()> {
-    let mut text = format!("\n{}\n", table(points, lines).render(crate::WIDTH));
+    let mut text = format!("\n{}\n", table(points, lines).render(crate::console::WIDTH));
     text.push_str(&compare::verdict(lines));
     if let Some(out) = &args.out {
         std::fs::write(out, profile).map_err(|e| {
@@ -243,17 +243,13 @@ fn publish(args: &ProbeArgs, points: &[Point], lines: &[Line], profile: &str) ->
         })?;
         text.push_str(&format!(
             "\nNext: highwater run rfc --world os,lab --device {}\n",
-            out.display()
+            crate::command_line::quoted(&out.to_string_lossy())
         ));
     } else {
-        text.push_str(&format!(
-            "\n{profile}\nNext: the same with --out mine.toml\n"
-        ));
+        let said = crate::command_line::CommandLine::here().without(&["json"]);
+        let next = said.with("out", "mine.toml");
+        text.push_str(&format!("\n{profile}\nNext: {next}\n"));
     }
-    let Some(path) = &args.json else {
-        crate::print(&text);
-        return Ok(());
-    };
     let json = Json {
         path: args.path.display().to_string(),
         bytes: points.first().map_or(0, |p| p.span),
@@ -262,22 +258,7 @@ fn publish(args: &ProbeArgs, points: &[Point], lines: &[Line], profile: &str) ->
         fit: lines,
         profile,
     };
-    let json = serde_json::to_string_pretty(&json)
-        .map_err(|e| CliError::failed(e.to_string(), "report this as a bug"))?;
-    if path.as_os_str() == "-" {
-        eprint!("{text}");
-        crate::print(&json);
-        crate::print("\n");
-        return Ok(());
-    }
-    crate::print(&text);
-    std::fs::write(path, json + "\n").map_err(|e| {
-        CliError::os(
-            path.display(),
-            e,
-            "--json with a file that you may write to",
-        )
-    })
+    crate::outputs::publish(&text, &json, args.json.as_deref())
 }
 
 fn table(points: &[Point], lines: &[Line]) -> Table {

@@ -85,6 +85,7 @@ mod tests {
                 offset: 42_932_745 * 512,
                 len: 512,
                 op,
+                barrier: Default::default(),
             };
             let text = format!("1,5633898,{code},512,42932745");
             assert_eq!(line(&text), Line::Record(expect), "{text}");

@@ -4,8 +4,10 @@ use super::resolve::{AN_HOUR, SPEED_EXPECTED, SPEEDS};
 use super::scan::{self, Summary, scan};
 use super::{Format, Select};
 use crate::args::{Common, RunArgs};
+use crate::command_line::CommandLine;
 use crate::error::{CliError, Result};
-use crate::scenario::{self, Scenario};
+use crate::scenario::{self, Scenario, parse_cpus};
+use crate::sentences::Again;
 use crate::units::{
     Size, parse_bytes, parse_dirty_limit, parse_duration, show_bytes, show_count, show_us,
 };
@@ -141,7 +143,7 @@ pub struct ReplayArgs {
     #[arg(long)]
     pub ghost: bool,
     /// The lab's arms only: virtual CPUs [default: 2]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_cpus)]
     pub cpus: Option<usize>,
     /// Write each event of reclaim as Linux's ftrace does (mm_vmscan_*), to a file; with several arms to one for each, as
     /// `run --ftrace`
@@ -232,7 +234,7 @@ pub fn scenario_of(
     key("beyond", word(&play.beyond));
     key("repeat", Some(repeat.to_string()));
     let scenario = scenario::load("replay", &text)?;
-    crate::sensible(&scenario)?;
+    crate::adjust::sensible(&scenario)?;
     Ok(scenario)
 }
 
@@ -269,11 +271,12 @@ pub fn replay(args: &ReplayArgs) -> Result<()> {
         ..RunArgs::default()
     };
     let html = run.common.html.as_deref();
-    let (report, page) = crate::run_loaded(scenario, "", &run, html)?;
-    page.write(&report)?;
-    let trace = args.trace.trace.to_string_lossy();
-    let again = format!("replay {}", crate::html::quoted(&trace));
-    crate::show_one(&report, &run.common, &again)
+    let (report, page) = crate::run::run_loaded(scenario, "", &run, html)?;
+    let again = Again {
+        said: CommandLine::here(),
+        on_linux: !args.ghost,
+    };
+    crate::run::show_one(&report, &run.common, &again).and(page.write(&report))
 }
 
 /// `highwater trace info TRACE`.

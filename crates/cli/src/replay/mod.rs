@@ -24,7 +24,7 @@ mod source;
 mod tests;
 
 pub use command::FORMATS;
-pub use command::{BeyondArg, PaceArg, PlayArgs, ReplayArgs, SelectArgs, TraceCommand};
+pub use command::{PlayArgs, ReplayArgs, SelectArgs, TraceCommand};
 pub use command::{replay, scenario_of, trace};
 pub use report::{ReplayReport, report, sentences};
 pub use resolve::{Beyond, Grown, Pace, PlanReplay, problem, resolve, whole_traces};

@@ -80,6 +80,7 @@ mod tests {
             offset: 7_014_609_920,
             len: 24_576,
             op: Op::Read,
+            barrier: Default::default(),
         };
         assert_eq!(got, Line::Record(expect));
         let disk = disk.unwrap();

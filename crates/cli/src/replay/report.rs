@@ -95,15 +95,15 @@ pub fn sentences(report: &Report) -> Vec<String> {
 fn sentence(arm: &str, r: &ReplayReport) -> String {
     let done = r.reads + r.writes + r.flushes;
     let mut text = format!(
-        "{arm}: {} {} of {} ({} in the trace, its end reached {}): {} reads, {} writes, {} syncs",
+        "{arm}: {} {} of {} ({} in the trace, {}): {} reads, {} writes, {} syncs",
         show_count(done),
         if done == 1 { "request" } else { "requests" },
         r.trace,
         show_count(r.records),
         match r.passes {
-            0 => "not before the time was over".to_string(),
-            1 => "once".to_string(),
-            n => format!("{} times", show_count(n)),
+            0 => "the time was over before its end".to_string(),
+            1 => "its end reached once".to_string(),
+            n => format!("its end reached {} times", show_count(n)),
         },
         show_count(r.reads),
         show_count(r.writes),
@@ -161,7 +161,7 @@ mod tests {
             },
         );
         assert!(
-            cut.contains("its end reached not before the time was over"),
+            cut.contains("(10 in the trace, the time was over before its end)"),
             "{cut}"
         );
         assert!(!cut.contains("settle"), "{cut}");

@@ -2,8 +2,9 @@
 
 use super::lines::{Lines, detect, parse, unreadable};
 use super::{Format, Line, Op, Parser, Record, Select};
+use crate::counted::Seldom;
 use crate::error::{CliError, Result};
-use crate::units::{show_count, show_us};
+use crate::units::{show_bytes, show_count, show_us};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -308,14 +309,23 @@ fn nothing(path: &Path, s: &Summary, select: &Select) -> CliError {
     CliError::usage(text, remedy)
 }
 
-/// A bar, where there is a terminal and the trace is long.
-struct Progress(Option<ProgressBar>);
+/// A bar, where there is a terminal and the trace is long; else a line now and then.
+struct Progress {
+    bar: Option<ProgressBar>,
+    seldom: Seldom,
+    len: u64,
+}
 
 impl Progress {
     fn new(path: &Path) -> Progress {
         let len = std::fs::metadata(path).map_or(0, |m| m.len());
+        let mut progress = Progress {
+            bar: None,
+            seldom: Seldom::new(),
+            len,
+        };
         if len < 32 << 20 || !std::io::stderr().is_terminal() {
-            return Progress(None);
+            return progress;
         }
         let bar = ProgressBar::new(len);
         if let Ok(style) =
@@ -323,18 +333,24 @@ impl Progress {
         {
             bar.set_style(style);
         }
-        Progress(Some(bar))
+        progress.bar = Some(bar);
+        progress
     }
     fn at(&self, bytes: u64) {
-        if let Some(bar) = &self.0 {
-            bar.set_position(bytes);
+        match &self.bar {
+            Some(bar) => bar.set_position(bytes),
+            None if self.seldom.due() => {
+                let (done, all) = (show_bytes(bytes), show_bytes(self.len));
+                say!("reading the trace: {done} of {all}");
+            }
+            None => {}
         }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }

@@ -1,6 +1,8 @@
 //! From text to a scenario, or to an error that names the line, the column and what was expected.
 
-use super::{BackingName, DeviceLimit, Kind, LendName, Scenario, TaskSpec, shares_problem};
+use super::{
+    BackingName, DeviceLimit, Kind, LendName, Scenario, TaskSpec, checked_cpus, shares_problem,
+};
 use crate::error::{CliError, Result, did_you_mean};
 use crate::located::Source;
 use crate::units::Size;
@@ -54,6 +56,7 @@ fn check(source: Source<'_>, scenario: &Scenario) -> Result<()> {
 /// What makes no sense about the machine and the measurement: the key, and what was expected.
 fn machine_problem(scenario: &Scenario) -> Option<(&'static str, &'static str)> {
     let frame = scenario.frame_size.0;
+    let cpus = checked_cpus(scenario.lab.cpus);
     let stands = |d: DeviceLimit| d.bytes_per_s == 0 || d.iops == 0;
     let wrong = [
         (
@@ -68,10 +71,7 @@ fn machine_problem(scenario: &Scenario) -> Option<(&'static str, &'static str)> 
             scenario.ops == Some(0),
             ("ops", "expected a number of operations, at least 1"),
         ),
-        (
-            !(1..=1024).contains(&scenario.lab.cpus),
-            ("cpus", "expected 1 to 1024 virtual CPUs"),
-        ),
+        (cpus.is_err(), ("cpus", cpus.err().unwrap_or_default())),
         (
             scenario.duration.0.is_zero(),
             ("duration", "expected more than no time"),

@@ -88,6 +88,26 @@ pub struct LabSpec {
     pub cpus: usize,
 }
 
+/// The virtual machine has `cpus` CPUs, or what was expected.
+///
+/// # Errors
+/// None, or more than any lab was tried with.
+pub fn checked_cpus(cpus: usize) -> Result<usize, &'static str> {
+    match cpus {
+        1..=1024 => Ok(cpus),
+        _ => Err("expected 1 to 1024 virtual CPUs"),
+    }
+}
+
+/// `--cpus`, as [`checked_cpus`].
+///
+/// # Errors
+/// As there.
+pub fn parse_cpus(text: &str) -> Result<usize, String> {
+    // A number that is too large for any type is too large.
+    Ok(checked_cpus(text.parse().unwrap_or(0))?)
+}
+
 impl Default for LabSpec {
     fn default() -> LabSpec {
         LabSpec {

@@ -5,11 +5,11 @@
 use super::report::TaskStack;
 use super::{StackArgs, run_args, show};
 use crate::cleanup;
+use crate::command_line::CommandLine;
+use crate::counted::Counted;
 use crate::error::{CliError, Result};
 use crate::plan::{Plan, WorldName};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,8 +34,8 @@ pub fn run(args: &StackArgs, seeds: u64) -> Result<()> {
         return Err(CliError::usage("there are no such seeds", "--seed 1"));
     };
     let run = run_args(args);
-    let scenario = crate::adjusted(&run.scenario, run.memory, run.duration)?;
-    let (scenario, arms, options) = crate::prepared(scenario, &run.scenario, &run)?;
+    let scenario = crate::adjust::adjusted(&run.scenario, run.memory, run.duration)?;
+    let (scenario, arms, options) = crate::run::prepared(scenario, &run.scenario, &run)?;
     let plans: Vec<Plan> = arms
         .iter()
         .map(|arm| {
@@ -52,7 +52,8 @@ pub fn run(args: &StackArgs, seeds: u64) -> Result<()> {
         end,
         deepest: Mutex::default(),
         failure: Mutex::new(None),
-        bar: bar(seeds),
+        done: AtomicU64::new(0),
+        progress: Counted::new(seeds, "seeds"),
     };
     std::thread::scope(|scope| {
         for _ in 0..jobs {
@@ -60,9 +61,7 @@ pub fn run(args: &StackArgs, seeds: u64) -> Result<()> {
         }
     });
     cleanup::wait_if_ending();
-    if let Some(bar) = &shared.bar {
-        bar.finish_and_clear();
-    }
+    shared.progress.end();
     let failure = shared.failure.lock().unwrap_or_else(|e| e.into_inner());
     if let Some((_, e)) = failure.clone() {
         return Err(e);
@@ -81,10 +80,10 @@ pub fn run(args: &StackArgs, seeds: u64) -> Result<()> {
             (plan.arm.title(), kinds)
         })
         .collect();
-    crate::write_out(
+    crate::outputs::publish(
         &show::deepest(&rows, seeds, args.stack),
         &rows,
-        &args.common,
+        args.common.json.as_deref(),
     )
 }
 
@@ -94,7 +93,8 @@ struct Shared {
     deepest: Mutex<Deepest>,
     /// Of the lowest seed that failed.
     failure: Mutex<Option<(u64, CliError)>>,
-    bar: Option<ProgressBar>,
+    done: AtomicU64,
+    progress: Counted,
 }
 
 impl Shared {
@@ -113,9 +113,9 @@ impl Shared {
                     return;
                 }
             }
-            if let Some(bar) = &self.bar {
-                bar.inc(1);
-            }
+            // Relaxed: a counter.
+            let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+            self.progress.at(done);
         }
     }
 
@@ -156,26 +156,14 @@ impl Shared {
         self.next.store(self.end, Ordering::Relaxed);
         let mut failure = self.failure.lock().unwrap_or_else(|e| e.into_inner());
         if failure.as_ref().is_none_or(|(s, _)| seed < *s) {
+            let again = CommandLine::here().with("seed", seed).with("seeds", 1);
+            let again = again.with("preset", &plan.arm.preset);
             let e = CliError {
                 message: format!("seed {seed}: {}", e.message),
-                remedy: format!(
-                    "{}; again with: --seed {seed} --preset {}",
-                    e.remedy, plan.arm.preset
-                ),
+                remedy: format!("{}; again with: {again}", e.remedy),
                 ..e
             };
             *failure = Some((seed, e));
         }
     }
-}
-
-fn bar(seeds: u64) -> Option<ProgressBar> {
-    std::io::stderr().is_terminal().then(|| {
-        let bar = ProgressBar::new(seeds);
-        if let Ok(style) = ProgressStyle::with_template("{pos}/{len} seeds {bar:30} {eta} left") {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(std::time::Duration::from_millis(200));
-        bar
-    })
 }

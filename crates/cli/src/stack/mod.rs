@@ -65,9 +65,10 @@ pub fn run(args: &StackArgs) -> Result<()> {
         return many::run(args, seeds);
     }
     let run = run_args(args);
-    let (report, page) = crate::run_scenario(&run, &run.scenario, args.common.html.as_deref())?;
+    let (report, page) =
+        crate::run::run_scenario(&run, &run.scenario, args.common.html.as_deref())?;
+    crate::outputs::publish(&show::report(&report), &report, args.common.json.as_deref())?;
     page.write(&report)?;
-    crate::write_out(&show::report(&report), &report, &args.common)?;
     show::verdict(&report)
 }
 

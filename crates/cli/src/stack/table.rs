@@ -27,7 +27,7 @@ fn profile() -> &'static str {
 pub fn run(args: &StackArgs) -> Result<()> {
     let mut table = Table::new();
     for preset in Preset::ALL {
-        eprintln!("{}: {TABLE_SEEDS} runs of the callers", preset.name());
+        say!("{}: {TABLE_SEEDS} runs of the callers", preset.name());
         let uses = callers(preset.policy(), TABLE_SEEDS);
         let column = uses.iter().map(|u| (u.entry.name().to_owned(), u.deepest));
         table.insert(preset.name().to_owned(), column.collect());
@@ -40,7 +40,7 @@ pub fn run(args: &StackArgs) -> Result<()> {
             "\nthe deepest caller of {preset}, its own frames included:\n{chain}"
         );
     }
-    crate::write_out(&shown, &table, &args.common)?;
+    crate::outputs::publish(&shown, &table, args.common.json.as_deref())?;
     if let Some(path) = &args.write {
         write(path, &table)?;
     }

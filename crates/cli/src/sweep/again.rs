@@ -2,80 +2,49 @@
 
 use super::args::SweepArgs;
 use super::subject::is_trace;
-use crate::html::quoted;
-use crate::replay::{BeyondArg, PaceArg, PlayArgs};
+use crate::command_line::{CommandLine, OUTPUTS};
 use crate::scenario::Scenario;
-use std::fmt::Display;
+
+/// What is a sweep's alone: a run has one point, one seed, and its tasks in one table.
+const OWN: [&str; 4] = ["memory", "pressure", "task", "seeds"];
+/// What only a trace has.
+const OF_TRACES: [&str; 8] = [
+    "format", "disk", "action", "pace", "speed", "threads", "size", "beyond",
+];
 
 /// `replay TRACE ...` or `run SCENARIO ...`, all but what the point says.
-pub fn again(args: &SweepArgs, scenario: &Scenario) -> String {
+pub fn again(said: &CommandLine, args: &SweepArgs, scenario: &Scenario) -> CommandLine {
     let trace = is_trace(&args.scenario);
-    let what = if trace { "replay" } else { "run" };
-    let mut out = Command(format!("{what} {}", quoted(&args.scenario)));
-    out.value("world", Some(&args.world));
-    out.value("preset", args.preset.as_ref());
-    out.value("order", args.order.as_ref());
+    let mut line = said.clone().without(&OUTPUTS).without(&OWN);
     // A list is what changes, and its point is said.
-    let limit = args.dirty_limit.as_ref().filter(|l| !l.contains(','));
-    out.value("dirty-limit", limit.map(|l| l.trim()));
-    out.value("device", args.device.as_ref());
-    out.value("costs", args.costs.as_ref().map(|p| p.display()));
-    out.value("cpus", args.cpus);
-    out.value("dir", args.dir.as_ref().map(|p| p.display()));
-    out.value("seed", (args.seed != 1).then_some(args.seed));
+    if args.dirty_limit.as_ref().is_some_and(|l| l.contains(',')) {
+        line = line.without(&["dirty-limit"]);
+    }
+    line = match trace {
+        true => line.command("replay", Some(&args.scenario)),
+        false => line
+            .command("run", Some(&args.scenario))
+            .without(&OF_TRACES),
+    };
+    // `run` has another world when nothing is said.
+    line = line.with("world", &args.world);
     // A trace has its own end; of a scenario the sweep measures another time than `run` does.
     let replays = trace || scenario.tasks.iter().any(|t| t.replay.is_some());
-    let own_end = replays && args.duration.is_none();
-    let us = (!own_end).then(|| format!("{}us", scenario.duration.0.as_micros()));
-    out.value("duration", us.map(|us| us.replace("000us", "ms")));
-    out.flag("ghost", args.world == "lab" && scenario.lab.ghost);
-    if trace {
-        out.value("format", args.select.format.map(|f| f.name()));
-        out.value("disk", args.select.disk.as_ref());
-        out.value("action", args.select.action.as_ref());
-        out.flag("strict", args.select.strict);
-        play(&mut out, &args.play);
+    if !replays && args.duration.is_none() {
+        let us = format!("{}us", scenario.duration.0.as_micros());
+        line = line.with("duration", us.replace("000us", "ms"));
     }
-    out.0
+    match args.world == "lab" && scenario.lab.ghost {
+        true => line.flag("ghost"),
+        false => line,
+    }
 }
 
-fn play(out: &mut Command, play: &PlayArgs) {
-    let usual = PlayArgs::default();
-    out.value(
-        "pace",
-        (play.pace == PaceArg::Timestamps).then_some("timestamps"),
-    );
-    out.value("speed", play.speed);
-    out.value(
-        "threads",
-        (play.threads != usual.threads).then_some(play.threads),
-    );
-    out.value("size", play.size.as_ref());
-    out.value(
-        "beyond",
-        match play.beyond {
-            BeyondArg::Refuse => None,
-            BeyondArg::Wrap => Some("wrap"),
-            BeyondArg::Skip => Some("skip"),
-        },
-    );
-}
-
-struct Command(String);
-
-impl Command {
-    fn value(&mut self, name: &str, value: Option<impl Display>) {
-        if let Some(value) = value {
-            self.0
-                .push_str(&format!(" --{name} {}", quoted(&value.to_string())));
-        }
-    }
-
-    fn flag(&mut self, name: &str, is: bool) {
-        if is {
-            self.0.push_str(&format!(" --{name}"));
-        }
-    }
+/// The same sweep on real files, once: threads do not repeat.
+pub fn on_real_files(said: &CommandLine) -> CommandLine {
+    let lab_only = ["device", "costs", "cpus"];
+    let line = said.clone().without(&OUTPUTS).without(&lab_only);
+    line.with("world", "os").with("seeds", 1)
 }
 
 /// Bytes as an option has them, to the byte.
@@ -93,16 +62,21 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
     use clap::Parser;
+    use std::ffi::OsString;
 
     fn of(line: &[&str]) -> String {
-        let words = ["highwater", "sweep"].iter().chain(line);
-        let Some(Command::Sweep(args)) = Cli::parse_from(words).command else {
+        let Some(Command::Sweep(args)) = Cli::parse_from(all(line)).command else {
             panic!("sweep")
         };
         let mut scenario = crate::scenario::find("rfc").unwrap();
         scenario.duration.0 = std::time::Duration::from_millis(500);
         scenario.lab.ghost = true;
-        again(&args, &scenario)
+        again(&CommandLine::of(all(line)), &args, &scenario).to_string()
+    }
+
+    fn all(line: &[&str]) -> Vec<OsString> {
+        let words = ["highwater", "sweep"].iter().chain(line);
+        words.map(OsString::from).collect()
     }
 
     /// Whatever the sweep was told, the command that it offers has been told too, and can be run.
@@ -118,31 +92,63 @@ mod tests {
         line.push(trace);
         let text = of(&line);
         assert!(
-            text.starts_with(&format!("replay '{trace}' --world lab ")),
+            text.starts_with(&format!("highwater replay '{trace}' --")),
             "{text}"
         );
-        for option in said.replace("--duration 9s", "").split("--").skip(1) {
+        for option in said.split("--").skip(1).chain(["ghost", "world lab"]) {
             assert!(
                 text.contains(&format!("--{}", option.trim())),
                 "{option}: {text}"
             );
         }
-        assert!(
-            text.contains("--ghost") && text.contains("--duration 500ms"),
-            "{text}"
+        let usual = of(&[
+            trace,
+            "--seeds",
+            "3",
+            "--svg",
+            "a.svg",
+            "--memory",
+            "16MiB,64MiB",
+        ]);
+        assert_eq!(
+            usual,
+            format!("highwater replay '{trace}' --world lab --ghost")
         );
-        let usual = of(&[trace]);
-        assert_eq!(usual, format!("replay '{trace}' --world lab --ghost"));
-        let scenario = of(&["rfc", "--threads", "3"]);
-        assert_eq!(scenario, "run rfc --world lab --duration 500ms --ghost");
-        let all = |text: &str| -> Vec<String> {
-            let words = text.replace(&format!("'{trace}'"), "t.csv");
-            let words = words.split_whitespace().map(String::from);
-            std::iter::once("highwater".into()).chain(words).collect()
-        };
+        let list = of(&[trace, "--dirty-limit", "5,10"]);
+        assert_eq!(list, usual);
+        let scenario = of(&[
+            "rfc",
+            "--threads",
+            "3",
+            "--task",
+            "probe",
+            "--pressure",
+            "1,2",
+        ]);
+        assert_eq!(
+            scenario,
+            "highwater run rfc --world lab --duration 500ms --ghost"
+        );
         for text in [text, usual, scenario] {
-            assert!(Cli::try_parse_from(all(&text)).is_ok(), "{text}");
+            let words = text.replace(&format!("'{trace}'"), "t.csv");
+            assert!(
+                Cli::try_parse_from(words.split_whitespace()).is_ok(),
+                "{text}"
+            );
         }
+        let line = all(&[
+            "my own.toml",
+            "--device",
+            "nvme",
+            "--pressure",
+            "1,2",
+            "--json",
+            "-",
+        ]);
+        assert_eq!(
+            on_real_files(&CommandLine::of(line)).to_string(),
+            "highwater sweep 'my own.toml' --pressure 1,2 --world os --seeds 1"
+        );
         let bytes = [3 << 30, 1536 << 20, 5 << 10, 1_500_001];
         assert_eq!(bytes.map(exact), ["3GiB", "1536MiB", "5KiB", "1500001"]);
     }

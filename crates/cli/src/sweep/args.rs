@@ -1,6 +1,7 @@
 //! The command line of `sweep`.
 
 use crate::replay::{PlayArgs, SelectArgs};
+use crate::scenario::parse_cpus;
 use crate::units::parse_duration;
 use clap::Args;
 use std::path::PathBuf;
@@ -85,13 +86,14 @@ pub struct SweepArgs {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// The lab's disk: a built-in device's name (`highwater devices` lists them), or the path of a profile
+    /// [default: the scenario's own, else quick]
     #[arg(long, value_name = "NAME|FILE")]
     pub device: Option<String>,
     /// The lab only: what work costs its CPUs, a table of `highwater costs` [default: one that comes with the command]
     #[arg(long, value_name = "FILE")]
     pub costs: Option<PathBuf>,
     /// The lab only: virtual CPUs [default: the scenario's own, or 2]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_cpus)]
     pub cpus: Option<usize>,
     /// Where the data goes in the world os [default: as `run`]
     #[arg(long)]

@@ -96,7 +96,7 @@ impl Axis {
                     (file.size, file.capacity) = (fixed(file.size), file.capacity.map(fixed));
                 }
                 scenario.memory = Bytes(point as u64);
-                crate::sensible(&scenario)?;
+                crate::adjust::sensible(&scenario)?;
                 Ok(scenario)
             }
         }
@@ -222,13 +222,13 @@ fn sizes(list: &str) -> Result<Vec<f64>> {
     let refused = |why: String| CliError::usage(format!("--memory {list}: {why}"), SIZES_REMEDY);
     let size = |word: &str| {
         let bytes = parse_bytes(word).map_err(refused)?;
-        match (crate::MEMORY_MIN..=crate::MEMORY_MAX).contains(&bytes) {
+        match (crate::adjust::MEMORY_MIN..=crate::adjust::MEMORY_MAX).contains(&bytes) {
             true => Ok(bytes),
             false => Err(refused(format!(
                 "a budget of {} makes no sense: expected {} to {}",
                 show_bytes(bytes),
-                show_bytes(crate::MEMORY_MIN),
-                show_bytes(crate::MEMORY_MAX)
+                show_bytes(crate::adjust::MEMORY_MIN),
+                show_bytes(crate::adjust::MEMORY_MAX)
             ))),
         }
     };
@@ -279,12 +279,12 @@ fn rising(points: Vec<f64>) -> std::result::Result<Vec<f64>, String> {
 /// Sizes for a trace whose pages come to `footprint` bytes: doubling, up to where all of them fit.
 fn sizes_for(footprint: u64) -> Vec<f64> {
     // Descriptors and index take a fortieth of memory, and watermarks keep some more free.
-    let footprint = footprint.min(crate::MEMORY_MAX);
+    let footprint = footprint.min(crate::adjust::MEMORY_MAX);
     let all = (footprint + footprint / 8).next_power_of_two();
-    let largest = all.clamp(crate::MEMORY_MIN << 2, crate::MEMORY_MAX);
+    let largest = all.clamp(crate::adjust::MEMORY_MIN << 2, crate::adjust::MEMORY_MAX);
     let halves = std::iter::successors(Some(largest), |b| Some(b / 2));
     let mut sizes: Vec<f64> = halves
-        .take_while(|b| *b >= crate::MEMORY_MIN)
+        .take_while(|b| *b >= crate::adjust::MEMORY_MIN)
         .take(SIZES)
         .map(|b| b as f64)
         .collect();
@@ -379,7 +379,7 @@ mod tests {
             (900 * MIB, 8 * MIB, 1024 * MIB),
             (4096, MIB, 4 * MIB),
             (0, MIB, 4 * MIB),
-            (u64::MAX / 2, 8192 * MIB, crate::MEMORY_MAX),
+            (u64::MAX / 2, 8192 * MIB, crate::adjust::MEMORY_MAX),
         ] {
             let sizes = sizes_for(footprint);
             let got = (sizes[0] as u64, sizes[sizes.len() - 1] as u64);

@@ -23,13 +23,14 @@ mod subject;
 pub use args::{EXAMPLES, SweepArgs};
 
 use crate::cells::{self, Cell};
+use crate::command_line::CommandLine;
 use crate::error::{CliError, Result};
 use crate::parent::Options;
 use crate::plan::{self, Arm, WorldName};
 use crate::report::ArmReport;
 use crate::scenario::{OrderName, Scenario};
 use crate::units::Size;
-use crate::{cleanup, html};
+use crate::{cleanup, html, outputs};
 use axis::Axis;
 use result::{Subject, Sweep};
 
@@ -47,7 +48,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     };
     // What the command line says of the axis, before a long trace is read.
     let (memory, dirty_limit) = axis::fixed(args)?;
-    let costs = crate::costs_of(args.costs.as_deref(), &worlds)?;
+    let costs = crate::adjust::costs_of(args.costs.as_deref(), &worlds)?;
     let found = subject::find(args, world, memory)?;
     let (scenario, footprint) = (found.scenario, found.footprint);
     let axis = Axis::of(args, footprint)?;
@@ -57,8 +58,8 @@ pub fn run(args: &SweepArgs) -> Result<()> {
         .collect::<Result<Vec<Scenario>>>()?;
     let arms = arms(args, &scenario, world, dirty_limit)?;
     // Before minutes of work, not after.
-    for path in [&args.html, &args.svg].into_iter().flatten() {
-        plot::try_create(path)?;
+    if let Some(path) = &args.html {
+        outputs::try_write("--html", path)?;
     }
     cleanup::watch_signals();
     let default = if footprint.is_some() { 1 } else { 3 };
@@ -66,7 +67,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
         .map(|n| args.seed.wrapping_add(n))
         .collect();
     let cells = grid(&arms, &axis, &scenarios, &seeds)?;
-    eprintln!(
+    say!(
         "sweep {} over {}: {} arms x {} points x {} seeds in the world {}",
         scenario.name,
         axis.head(),
@@ -81,9 +82,10 @@ pub fn run(args: &SweepArgs) -> Result<()> {
         ..Options::default()
     };
     let reports = cells::run(&cells, &options)?;
+    let said = CommandLine::here();
     let subject = Subject {
-        origin: args.scenario.clone(),
-        again: again::again(args, &scenario),
+        on_real_files: again::on_real_files(&said),
+        again: again::again(&said, args, &scenario),
         grows: (scenario.files.values()).any(|f| matches!(f.size, Size::Memory(_))),
         scenario: scenario.name.clone(),
         world,
@@ -160,13 +162,14 @@ fn gather(
 }
 
 fn publish(args: &SweepArgs, sweep: &Sweep) -> Result<()> {
+    outputs::publish(&sweep.text(), sweep, args.json.as_deref())?;
     if let Some(path) = &args.html {
-        plot::write(path, &plot::page(sweep))?;
+        plot::write("--html", path, &plot::page(sweep))?;
     }
     if let Some(path) = &args.svg {
-        plot::write(path, &plot::image(sweep))?;
+        plot::write("--svg", path, &plot::image(sweep))?;
     }
-    crate::write_out_to(&sweep.text(), sweep, args.json.as_deref())
+    Ok(())
 }
 
 #[cfg(test)]

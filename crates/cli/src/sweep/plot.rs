@@ -5,11 +5,12 @@
 use super::axis::AxisKind;
 use super::figure::{Figure, Scale};
 use super::result::Sweep;
-use crate::error::{CliError, Result};
+use crate::command_line::{CommandLine, OUTPUTS};
+use crate::error::Result;
 use crate::html::svg::{Axis, Chart, escape, figure, legend, numbers};
-use crate::html::{STYLE, command, line_class};
+use crate::html::{STYLE, line_class};
+use crate::outputs;
 use crate::units::{show_bytes, show_us};
-use std::fs::OpenOptions;
 use std::path::Path;
 
 const HEIGHT: f64 = 300.0;
@@ -19,31 +20,14 @@ const WIDTH: f64 = 560.0;
 const LEGEND_LINE: f64 = 20.0;
 const TITLE: f64 = 34.0;
 
-/// Fails at once when the file cannot be written.
-///
-/// # Errors
-/// What the file system answers, with the option that has to change.
-pub fn try_create(path: &Path) -> Result<()> {
-    let file = OpenOptions::new().append(true).create(true).open(path);
-    file.map(drop).map_err(|e| refused(path, e))
-}
-
 /// Writes it.
 ///
 /// # Errors
-/// As [`try_create`].
-pub fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(|e| refused(path, e))?;
-    eprintln!("plot: {}", path.display());
+/// What the file system answers, with the option that has to change.
+pub fn write(option: &str, path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|e| outputs::refused(option, path, e))?;
+    say!("plot: {}", path.display());
     Ok(())
-}
-
-fn refused(path: &Path, e: std::io::Error) -> CliError {
-    CliError::os(
-        path.display(),
-        e,
-        "--html or --svg with a file that you may write to",
-    )
 }
 
 /// So many ticks have room for their text.
@@ -216,9 +200,9 @@ pub fn page(sweep: &Sweep) -> String {
         memory,
         sweep.world,
         seeds.join(", "),
-        escape(&command(std::env::args_os().skip(1))),
+        escape(&CommandLine::here().without(&OUTPUTS).to_string()),
         arm_legend(sweep),
-        escape(&sweep.table().render(crate::WIDTH)),
+        escape(&sweep.table().render(crate::console::WIDTH)),
         axis.about(),
         says_what,
         axis.head(),
@@ -335,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_written_is_refused_before_the_run() {
-        let e = try_create(Path::new("/no/such/directory/x.html")).unwrap_err();
+        let e = write("--html", Path::new("/no/such/directory/x.html"), "").unwrap_err();
         assert!(e.message.contains("/no/such/directory"), "{e}");
         assert!(e.remedy.contains("--html"), "{e}");
     }

@@ -5,6 +5,7 @@ use super::axis::{Axis, AxisKind};
 use super::crossings::{Crossing, Line, best, crossings};
 use super::enough::enough;
 use super::figure::{Figure, Point, columns, figures};
+use crate::command_line::CommandLine;
 use crate::plan::WorldName;
 use crate::report::ArmReport;
 use crate::table::{Group, Table};
@@ -23,10 +24,10 @@ pub struct SweptArm {
 /// What was swept.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Subject {
-    /// As the command line has it: a scenario's name, or a path.
-    pub origin: String,
+    /// The same on real files (`again.rs`).
+    pub on_real_files: CommandLine,
     /// What runs it alone, but for what a point says (`again.rs`).
-    pub again: String,
+    pub again: CommandLine,
     /// Some of its files are multiples of memory: alone, they grow with it.
     pub grows: bool,
     /// The scenario's name.
@@ -74,9 +75,9 @@ pub struct Sweep {
     #[serde(skip)]
     pub device: String,
     #[serde(skip)]
-    origin: String,
+    on_real_files: CommandLine,
     #[serde(skip)]
-    again: String,
+    again: CommandLine,
     #[serde(skip)]
     grows: bool,
 }
@@ -109,7 +110,7 @@ impl Sweep {
             arms: arms.collect(),
             crossings: Vec::new(),
             device: subject.device.clone(),
-            origin: subject.origin.clone(),
+            on_real_files: subject.on_real_files.clone(),
             again: subject.again.clone(),
             grows: subject.grows,
         };
@@ -155,7 +156,7 @@ impl Sweep {
             self.scenario,
             self.world,
             self.task,
-            self.table().render(crate::width())
+            self.table().render(crate::console::width())
         );
         for sentence in self.sentences() {
             out.push_str(&sentence);
@@ -334,31 +335,26 @@ impl Sweep {
     }
 
     fn next_command(&self) -> String {
-        let origin = &self.origin;
         if self.axis == AxisKind::Pressure {
             return match self.world {
-                "lab" => {
-                    format!(
-                        "highwater sweep {origin} --world os --seeds 1    # the same on real files"
-                    )
-                }
+                "lab" => format!("{}    # the same on real files", self.on_real_files),
                 _ => "highwater claims    # what the mail of 2010 claims, claim by claim".into(),
             };
         }
         let lines = self.lines(&self.figures()[0]);
         let point = lines.first().map_or(0.0, |l| self.points[enough(l)]);
-        let option = match self.memory_bytes {
-            None => format!("--memory {}", exact(point as u64)),
-            Some(bytes) => format!("--memory {} --dirty-limit {point}", exact(bytes)),
+        let again = self.again.clone();
+        let again = match self.memory_bytes {
+            None => again.with("memory", exact(point as u64)),
+            Some(bytes) => again
+                .with("memory", exact(bytes))
+                .with("dirty-limit", point),
         };
         let note = match self.memory_bytes.is_none() && self.grows {
             true => "one of them in full; but files of so many times memory grow with it here",
             false => "one of them in full",
         };
-        format!(
-            "highwater {} {option} --html report.html    # {note}",
-            self.again
-        )
+        format!("{}    # {note}", again.with("html", "report.html"))
     }
 }
 
@@ -395,9 +391,9 @@ pub mod tests {
         reports: &[(String, Vec<Vec<ArmReport>>)],
     ) -> Sweep {
         let subject = Subject {
-            again: "run rfc --world lab".into(),
+            again: CommandLine::new("run", Some("rfc")).with("world", "lab"),
             grows: true,
-            origin: "rfc".into(),
+            on_real_files: CommandLine::new("sweep", Some("rfc")),
             scenario: "rfc".into(),
             world: WorldName::Lab,
             memory: 64 << 20,

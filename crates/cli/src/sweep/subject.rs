@@ -47,7 +47,7 @@ pub fn find(args: &SweepArgs, world: WorldName, memory: Option<u64>) -> Result<F
                 format!("--world lab --cpus {cpus}"),
             ));
         }
-        scenario.lab.cpus = crate::cpus_of(cpus)?;
+        scenario.lab.cpus = cpus;
     }
     // Nobody looks at the bytes, and pages without them are the same run (GHOST); a volume looks at those of its maps.
     scenario.lab.ghost = scenario.journaled().is_none();
@@ -56,7 +56,7 @@ pub fn find(args: &SweepArgs, world: WorldName, memory: Option<u64>) -> Result<F
         super::pressure::of(&scenario)?;
     }
     for note in replay::resolve(&mut scenario, &args.scenario, args.select.strict)? {
-        eprintln!("note: {note}");
+        say!("note: {note}");
     }
     let only_traces = (scenario.tasks.iter()).all(|t| t.replay.is_some() && t.repeat != Some(true));
     if only_traces && args.duration.is_none() {
@@ -110,6 +110,6 @@ fn of_scenario(args: &SweepArgs, memory: Option<u64>) -> Result<Scenario> {
         None if replays => {}
         None => scenario.duration = Span(MEASURED),
     }
-    crate::sensible(&scenario)?;
+    crate::adjust::sensible(&scenario)?;
     Ok(scenario)
 }

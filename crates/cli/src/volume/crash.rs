@@ -1,14 +1,13 @@
 //! `highwater volume crash-test`: power failures of a journaled volume in the lab, as many images as one likes.
 
-use super::show;
 use crate::args::CrashTestArgs;
 use crate::cleanup;
+use crate::counted::Counted;
 use crate::error::{CliError, Result};
+use crate::outputs;
 use crate::units::show_count;
 use highwater_lab::crash::{self, CrashReport, Drawn};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::io::IsTerminal;
 use std::panic::catch_unwind;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -80,16 +79,13 @@ impl Summary {
 /// # Errors
 /// With the first failing seed and the line that repeats it.
 pub(super) fn run(args: &CrashTestArgs) -> Result<()> {
-    if args.images == 0 || args.jobs == Some(0) {
-        return Err(CliError::usage(
-            "no images, or no job to check them, prove nothing",
-            "--images 10000 --jobs 2",
-        ));
+    if args.images == 0 || args.seeds == Some(0) {
+        return Err(CliError::usage("no images prove nothing", "--images 10000"));
     }
     cleanup::watch_signals();
     let begin = Instant::now();
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let bar = bar(args.images);
+    let progress = Counted::new(args.images, "images");
     let summary = Mutex::new(Summary {
         first_seed: args.seed,
         ..Summary::default()
@@ -117,9 +113,7 @@ pub(super) fn run(args: &CrashTestArgs) -> Result<()> {
             if ended || !summary.failures.is_empty() {
                 stop.store(true, Ordering::Relaxed);
             }
-            if let Some(bar) = &bar {
-                bar.set_position(summary.images.min(args.images));
-            }
+            progress.at(summary.images);
         }
     };
     std::thread::scope(|scope| {
@@ -128,19 +122,11 @@ pub(super) fn run(args: &CrashTestArgs) -> Result<()> {
         }
     });
     cleanup::wait_if_ending();
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
+    progress.end();
     let mut summary = summary.into_inner().unwrap_or_else(|e| e.into_inner());
     summary.failures.sort_by_key(|f| f.seed);
     let text = summary.text(begin.elapsed().as_secs_f64());
-    match &args.json {
-        Some(path) => {
-            eprint!("{text}");
-            show::json(path, &summary)?;
-        }
-        None => crate::print(&text),
-    }
+    outputs::publish(&text, &summary, args.json.as_deref())?;
     verdict(&summary)
 }
 
@@ -152,19 +138,6 @@ fn verdict(summary: &Summary) -> Result<()> {
         format!("{}\nseed {} failed: {}", f.options, f.seed, f.text),
         format!("highwater volume crash-test --seed {} --seeds 1", f.seed),
     ))
-}
-
-fn bar(images: u64) -> Option<ProgressBar> {
-    std::io::stderr().is_terminal().then(|| {
-        let bar = ProgressBar::new(images);
-        if let Ok(style) =
-            ProgressStyle::with_template("{pos}/{len} images {bar:30} {per_sec}, {eta} left")
-        {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(std::time::Duration::from_millis(200));
-        bar
-    })
 }
 
 #[cfg(test)]

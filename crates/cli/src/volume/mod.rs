@@ -6,8 +6,11 @@ mod show;
 use crate::args::{VolumeCommand, VolumeCreate, VolumePath};
 use crate::cleanup;
 use crate::error::{CliError, Exit, Result};
+use crate::outputs;
 use crate::units::show_bytes;
-use highwater::volume::{self, Damage, FsckReport, VolumeError, VolumeFailure, VolumeOptions};
+use highwater::volume::{
+    self, Damage, FsckReport, VolumeError, VolumeFailure, VolumeInfo, VolumeOptions,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -33,7 +36,7 @@ fn failed(path: &Path, e: &VolumeFailure) -> CliError {
     let (exit, remedy) = match e {
         VolumeFailure::Volume(VolumeError::NotAVolume) => (
             Exit::Usage,
-            format!("highwater volume create {} --size 1GiB", path.display()),
+            "the PATH of a volume: `highwater volume create NEW --size 1GiB` makes one".into(),
         ),
         VolumeFailure::Volume(VolumeError::NewerVersion { .. }) => (
             Exit::Usage,
@@ -88,20 +91,17 @@ fn create(args: &VolumeCreate) -> Result<()> {
         ..VolumeOptions::new(args.size)
     };
     let info = volume::create(&args.path, &options).map_err(|e| failed(&args.path, &e))?;
-    if let Some(path) = &args.json {
-        return show::json(path, &show::Info::new(&info));
-    }
-    crate::print(&show::info(&args.path, &info));
-    Ok(())
+    say_of(&args.path, &info, args.json.as_deref())
+}
+
+/// What is there, for people and as JSON.
+fn say_of(path: &Path, info: &VolumeInfo, json: Option<&Path>) -> Result<()> {
+    outputs::publish(&show::info(path, info), &show::Info::new(info), json)
 }
 
 fn info(args: &VolumePath) -> Result<()> {
     let info = volume::info(&args.path).map_err(|e| failed(&args.path, &e))?;
-    if let Some(path) = &args.json {
-        return show::json(path, &show::Info::new(&info));
-    }
-    crate::print(&show::info(&args.path, &info));
-    Ok(())
+    say_of(&args.path, &info, args.json.as_deref())
 }
 
 fn fsck(args: &VolumePath) -> Result<()> {
@@ -118,10 +118,8 @@ fn fsck(args: &VolumePath) -> Result<()> {
         bar.finish_and_clear();
     }
     let report = report.map_err(|e| failed(&args.path, &e))?;
-    match &args.json {
-        Some(path) => show::json(path, &show::Fsck::new(&report))?,
-        None => crate::print(&fsck_text(&args.path, &report)),
-    }
+    let text = fsck_text(&args.path, &report);
+    outputs::publish(&text, &show::Fsck::new(&report), args.json.as_deref())?;
     verdict(&args.path, &report)
 }
 

@@ -1,6 +1,5 @@
 //! What is printed of a volume, for people and as JSON.
 
-use crate::error::{CliError, Result};
 use crate::units::{show_bytes, show_count};
 use highwater::volume::{FsckReport, VolumeInfo};
 use serde::Serialize;
@@ -131,22 +130,4 @@ pub(super) fn info(path: &Path, v: &VolumeInfo) -> String {
         ),
     );
     text
-}
-
-/// To a file, or to standard output.
-pub(super) fn json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let json = serde_json::to_string_pretty(value)
-        .map_err(|e| CliError::failed(e.to_string(), "report this as a bug"))?
-        + "\n";
-    if path.as_os_str() == "-" {
-        crate::print(&json);
-        return Ok(());
-    }
-    std::fs::write(path, json).map_err(|e| {
-        CliError::os(
-            path.display(),
-            e,
-            "--json with a file that you may write to",
-        )
-    })
 }
