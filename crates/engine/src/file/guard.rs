@@ -47,30 +47,38 @@ impl<W: World> File<W> {
     /// builds) when this task holds the page already.
     #[inline(always)]
     pub fn page(&self, page: PageNo) -> Result<PageRef<'_, W>, Error> {
-        // The hit in as few instructions as can be: how many look-ups of independent pages the CPU overlaps depends on
-        // how many fit into its window. Everything else is `page_slow`.
+        let frame = match self.page_hit(page.0) {
+            Some(frame) => frame,
+            // A frame's number comes back, and not the guard: one that was written to memory, there or here, would be read
+            // from there by its user, who could not begin to load the page's bytes before those writes are done.
+            None => self.page_slow(page.0)?,
+        };
+        Ok(self.page_ref(frame, page.0))
+    }
+
+    /// The hit in as few instructions as can be: how many look-ups of independent pages the CPU overlaps depends on how many
+    /// fit into its window. Everything else is `page_slow`.
+    #[inline(always)]
+    fn page_hit(&self, page: u64) -> Option<u32> {
         let handle = &*self.handle;
         let engine = &*handle.engine;
-        let page = page.0;
         let in_range = page < engine.pages_of(handle.mapping.len());
         if cfg!(debug_assertions) || !in_range || engine.is_unusable() {
-            return self.page_slow(page);
+            return None;
         }
-        let Some(frame) = engine.find_shared::<false>(handle.mapping.id, page) else {
-            return self.page_slow(page);
-        };
-        let task = engine.world.task();
-        engine.count_hit(task);
+        let frame = engine.find_shared::<false>(handle.mapping.id, page)?;
+        engine.count_hit(engine.world.task());
         if engine.frames.get(frame).state.peek() & (READAHEAD | TOUCH) != 0 {
             engine.hit_marked(&handle.mapping, &handle.readahead, frame, page);
         }
         engine.world.charge(Work::Hit, 1);
-        Ok(self.page_ref(task, frame, page))
+        Some(frame)
     }
 
     #[inline(always)]
-    fn page_ref<'a>(&'a self, task: &'a Task, frame: u32, page: u64) -> PageRef<'a, W> {
+    fn page_ref(&self, frame: u32, page: u64) -> PageRef<'_, W> {
         let engine = &*self.handle.engine;
+        let task = engine.world.task();
         note_guard(engine, task, self.handle.mapping.id, page);
         // SAFETY: FRAME-1: the caller has pinned the frame; the guard keeps the pin.
         let bytes = unsafe { engine.memory.bytes(frame) };
@@ -84,10 +92,10 @@ impl<W: World> File<W> {
         }
     }
 
-    /// Whatever is not a plain hit.
+    /// Whatever is not a plain hit; pinned.
     #[cold]
     #[inline(never)]
-    fn page_slow(&self, page: u64) -> Result<PageRef<'_, W>, Error> {
+    fn page_slow(&self, page: u64) -> Result<u32, Error> {
         let handle = &*self.handle;
         let engine = &*handle.engine;
         engine.usable()?;
@@ -97,10 +105,9 @@ impl<W: World> File<W> {
         }
         #[cfg(debug_assertions)]
         self.check_not_held(page)?;
-        let task = engine.world.task();
         let frame = match engine.find_shared::<false>(handle.mapping.id, page) {
             Some(frame) => {
-                engine.count_hit(task);
+                engine.count_hit(engine.world.task());
                 if engine.frames.get(frame).state.peek() & (READAHEAD | TOUCH) != 0 {
                     engine.hit_marked(&handle.mapping, &handle.readahead, frame, page);
                 }
@@ -109,7 +116,7 @@ impl<W: World> File<W> {
             None => engine.get_shared_slow(&handle.mapping, &handle.readahead, page, 1)?,
         };
         engine.world.charge(Work::Hit, 1);
-        Ok(self.page_ref(task, frame, page))
+        Ok(frame)
     }
 
     /// A page for writing, without a copy. The page must lie within the file: `set_len` or `write_at` extends it.
