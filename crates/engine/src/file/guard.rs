@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::frame::Frame;
 use crate::frame::state::{EXCL, READAHEAD, TOUCH, UPTODATE};
-use crate::mapping::Fill;
+use crate::mapping::{Fill, Pinned};
 use crate::sync::Ordering;
 use crate::trace::Event;
 use crate::world::{Task, Work, World};
@@ -47,47 +47,55 @@ impl<W: World> File<W> {
     /// builds) when this task holds the page already.
     #[inline(always)]
     pub fn page(&self, page: PageNo) -> Result<PageRef<'_, W>, Error> {
-        let frame = match self.page_hit(page.0) {
-            Some(frame) => frame,
+        let task = self.handle.engine.world.task();
+        let (number, frame) = match self.page_hit(task, page.0) {
+            Some(pinned) => (pinned.number, pinned.frame),
             // A frame's number comes back, and not the guard: one that was written to memory, there or here, would be read
             // from there by its user, who could not begin to load the page's bytes before those writes are done.
-            None => self.page_slow(page.0)?,
+            None => {
+                let number = self.page_slow(page.0)?;
+                (number, self.handle.engine.frames.get(number))
+            }
         };
-        Ok(self.page_ref(frame, page.0))
+        Ok(self.page_ref(task, number, frame, page.0))
     }
 
-    /// The hit in as few instructions as can be: how many look-ups of independent pages the CPU overlaps depends on how many
-    /// fit into its window. Everything else is `page_slow`.
+    /// The plain hit.
     #[inline(always)]
-    fn page_hit(&self, page: u64) -> Option<u32> {
+    fn page_hit(&self, task: &Task, page: u64) -> Option<Pinned<'_>> {
         let handle = &*self.handle;
         let engine = &*handle.engine;
         let in_range = page < engine.pages_of(handle.mapping.len());
         if cfg!(debug_assertions) || !in_range || engine.is_unusable() {
             return None;
         }
-        let frame = engine.find_shared::<false>(handle.mapping.id, page)?;
-        engine.count_hit(engine.world.task());
-        if engine.frames.get(frame).state.peek() & (READAHEAD | TOUCH) != 0 {
-            engine.hit_marked(&handle.mapping, &handle.readahead, frame, page);
+        let pinned = engine.find_near::<false>(handle.mapping.id, page)?;
+        engine.count_hit(task);
+        if pinned.before & (READAHEAD | TOUCH) != 0 {
+            engine.hit_marked(&handle.mapping, &handle.readahead, pinned.number, page);
         }
         engine.world.charge(Work::Hit, 1);
-        Some(frame)
+        Some(pinned)
     }
 
     #[inline(always)]
-    fn page_ref(&self, frame: u32, page: u64) -> PageRef<'_, W> {
+    fn page_ref<'a>(
+        &'a self,
+        task: &'a Task,
+        number: u32,
+        descriptor: &'a Frame,
+        page: u64,
+    ) -> PageRef<'a, W> {
         let engine = &*self.handle.engine;
-        let task = engine.world.task();
         note_guard(engine, task, self.handle.mapping.id, page);
         // SAFETY: FRAME-1: the caller has pinned the frame; the guard keeps the pin.
-        let bytes = unsafe { engine.memory.bytes(frame) };
+        let bytes = unsafe { engine.memory.bytes(number) };
         PageRef {
             file: self,
-            descriptor: engine.frames.get(frame),
+            descriptor,
             task,
             bytes,
-            frame,
+            frame: number,
             not_send: PhantomData,
         }
     }
@@ -106,12 +114,12 @@ impl<W: World> File<W> {
         #[cfg(debug_assertions)]
         self.check_not_held(page)?;
         let frame = match engine.find_shared::<false>(handle.mapping.id, page) {
-            Some(frame) => {
+            Some(pinned) => {
                 engine.count_hit(engine.world.task());
-                if engine.frames.get(frame).state.peek() & (READAHEAD | TOUCH) != 0 {
-                    engine.hit_marked(&handle.mapping, &handle.readahead, frame, page);
+                if pinned.before & (READAHEAD | TOUCH) != 0 {
+                    engine.hit_marked(&handle.mapping, &handle.readahead, pinned.number, page);
                 }
-                frame
+                pinned.number
             }
             None => engine.get_shared_slow(&handle.mapping, &handle.readahead, page, 1)?,
         };

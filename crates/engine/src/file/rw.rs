@@ -68,23 +68,19 @@ impl<W: World> File<W> {
         // Relaxed: written by this task only.
         let again = task.last_page.load(Ordering::Relaxed) == this;
         let found = if again {
-            engine.find_shared::<true>(id, page)
+            engine.find_near::<true>(id, page)
         } else {
-            engine.find_shared::<false>(id, page)
+            engine.find_near::<false>(id, page)
         };
         let frame = match found {
-            Some(frame) => {
+            Some(pinned) => {
                 engine.count_hit(task);
-                if engine.frames.get(frame).state.peek() & (READAHEAD | TOUCH) != 0 {
-                    engine.hit_marked(&handle.mapping, &handle.readahead, frame, page);
+                if pinned.before & (READAHEAD | TOUCH) != 0 {
+                    engine.hit_marked(&handle.mapping, &handle.readahead, pinned.number, page);
                 }
-                frame
+                pinned.number
             }
-            None => {
-                let size = engine.memory.frame_size();
-                let count = (within + rest).div_ceil(size) as u64;
-                engine.get_shared_slow(&handle.mapping, &handle.readahead, page, count)?
-            }
+            None => self.read_slow(page, again, within + rest)?,
         };
         task.last_page.store(this, Ordering::Relaxed);
         // SAFETY: FRAME-1: pinned shared just above, let go just below.
@@ -93,6 +89,29 @@ impl<W: World> File<W> {
         engine.world.charge(Work::Copy, 1);
         engine.put_shared(frame);
         Ok(())
+    }
+
+    /// Pins a page that is not where it is looked for first. The caller reads `bytes` from the page's begin on.
+    #[cold]
+    #[inline(never)]
+    fn read_slow(&self, page: u64, again: bool, bytes: usize) -> Result<u32, Error> {
+        let handle = &*self.handle;
+        let engine = &*handle.engine;
+        let id = handle.mapping.id;
+        let found = if again {
+            engine.find_shared::<true>(id, page)
+        } else {
+            engine.find_shared::<false>(id, page)
+        };
+        let Some(pinned) = found else {
+            let count = bytes.div_ceil(engine.memory.frame_size()) as u64;
+            return engine.get_shared_slow(&handle.mapping, &handle.readahead, page, count);
+        };
+        engine.count_hit(engine.world.task());
+        if pinned.before & (READAHEAD | TOUCH) != 0 {
+            engine.hit_marked(&handle.mapping, &handle.readahead, pinned.number, page);
+        }
+        Ok(pinned.number)
     }
 
     /// Writes all of `buf` at `offset`, extending the file. Atomic per page. A whole page, and what lies past the end, is

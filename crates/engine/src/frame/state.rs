@@ -128,43 +128,40 @@ impl State {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Pins the page for reading. The caller compares the key afterwards.
+    /// Pins the page for reading and tells the word as it was. The caller compares the key afterwards. `QUIET`: leaves no
+    /// reference, and ignores exclusive waiters.
     #[inline(always)]
-    pub(crate) fn try_shared(&self) -> Latch {
+    pub(crate) fn pin<const QUIET: bool>(&self) -> Result<u64, Latch> {
+        let waiters = if QUIET { 0 } else { EXCL_WAIT };
         let mut s = self.peek();
         loop {
-            if s & (HASHED | UPTODATE | EXCL | EXCL_WAIT | FULL) != HASHED | UPTODATE {
-                return refused(s);
+            if s & (HASHED | UPTODATE | EXCL | waiters | FULL) != HASHED | UPTODATE {
+                return Err(refused(s));
             }
-            // The first reference sets REF1, the second REF2.
-            let n = (s + 1) | REF1 | ((s & REF1) << 1);
+            let mut n = s + 1;
+            if !QUIET {
+                // The first reference sets REF1, the second REF2.
+                n |= REF1 | ((s & REF1) << 1);
+            }
             // Acquire: the bytes written before the page became up to date, and its key.
             match self
                 .0
                 .compare_exchange_weak(s, n, Ordering::Acquire, Ordering::Relaxed)
             {
-                Ok(_) => return Latch::Held,
+                Ok(_) => return Ok(s),
                 Err(now) => s = now,
             }
         }
     }
 
+    /// Pins the page for reading. The caller compares the key afterwards.
+    pub(crate) fn try_shared(&self) -> Latch {
+        self.pin::<false>().map_or_else(|why| why, |_| Latch::Held)
+    }
+
     /// As `try_shared` for the flusher and other internal readers: leaves no reference, ignores exclusive waiters.
     pub(crate) fn try_shared_quiet(&self) -> Latch {
-        let mut s = self.peek();
-        loop {
-            if s & (HASHED | UPTODATE | EXCL | FULL) != HASHED | UPTODATE {
-                return refused(s);
-            }
-            // Acquire: as in `try_shared`.
-            match self
-                .0
-                .compare_exchange_weak(s, s + 1, Ordering::Acquire, Ordering::Relaxed)
-            {
-                Ok(_) => return Latch::Held,
-                Err(now) => s = now,
-            }
-        }
+        self.pin::<true>().map_or_else(|why| why, |_| Latch::Held)
     }
 
     /// Latches the page for writing: no holder, and none to come until it is let go.

@@ -60,7 +60,7 @@ fn last_release_against_waiter() {
     model(|| {
         let rig = Rig::new(Disk::default());
         let frame = rig.resident(0, 7);
-        let held = rig.engine.find_shared::<false>(rig.m.id, 0);
+        let held = rig.pin(0);
         assert_eq!(held, Some(frame));
         let r = rig.clone();
         let holder = spawn(&rig.world, 1, move || {
@@ -82,7 +82,7 @@ fn last_release_of_an_orphan() {
         let rig = Rig::new(Disk::default());
         let before = rig.free();
         let frame = rig.resident(1, 7);
-        assert_eq!(rig.engine.find_shared::<false>(rig.m.id, 1), Some(frame));
+        assert_eq!(rig.pin(1), Some(frame));
         let r = rig.clone();
         let unlinker = spawn(&rig.world, 1, move || {
             r.engine.unlink_range(&r.m, 1..2);
@@ -137,14 +137,14 @@ fn waiter_against_reuse() {
     model(|| {
         let rig = Rig::new(Disk::default());
         let frame = rig.resident(0, 7);
-        assert_eq!(rig.engine.find_shared::<false>(rig.m.id, 0), Some(frame));
+        assert_eq!(rig.pin(0), Some(frame));
         let r = rig.clone();
         let writer = spawn(&rig.world, 1, move || drop(r.file.page_mut(PageNo(0))));
         // The page leaves, and its frame comes back as page 1, which is held at once.
         rig.engine.put_shared(frame);
         if rig.engine.reclaim_one(frame) {
             let next = rig.resident(1, 9);
-            let held = rig.engine.find_shared::<false>(rig.m.id, 1);
+            let held = rig.pin(1);
             if held == Some(next) {
                 rig.engine.put_shared(next);
             }
@@ -164,7 +164,7 @@ fn last_release_of_an_isolated_orphan() {
         let rig = Rig::new(Disk::default());
         let before = rig.free();
         let frame = rig.resident(1, 7);
-        assert_eq!(rig.engine.find_shared::<false>(rig.m.id, 1), Some(frame));
+        assert_eq!(rig.pin(1), Some(frame));
         let mut batch = [FrameNo(0)];
         let e = &rig.engine;
         let n = e.lru.isolate(&*rig.world, &e.frames, &mut batch).taken;

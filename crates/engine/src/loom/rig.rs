@@ -368,10 +368,16 @@ impl Rig {
 
     /// The first byte of a page that a guard reads, if it is in memory and free to read.
     pub(super) fn try_read(&self, page: u64) -> Option<u8> {
-        let frame = self.engine.find_shared::<false>(self.m.id, page)?;
+        let frame = self.pin(page)?;
         let byte = self.byte(frame);
         self.engine.put_shared(frame);
         Some(byte)
+    }
+
+    /// Pins a page, if that needs no wait.
+    pub fn pin(&self, page: u64) -> Option<u32> {
+        let pinned = self.engine.find_shared::<false>(self.m.id, page)?;
+        Some(pinned.number)
     }
 
     /// The first byte of a frame that the caller may read.

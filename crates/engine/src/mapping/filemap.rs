@@ -15,6 +15,7 @@ use super::readahead::Readahead;
 use super::{Key, Mapping};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::frame::Frame;
 use crate::frame::state::{
     ACTIVE, DIRTY, EXCL, HASHED, LOADING, Latch, ORPHAN, READAHEAD, REF1, TOUCH, UPTODATE,
     WRITEBACK,
@@ -25,6 +26,16 @@ use crate::trace::Event;
 use crate::wait::Waited;
 use crate::world::{Nanos, Work, World};
 use crate::zone::Run;
+
+/// A page that a look-up has pinned.
+pub(crate) struct Pinned<'a> {
+    /// Its frame's number.
+    pub number: u32,
+    /// Its frame's descriptor.
+    pub frame: &'a Frame,
+    /// The state word before the pin.
+    pub before: u64,
+}
 
 /// What a locked look-up found.
 pub(super) enum Found {
@@ -67,28 +78,46 @@ struct Provisions<'a> {
 }
 
 impl<W: World> Engine<W> {
-    /// Pins a page if it is in memory. `AGAIN`: by the task that touched it last, which does not count as a reference.
+    /// Pins a page if it is in memory and its entry is where it is looked for first, as 99 of 100 are: the hit in as few
+    /// instructions as can be. How many look-ups of independent pages the CPU overlaps depends on how many fit into its
+    /// window. `AGAIN`: by the task that touched it last, which does not count as a reference.
     #[inline(always)]
-    pub(crate) fn find_shared<const AGAIN: bool>(&self, mapping: u32, page: u64) -> Option<u32> {
-        let hash = self.index.hash(Key { mapping, page });
-        self.index.find(hash, |f| {
-            // The data and the descriptor are fetched side by side.
-            self.memory.prefetch(f);
-            let frame = self.frames.get(f);
-            let latch = if AGAIN {
-                frame.state.try_shared_quiet()
-            } else {
-                frame.state.try_shared()
-            };
-            if latch != Latch::Held {
-                return false;
-            }
-            if frame.page() == page && frame.mapping() == mapping {
-                return true;
-            }
-            self.put_shared(f);
-            false
-        })
+    pub(crate) fn find_near<const AGAIN: bool>(
+        &self,
+        mapping: u32,
+        page: u64,
+    ) -> Option<Pinned<'_>> {
+        let key = Key { mapping, page };
+        self.index
+            .find_home(self.index.hash(key), |f| self.pin::<AGAIN>(f, key))
+    }
+
+    /// Pins a page if it is in memory.
+    pub(crate) fn find_shared<const AGAIN: bool>(
+        &self,
+        mapping: u32,
+        page: u64,
+    ) -> Option<Pinned<'_>> {
+        let key = Key { mapping, page };
+        self.index
+            .find_map(self.index.hash(key), |f| self.pin::<AGAIN>(f, key))
+    }
+
+    #[inline(always)]
+    fn pin<const AGAIN: bool>(&self, number: u32, key: Key) -> Option<Pinned<'_>> {
+        // The data and the descriptor are fetched side by side.
+        self.memory.prefetch(number);
+        let frame = self.frames.get(number);
+        let before = frame.state.pin::<AGAIN>().ok()?;
+        if frame.page() == key.page && frame.mapping() == key.mapping {
+            return Some(Pinned {
+                number,
+                frame,
+                before,
+            });
+        }
+        self.put_shared(number);
+        None
     }
 
     /// Is the page in memory? A hint.

@@ -135,6 +135,12 @@ impl Index {
     /// not certain while others insert or replace; under the region's lock it is.
     #[inline(always)]
     pub fn find(&self, hash: u64, mut accept: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.find_map(hash, |frame| accept(frame).then_some(frame))
+    }
+
+    /// As `find`, for what `accept` makes of the frame.
+    #[inline(always)]
+    pub fn find_map<T>(&self, hash: u64, mut accept: impl FnMut(u32) -> Option<T>) -> Option<T> {
         let home = self.bucket_of(hash);
         let bucket = &self.buckets[home];
         let found = bucket.find(tag(hash), &mut accept);
@@ -142,6 +148,12 @@ impl Index {
             return found;
         }
         self.find_beyond(home, tag(hash), accept)
+    }
+
+    /// As `find_map`, in the home bucket only: `None` says nothing.
+    #[inline(always)]
+    pub fn find_home<T>(&self, hash: u64, mut accept: impl FnMut(u32) -> Option<T>) -> Option<T> {
+        self.buckets[self.bucket_of(hash)].find(tag(hash), &mut accept)
     }
 
     /// Locks the region of `hash` for the calling task.
@@ -182,12 +194,12 @@ impl Index {
     }
 
     #[cold]
-    fn find_beyond(
+    fn find_beyond<T>(
         &self,
         home: usize,
         tag: u16,
-        mut accept: impl FnMut(u32) -> bool,
-    ) -> Option<u32> {
+        mut accept: impl FnMut(u32) -> Option<T>,
+    ) -> Option<T> {
         let mut at = self.after(home);
         while at != home {
             let bucket = &self.buckets[at];
@@ -339,9 +351,9 @@ impl Bucket {
         }
     }
 
-    /// The first frame with `tag` that is accepted.
+    /// What `accept` made of the first frame with `tag` that it accepted.
     #[inline(always)]
-    fn find(&self, tag: u16, accept: &mut impl FnMut(u32) -> bool) -> Option<u32> {
+    fn find<T>(&self, tag: u16, accept: &mut impl FnMut(u32) -> Option<T>) -> Option<T> {
         // Relaxed: only finds candidates. No branch for each slot: a look-up of random keys would mispredict it.
         let low = same_lanes(self.tags[0].load(Ordering::Relaxed), tag);
         let high = same_lanes(self.tags[1].load(Ordering::Relaxed), tag);
@@ -353,8 +365,10 @@ impl Bucket {
             // Acquire: pairs with the Release of `insert` and `replace`, so that `accept` reads the key that was set
             // before the entry was published. A frame of another tag, put here meanwhile, is refused by its key.
             let frame = self.frames[slot].load(Ordering::Acquire);
-            if frame != 0 && accept(frame - 1) {
-                return Some(frame - 1);
+            if frame != 0
+                && let Some(found) = accept(frame - 1)
+            {
+                return Some(found);
             }
             hits &= hits - 1;
         }

@@ -32,7 +32,7 @@ mod truncate;
 
 pub(crate) use dirty_list::DirtyList;
 pub(crate) use durability::Durability;
-pub(crate) use filemap::Fill;
+pub(crate) use filemap::{Fill, Pinned};
 pub(crate) use index::{Index, Key};
 pub(crate) use sleep_lock::SleepLock;
 pub(crate) use table::MappingTable;
