@@ -20,6 +20,33 @@ pub(crate) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
+/// Which of the eight lanes of 16 bits equal `tag`: bit 2 i for lane i, whose first four are the first word's, from the
+/// lowest bits up.
+#[inline(always)]
+pub(crate) fn same_lanes(words: [u64; 2], tag: u16) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{
+            _mm_cmpeq_epi16, _mm_movemask_epi8, _mm_set_epi64x, _mm_set1_epi16,
+        };
+        // SAFETY: registers only, and every x86-64 CPU has SSE2.
+        let bytes = unsafe {
+            let lanes = _mm_set_epi64x(words[1].cast_signed(), words[0].cast_signed());
+            _mm_movemask_epi8(_mm_cmpeq_epi16(lanes, _mm_set1_epi16(tag.cast_signed())))
+        };
+        bytes.cast_unsigned() & 0x5555
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    same_lanes_by_words(words, tag)
+}
+
+/// The same without vectors.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn same_lanes_by_words(words: [u64; 2], tag: u16) -> u32 {
+    let lane = |i: u32| (words[(i / 4) as usize] >> (i % 4 * 16)) as u16;
+    (0..8).fold(0, |same, i| same | u32::from(lane(i) == tag) << (2 * i))
+}
+
 /// The arena, cut into frames.
 pub(crate) struct Memory<A: Arena> {
     arena: Arc<A>,
@@ -203,5 +230,27 @@ impl<A: Arena> Memory<A> {
         unsafe {
             self.bytes_mut(to).copy_from_slice(self.bytes(from));
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_are_compared_alike_with_vectors_and_without() {
+        let mut random = 1u64;
+        let mut next = || {
+            random = random.wrapping_mul(0xD6E8_FEB8_6659_FD93).wrapping_add(1);
+            random ^ random >> 32
+        };
+        for _ in 0..10_000 {
+            // Few values, so that lanes are often equal, and differ in one bit only.
+            let mask = [0x8001_8001_8001_8001, u64::MAX][(next() & 1) as usize];
+            let (words, tag) = ([next() & mask, next() & mask], (next() & mask) as u16);
+            let same = same_lanes(words, tag);
+            assert_eq!(same, same_lanes_by_words(words, tag), "{words:x?} {tag:x}");
+        }
+        assert_eq!(same_lanes([0x0007_0000_0000_0000, 7], 7), 1 << 6 | 1 << 8);
     }
 }

@@ -26,7 +26,7 @@ pub(crate) mod metadata;
 pub(crate) mod state;
 mod table;
 
-pub(crate) use data::{Memory, prefetch};
+pub(crate) use data::{Memory, prefetch, same_lanes};
 pub(crate) use metadata::{Carver, Table};
 pub use table::FrameNo;
 pub(crate) use table::{DirtyLinks, Frame, FrameTable, LruLinks};

@@ -27,7 +27,7 @@
 //!
 //! **Tests.** Here: a `HashMap` as the model, forced collisions, spread of sequential keys, readers beside a writer.
 
-use crate::frame::{Carver, Table, prefetch};
+use crate::frame::{Carver, Table, prefetch, same_lanes};
 use crate::sync::{AtomicU32, AtomicU64, Lock, LockGuard, Ordering, Rank};
 use crate::world::Task;
 
@@ -36,9 +36,6 @@ const WAYS: usize = 8;
 /// Tags in one word.
 const LANES: usize = 4;
 const TAG_BITS: usize = 16;
-/// The lowest and the highest bit of each lane.
-const LOWEST: u64 = 0x0001_0001_0001_0001;
-const HIGHEST: u64 = LOWEST << 15;
 /// Frames for each bucket: the average load of its entries.
 const FRAMES_PER_BUCKET: usize = 4;
 /// Buckets of a region, where there is more than one region.
@@ -355,13 +352,13 @@ impl Bucket {
     #[inline(always)]
     fn find<T>(&self, tag: u16, accept: &mut impl FnMut(u32) -> Option<T>) -> Option<T> {
         // Relaxed: only finds candidates. No branch for each slot: a look-up of random keys would mispredict it.
-        let low = same_lanes(self.tags[0].load(Ordering::Relaxed), tag);
-        let high = same_lanes(self.tags[1].load(Ordering::Relaxed), tag);
-        // Slot i < 4 is bit 16 i + 15, slot 4 + i is bit 16 i + 7.
-        let mut hits = low | high >> 8;
+        let tags = [
+            self.tags[0].load(Ordering::Relaxed),
+            self.tags[1].load(Ordering::Relaxed),
+        ];
+        let mut hits = same_lanes(tags, tag);
         while hits != 0 {
-            let bit = hits.trailing_zeros() as usize;
-            let slot = bit >> 4 | (!bit & 8) >> 1;
+            let slot = (hits.trailing_zeros() / 2) as usize;
             // Acquire: pairs with the Release of `insert` and `replace`, so that `accept` reads the key that was set
             // before the entry was published. A frame of another tag, put here meanwhile, is refused by its key.
             let frame = self.frames[slot].load(Ordering::Acquire);
@@ -415,14 +412,6 @@ impl Bucket {
         let word = self.tags[slot / LANES].load(Ordering::Relaxed);
         (word >> (slot % LANES * TAG_BITS)) as u16
     }
-}
-
-/// The highest bit of each lane of `word` that equals `tag`; above such a lane, a lane that differs in its lowest bit
-/// only may show up too. (Hacker's Delight, 6-1: find a zero byte.)
-#[inline(always)]
-fn same_lanes(word: u64, tag: u16) -> u64 {
-    let differs = word ^ LOWEST.wrapping_mul(u64::from(tag));
-    differs.wrapping_sub(LOWEST) & !differs & HIGHEST
 }
 
 fn bucket_count(frames: usize) -> usize {
