@@ -69,7 +69,7 @@ impl<W: World> File<W> {
         if cfg!(debug_assertions) || !in_range || engine.is_unusable() {
             return None;
         }
-        let pinned = engine.find_near::<false>(handle.mapping.id, page)?;
+        let pinned = engine.find_near::<false>(handle.mapping.id, page, None)?;
         engine.count_hit(task);
         if pinned.before & (READAHEAD | TOUCH) != 0 {
             engine.hit_marked(&handle.mapping, &handle.readahead, pinned.number, page);

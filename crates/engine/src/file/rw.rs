@@ -68,9 +68,9 @@ impl<W: World> File<W> {
         // Relaxed: written by this task only.
         let again = task.last_page.load(Ordering::Relaxed) == this;
         let found = if again {
-            engine.find_near::<true>(id, page)
+            engine.find_near::<true>(id, page, Some(within))
         } else {
-            engine.find_near::<false>(id, page)
+            engine.find_near::<false>(id, page, Some(within))
         };
         let frame = match found {
             Some(pinned) => {

@@ -113,11 +113,13 @@ impl<A: Arena> Memory<A> {
         unsafe { self.base.add((frame as usize) << self.shift) }
     }
 
-    /// Asks the CPU for the first bytes of a frame. Not for more: what a stream reads comes by itself, and sooner.
+    /// Asks the CPU for the line of a frame that holds byte `within`. Not for more: what a stream reads comes by itself,
+    /// and sooner.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, frame: u32) {
+    pub(crate) fn prefetch(&self, frame: u32, within: usize) {
+        debug_assert!(within < self.frame_size);
         if !self.is_ghost() {
-            prefetch(self.at(frame));
+            prefetch(self.at(frame).wrapping_add(within));
         }
     }
 

@@ -86,10 +86,16 @@ impl<W: World> Engine<W> {
         &self,
         mapping: u32,
         page: u64,
+        within: Option<usize>,
     ) -> Option<Pinned<'_>> {
         let key = Key { mapping, page };
-        self.index
-            .find_home(self.index.hash(key), |f| self.pin::<AGAIN>(f, key))
+        self.index.find_home(self.index.hash(key), |f| {
+            // The bytes and the descriptor are fetched side by side.
+            if let Some(within) = within {
+                self.memory.prefetch(f, within);
+            }
+            self.pin::<AGAIN>(f, key)
+        })
     }
 
     /// Pins a page if it is in memory.
@@ -105,8 +111,6 @@ impl<W: World> Engine<W> {
 
     #[inline(always)]
     fn pin<const AGAIN: bool>(&self, number: u32, key: Key) -> Option<Pinned<'_>> {
-        // The data and the descriptor are fetched side by side.
-        self.memory.prefetch(number);
         let frame = self.frames.get(number);
         let before = frame.state.pin::<AGAIN>().ok()?;
         if frame.page() == key.page && frame.mapping() == key.mapping {
