@@ -7,7 +7,7 @@ use super::{File, PageNo};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::frame::Frame;
-use crate::frame::state::{EXCL, READAHEAD, TOUCH, UPTODATE};
+use crate::frame::state::{EXCL, UPTODATE};
 use crate::mapping::{Fill, Pinned};
 use crate::sync::Ordering;
 use crate::trace::Event;
@@ -66,14 +66,13 @@ impl<W: World> File<W> {
         let handle = &*self.handle;
         let engine = &*handle.engine;
         let in_range = page < engine.pages_of(handle.mapping.len());
-        if cfg!(debug_assertions) || !in_range || engine.is_unusable() {
+        if !in_range || engine.is_unusable() {
             return None;
         }
+        #[cfg(debug_assertions)]
+        self.check_not_held(page).ok()?;
         let pinned = engine.find_near::<false>(handle.mapping.id, page, None)?;
-        engine.count_hit(task);
-        if pinned.before & (READAHEAD | TOUCH) != 0 {
-            engine.hit_marked(&handle.mapping, &handle.readahead, pinned.number, page);
-        }
+        self.note_hit(task, &pinned, page);
         engine.world.charge(Work::Hit, 1);
         Some(pinned)
     }
@@ -113,12 +112,9 @@ impl<W: World> File<W> {
         }
         #[cfg(debug_assertions)]
         self.check_not_held(page)?;
-        let frame = match engine.find_shared::<false>(handle.mapping.id, page) {
+        let frame = match engine.find_shared::<false>(handle.mapping.id, page, None) {
             Some(pinned) => {
-                engine.count_hit(engine.world.task());
-                if pinned.before & (READAHEAD | TOUCH) != 0 {
-                    engine.hit_marked(&handle.mapping, &handle.readahead, pinned.number, page);
-                }
+                self.note_hit(engine.world.task(), &pinned, page);
                 pinned.number
             }
             None => engine.get_shared_slow(&handle.mapping, &handle.readahead, page, 1)?,

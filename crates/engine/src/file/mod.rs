@@ -10,9 +10,10 @@ pub use guard::{PageMut, PageRef};
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::mapping::{Mapping, readahead::Readahead};
+use crate::frame::state::{READAHEAD, TOUCH};
+use crate::mapping::{Mapping, Pinned, readahead::Readahead};
 use crate::sync::Ordering;
-use crate::world::World;
+use crate::world::{Task, World};
 use crate::writeback::Scope;
 use std::ops::Range;
 use std::sync::Arc;
@@ -172,6 +173,17 @@ impl<W: World> File<W> {
         let engine = self.engine();
         engine.usable()?;
         engine.sync_mapping(&self.handle.mapping, pages, scope)
+    }
+
+    /// Counts a hit of `page`, and tells whoever wants to know of it.
+    #[inline(always)]
+    fn note_hit(&self, task: &Task, pinned: &Pinned<'_>, page: u64) {
+        let handle = &*self.handle;
+        handle.engine.count_hit(task);
+        if pinned.before & (READAHEAD | TOUCH) != 0 {
+            let (m, ra) = (&handle.mapping, &handle.readahead);
+            handle.engine.hit_marked(m, ra, pinned.number, page);
+        }
     }
 
     fn pages(&self, range: &Range<u64>) -> Range<u64> {

@@ -3,7 +3,7 @@
 
 use super::File;
 use crate::error::Error;
-use crate::frame::state::{EXCL, READAHEAD, TOUCH, UPTODATE};
+use crate::frame::state::{EXCL, UPTODATE};
 use crate::mapping::Fill;
 use crate::sync::Ordering;
 use crate::world::{Work, World};
@@ -19,10 +19,57 @@ impl<W: World> File<W> {
     /// `Io`, `OutOfMemory`, `AllPinned`, `Busy`, `TimedOut`.
     #[inline]
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
-        let engine = &*self.handle.engine;
-        if engine.is_unusable() {
-            engine.usable()?;
+        match self.read_hit(buf, offset) {
+            Some(n) => Ok(n),
+            None => self.read_pages(buf, offset),
         }
+    }
+
+    /// A read from one page that is in memory. `None`: anything else, and nothing was done.
+    #[inline(always)]
+    fn read_hit(&self, buf: &mut [u8], offset: u64) -> Option<usize> {
+        let handle = &*self.handle;
+        let engine = &*handle.engine;
+        if engine.is_unusable() {
+            return None;
+        }
+        let left = handle.mapping.len().checked_sub(offset)?;
+        let n = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let size = engine.memory.frame_size();
+        let within = (offset as usize) & (size - 1);
+        if n == 0 || n > size - within {
+            return None;
+        }
+        let page = offset >> engine.page_shift;
+        #[cfg(debug_assertions)]
+        self.check_not_held(page).ok()?;
+        let task = engine.world.task();
+        let this = self.place_of(page);
+        // Relaxed: written by this task only.
+        let pinned = if task.last_page.load(Ordering::Relaxed) == this {
+            engine.find_near::<true>(handle.mapping.id, page, Some(within))
+        } else {
+            engine.find_near::<false>(handle.mapping.id, page, Some(within))
+        }?;
+        self.note_hit(task, &pinned, page);
+        task.last_page.store(this, Ordering::Relaxed);
+        // SAFETY: FRAME-1: pinned shared just above, let go just below.
+        unsafe {
+            engine.memory.copy_out(pinned.number, within, &mut buf[..n]);
+        }
+        // Here a reader may be pre-empted, with the page in hand.
+        engine.world.charge(Work::Copy, 1);
+        if pinned.frame.state.drop_shared() {
+            engine.put_shared_slow(pinned.number);
+        }
+        Some(n)
+    }
+
+    /// Whatever `read_hit` does not do.
+    #[inline(never)]
+    fn read_pages(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
+        let engine = &*self.handle.engine;
+        engine.usable()?;
         let len = self.handle.mapping.len();
         if offset >= len {
             return Ok(0);
@@ -64,23 +111,23 @@ impl<W: World> File<W> {
         self.check_not_held(page)?;
         let id = handle.mapping.id;
         let task = engine.world.task();
-        let this = (u64::from(id) << 40) ^ page;
+        let this = self.place_of(page);
         // Relaxed: written by this task only.
-        let again = task.last_page.load(Ordering::Relaxed) == this;
-        let found = if again {
-            engine.find_near::<true>(id, page, Some(within))
+        let found = if task.last_page.load(Ordering::Relaxed) == this {
+            engine.find_shared::<true>(id, page, Some(within))
         } else {
-            engine.find_near::<false>(id, page, Some(within))
+            engine.find_shared::<false>(id, page, Some(within))
         };
         let frame = match found {
             Some(pinned) => {
-                engine.count_hit(task);
-                if pinned.before & (READAHEAD | TOUCH) != 0 {
-                    engine.hit_marked(&handle.mapping, &handle.readahead, pinned.number, page);
-                }
+                self.note_hit(task, &pinned, page);
                 pinned.number
             }
-            None => self.read_slow(page, again, within + rest)?,
+            None => {
+                let size = engine.memory.frame_size();
+                let count = (within + rest).div_ceil(size) as u64;
+                engine.get_shared_slow(&handle.mapping, &handle.readahead, page, count)?
+            }
         };
         task.last_page.store(this, Ordering::Relaxed);
         // SAFETY: FRAME-1: pinned shared just above, let go just below.
@@ -91,27 +138,10 @@ impl<W: World> File<W> {
         Ok(())
     }
 
-    /// Pins a page that is not where it is looked for first. The caller reads `bytes` from the page's begin on.
-    #[cold]
-    #[inline(never)]
-    fn read_slow(&self, page: u64, again: bool, bytes: usize) -> Result<u32, Error> {
-        let handle = &*self.handle;
-        let engine = &*handle.engine;
-        let id = handle.mapping.id;
-        let found = if again {
-            engine.find_shared::<true>(id, page)
-        } else {
-            engine.find_shared::<false>(id, page)
-        };
-        let Some(pinned) = found else {
-            let count = bytes.div_ceil(engine.memory.frame_size()) as u64;
-            return engine.get_shared_slow(&handle.mapping, &handle.readahead, page, count);
-        };
-        engine.count_hit(engine.world.task());
-        if pinned.before & (READAHEAD | TOUCH) != 0 {
-            engine.hit_marked(&handle.mapping, &handle.readahead, pinned.number, page);
-        }
-        Ok(pinned.number)
+    /// A page of this file, as `Task::last_page` names it.
+    #[inline(always)]
+    fn place_of(&self, page: u64) -> u64 {
+        (u64::from(self.handle.mapping.id) << 40) ^ page
     }
 
     /// Writes all of `buf` at `offset`, extending the file. Atomic per page. A whole page, and what lies past the end, is

@@ -375,8 +375,8 @@ impl Rig {
     }
 
     /// Pins a page, if that needs no wait.
-    pub fn pin(&self, page: u64) -> Option<u32> {
-        let pinned = self.engine.find_shared::<false>(self.m.id, page)?;
+    pub(super) fn pin(&self, page: u64) -> Option<u32> {
+        let pinned = self.engine.find_shared::<false>(self.m.id, page, None)?;
         Some(pinned.number)
     }
 

@@ -80,7 +80,8 @@ struct Provisions<'a> {
 impl<W: World> Engine<W> {
     /// Pins a page if it is in memory and its entry is where it is looked for first, as 99 of 100 are: the hit in as few
     /// instructions as can be. How many look-ups of independent pages the CPU overlaps depends on how many fit into its
-    /// window. `AGAIN`: by the task that touched it last, which does not count as a reference.
+    /// window. `AGAIN`: by the task that touched it last, which does not count as a reference. `within`: the byte of the
+    /// page that the caller reads next, if it knows.
     #[inline(always)]
     pub(crate) fn find_near<const AGAIN: bool>(
         &self,
@@ -89,28 +90,33 @@ impl<W: World> Engine<W> {
         within: Option<usize>,
     ) -> Option<Pinned<'_>> {
         let key = Key { mapping, page };
-        self.index.find_home(self.index.hash(key), |f| {
-            // The bytes and the descriptor are fetched side by side.
-            if let Some(within) = within {
-                self.memory.prefetch(f, within);
-            }
-            self.pin::<AGAIN>(f, key)
-        })
+        self.index
+            .find_home(self.index.hash(key), |f| self.pin::<AGAIN>(f, key, within))
     }
 
-    /// Pins a page if it is in memory.
+    /// Pins a page if it is in memory, as `find_near`, wherever its entry is.
     pub(crate) fn find_shared<const AGAIN: bool>(
         &self,
         mapping: u32,
         page: u64,
+        within: Option<usize>,
     ) -> Option<Pinned<'_>> {
         let key = Key { mapping, page };
         self.index
-            .find_map(self.index.hash(key), |f| self.pin::<AGAIN>(f, key))
+            .find_map(self.index.hash(key), |f| self.pin::<AGAIN>(f, key, within))
     }
 
     #[inline(always)]
-    fn pin<const AGAIN: bool>(&self, number: u32, key: Key) -> Option<Pinned<'_>> {
+    fn pin<const AGAIN: bool>(
+        &self,
+        number: u32,
+        key: Key,
+        within: Option<usize>,
+    ) -> Option<Pinned<'_>> {
+        if let Some(within) = within {
+            // The bytes and the descriptor are fetched side by side.
+            self.memory.prefetch(number, within);
+        }
         let frame = self.frames.get(number);
         let before = frame.state.pin::<AGAIN>().ok()?;
         if frame.page() == key.page && frame.mapping() == key.mapping {
