@@ -10,8 +10,8 @@ use crate::parent::{self, Options};
 use crate::plan::{Arm, PlanStack, WorldName};
 use crate::report::ArmReport;
 use crate::scenario::Scenario;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -68,19 +68,9 @@ fn run_with(
     let grid = Grid {
         cells,
         next: AtomicUsize::new(0),
-        ended: Arc::default(),
+        ended: AtomicU64::new(0),
         done: Mutex::new(cells.iter().map(|_| None).collect()),
         progress: Counted::new(cells.len() as u64, "runs"),
-    };
-    let interrupted = {
-        let (ended, of) = (grid.ended.clone(), cells.len());
-        cleanup::undo(move || {
-            if cleanup::is_ending() {
-                // Relaxed: a number for people.
-                let n = ended.load(Ordering::Relaxed);
-                say!("interrupted: {n} of {of} runs had ended; no result is written");
-            }
-        })
     };
     std::thread::scope(|scope| {
         for _ in 0..jobs {
@@ -89,7 +79,6 @@ fn run_with(
     });
     cleanup::wait_if_ending();
     grid.progress.end();
-    drop(interrupted);
     let done = grid
         .done
         .into_inner()
@@ -101,7 +90,7 @@ fn run_with(
 struct Grid<'a> {
     cells: &'a [Cell],
     next: AtomicUsize,
-    ended: Arc<AtomicUsize>,
+    ended: AtomicU64,
     done: Mutex<Vec<Option<Result<ArmReport>>>>,
     progress: Counted,
 }
@@ -124,7 +113,7 @@ impl Grid<'_> {
             done[at] = Some(result);
             drop(done);
             let ended = self.ended.fetch_add(1, Ordering::Relaxed) + 1;
-            self.progress.at(ended as u64);
+            self.progress.at(ended);
         }
     }
 

@@ -1,13 +1,15 @@
-//! How many of many are done: a bar on a terminal, else a line now and then.
+//! How many of many are done: a bar on a terminal, else a line now and then; and on Ctrl-C how many were.
 //!
 //! Lines come at 10 s, 20 s, 40 s, ... and from then on every ten minutes: a short run says nothing, a long one is known to
 //! be alive, and a night's log has a hundred lines.
 //!
 //! **Tests.** Here; `tests/terminal.rs` for the bar.
 
+use crate::cleanup::{self, Undo, undo};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The first line comes after so long.
@@ -47,12 +49,13 @@ impl Seldom {
 }
 
 /// The progress of a command that does one thing many times.
-#[derive(Debug)]
 pub struct Counted {
     bar: Option<ProgressBar>,
     of: u64,
     what: &'static str,
     seldom: Seldom,
+    done: Arc<AtomicU64>,
+    interrupted: Mutex<Option<Undo>>,
 }
 
 impl Counted {
@@ -60,24 +63,39 @@ impl Counted {
     pub fn new(of: u64, what: &'static str) -> Counted {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(of);
-            let style =
-                format!("{{pos}}/{{len}} {what} {{bar:30}} {{per_sec}}, {{eta}} left  {{msg}}");
+            let style = format!("{{pos}}/{{len}} {what} {{bar:20}} {{eta}} left  {{wide_msg}}");
             if let Ok(style) = ProgressStyle::with_template(&style) {
                 bar.set_style(style);
             }
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
+        let done = Arc::new(AtomicU64::new(0));
+        let (count, gone) = (done.clone(), bar.clone());
+        let interrupted = undo(move || {
+            if cleanup::is_ending() {
+                if let Some(bar) = &gone {
+                    bar.finish_and_clear();
+                }
+                // Relaxed: a number for people.
+                let n = count.load(Ordering::Relaxed);
+                say!("interrupted: {n} of {of} {what} had ended; no result is written");
+            }
+        });
         Counted {
             bar,
             of,
             what,
             seldom: Seldom::new(),
+            done,
+            interrupted: Mutex::new(Some(interrupted)),
         }
     }
 
     /// So many are done.
     pub fn at(&self, done: u64) {
+        // Relaxed: as where it is read.
+        self.done.store(done, Ordering::Relaxed);
         match &self.bar {
             Some(bar) => bar.set_position(done.min(self.of)),
             None if self.seldom.due() => say!("{done} of {} {}", self.of, self.what),
@@ -100,8 +118,10 @@ impl Counted {
         }
     }
 
-    /// Takes the bar away.
+    /// All that will be done is done: takes the bar away.
     pub fn end(&self) {
+        let interrupted = &self.interrupted;
+        *interrupted.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

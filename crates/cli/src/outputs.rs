@@ -5,6 +5,7 @@ use crate::args::{Command, VolumeCommand};
 use crate::console;
 use crate::device;
 use crate::error::{CliError, Result};
+use crate::replay::TraceCommand;
 use crate::scenario::BUILTIN;
 use serde::Serialize;
 use std::fs::File;
@@ -24,6 +25,9 @@ fn of(command: &Command) -> Vec<(&'static str, &Option<PathBuf>)> {
         Command::Soak(a) => vec![("--json", &a.json)],
         Command::Probe(a) => vec![("--json", &a.json), ("--out", &a.out)],
         Command::Costs(a) => vec![("--out", &a.out)],
+        Command::Trace {
+            what: TraceCommand::Info(a),
+        } => vec![("--json", &a.json)],
         Command::Volume { what } => match what {
             VolumeCommand::Create(a) => vec![("--json", &a.json)],
             VolumeCommand::Info(a) | VolumeCommand::Fsck(a) => vec![("--json", &a.json)],
@@ -58,6 +62,9 @@ fn inputs(command: &Command) -> Vec<(&'static str, PathBuf)> {
         Command::Sweep(a) => (a.scenario.as_ref(), &a.device, &a.costs),
         Command::Stack(a) => (a.scenario.as_ref(), &a.common.device, &a.common.costs),
         Command::Matrix(a) => (Path::new(""), &a.common.device, &a.common.costs),
+        Command::Trace {
+            what: TraceCommand::Info(a),
+        } => (a.trace.trace.as_path(), &None, &None),
         Command::Probe(a) => (a.path.as_path(), &None, &None),
         Command::Volume { what } => match what {
             VolumeCommand::Create(a) => (a.path.as_path(), &None, &None),
@@ -232,8 +239,9 @@ mod tests {
             &["run", "--device", &trace, "--html", &trace],
             "--html and the device",
         );
-        for volume in ["info", "fsck"] {
-            let line = ["volume", volume, &trace, "--json", &trace];
+        for command in ["volume info", "volume fsck", "trace info"] {
+            let words = command.split(' ');
+            let line: Vec<&str> = words.chain([&*trace, "--json", &trace]).collect();
             refused(&line, "--json and what is run");
         }
         refused(&["probe", &trace, "--out", &trace], "--out and what is run");

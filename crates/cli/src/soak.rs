@@ -354,9 +354,8 @@ pub fn run(args: &SoakArgs) -> Result<()> {
             return;
         }
         let summary = at_end.summary.lock().unwrap_or_else(|e| e.into_inner());
-        at_end.progress.end();
         let text = summary.text(begin.elapsed().as_secs_f64());
-        say!("interrupted: {}", text.trim_end());
+        at_end.progress.say(text.trim_end());
     });
     std::thread::scope(|scope| {
         for _ in 0..jobs {

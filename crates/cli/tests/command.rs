@@ -218,6 +218,47 @@ fn a_signal_removes_what_was_made() {
     assert_eq!(status.code(), Some(128 + 15));
 }
 
+/// Until a process has a handler for SIGINT.
+fn until_it_catches_signals(pid: u32) {
+    let begin = Instant::now();
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let mask = status
+            .lines()
+            .find_map(|l| l.strip_prefix("SigCgt:"))
+            .unwrap();
+        if u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << (2 - 1)) != 0 {
+            return;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "{status}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Ctrl-C in the midst of many runs: how many there were.
+#[test]
+fn an_interrupted_command_says_how_much_was_done() {
+    for line in [
+        "soak --seeds 100000 --jobs 1",
+        "volume crash-test --images 10000000 --jobs 1",
+        "sweep fits --duration 60m",
+        "run fits --world lab --duration 60m",
+    ] {
+        let mut child = command();
+        let child = child.args(common::words(line)).stdout(Stdio::null());
+        let child = child.stderr(Stdio::piped()).spawn().unwrap();
+        until_it_catches_signals(child.id());
+        // So that what it does next has begun.
+        std::thread::sleep(Duration::from_millis(500));
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let o = child.wait_with_output().unwrap();
+        assert_eq!(o.status.code(), Some(128 + 2), "{line}");
+        assert!(err(&o).contains("interrupted: "), "{line}: {}", err(&o));
+        assert!(err(&o).contains(" had ended; no result"), "{}", err(&o));
+    }
+}
+
 #[test]
 fn a_soak_says_what_was_compared_and_repeats() {
     let args = [

@@ -463,6 +463,10 @@ fn writes_of_blkparse_with_their_flags_are_synced_in_each_world() {
         said.contains("8 writes through to the disk (FUA)"),
         "{said}"
     );
+    let found = common::json(&common::ok(&["trace", "info", &flush, "--json", "-"]));
+    assert_eq!(found["preflushes"], 8);
+    assert_eq!(found["written_bytes"], 8 * 4096);
+    assert_eq!(found["file_bytes"], (7 * 64 + 8) * 512);
     let info = common::out(&common::ok(&["trace", "info", &flush]));
     assert!(
         info.contains("0 writes through to the disk (FUA), 8 with a flush before them"),

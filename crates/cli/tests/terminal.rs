@@ -73,3 +73,23 @@ fn the_bar_moves_by_the_run_s_own_time_and_only_on_a_terminal() {
     // What a child tells its parent is for nobody else.
     assert!(!text.contains('\u{1}') && !err(&ok(&args)).contains('\u{1}'));
 }
+
+/// A bar that is wider than the terminal would be drawn anew below itself.
+#[test]
+fn the_bar_of_many_runs_fits_into_a_narrow_terminal() {
+    let args = words("sweep fits --memory 4MiB --duration 50ms --seeds 2 --preset highwater");
+    let text = on_terminal(60, &args);
+    let bars = text.split(['\r', '\n']).filter(|b| b.contains(" runs "));
+    let visible = |b: &str| {
+        // Without the sequences that move the cursor.
+        let parts = b.split('\u{1b}').enumerate().map(|(i, p)| match i {
+            0 => p,
+            _ => p
+                .split_once(|c: char| c.is_ascii_alphabetic())
+                .map_or("", |x| x.1),
+        });
+        parts.map(|p| p.chars().count()).sum::<usize>()
+    };
+    let widest = bars.map(visible).max().expect("a bar");
+    assert!(widest <= 60, "{widest}: {text:?}");
+}

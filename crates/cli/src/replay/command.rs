@@ -6,12 +6,15 @@ use super::{Format, Select};
 use crate::args::{Common, RunArgs};
 use crate::command_line::CommandLine;
 use crate::error::{CliError, Result};
+use crate::outputs;
 use crate::scenario::{self, Scenario, parse_cpus};
 use crate::sentences::Again;
 use crate::units::{
     Size, parse_bytes, parse_dirty_limit, parse_duration, show_bytes, show_count, show_us,
 };
 use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -159,7 +162,18 @@ pub struct ReplayArgs {
 pub enum TraceCommand {
     /// Format, requests, time, the bytes that it addresses, bad lines
     #[command(after_help = FORMATS)]
-    Info(TraceArgs),
+    Info(TraceInfoArgs),
+}
+
+/// Arguments of `trace info`.
+#[derive(Clone, Debug, Args)]
+pub struct TraceInfoArgs {
+    /// The trace
+    #[command(flatten)]
+    pub trace: TraceArgs,
+    /// Write it as JSON to a file, or to standard output with -
+    #[arg(long, value_name = "FILE|-")]
+    pub json: Option<PathBuf>,
 }
 
 /// More than no time.
@@ -284,7 +298,7 @@ pub fn replay(args: &ReplayArgs) -> Result<()> {
 /// # Errors
 /// The trace's.
 pub fn trace(what: &TraceCommand) -> Result<()> {
-    let TraceCommand::Info(args) = what;
+    let TraceCommand::Info(TraceInfoArgs { trace: args, json }) = what;
     let options = scan::Options {
         format: args.select.format,
         select: Select {
@@ -295,8 +309,63 @@ pub fn trace(what: &TraceCommand) -> Result<()> {
         limit: None,
     };
     let summary = scan(&args.trace, &options)?;
-    crate::print(&info(&args.trace, &summary));
-    Ok(())
+    let text = info(&args.trace, &summary);
+    outputs::publish(&text, &Found::new(&args.trace, &summary), json.as_deref())
+}
+
+/// The shape of `trace info --json`.
+#[derive(Debug, Serialize)]
+struct Found<'a> {
+    trace: String,
+    format: &'static str,
+    lines: u64,
+    requests: u64,
+    reads: u64,
+    writes: u64,
+    discards: u64,
+    flushes: u64,
+    preflushes: u64,
+    fua_writes: u64,
+    read_bytes: u64,
+    written_bytes: u64,
+    span_ns: u64,
+    footprint_bytes: u64,
+    written_footprint_bytes: u64,
+    /// There was no room to count all pages of the footprints.
+    footprint_at_least: bool,
+    file_bytes: u64,
+    disks: &'a [String],
+    skipped_lines: &'a BTreeMap<&'static str, u64>,
+    bad_lines: u64,
+}
+
+impl<'a> Found<'a> {
+    fn new(path: &Path, s: &'a Summary) -> Found<'a> {
+        let [reads, writes, discards, flushes] = s.ops;
+        let [preflushes, fua_writes] = s.barriers;
+        Found {
+            trace: path.display().to_string(),
+            format: s.format.name(),
+            lines: s.lines,
+            requests: s.records(),
+            reads,
+            writes,
+            discards,
+            flushes,
+            preflushes,
+            fua_writes,
+            read_bytes: s.bytes[0],
+            written_bytes: s.bytes[1],
+            span_ns: s.span_ns(),
+            footprint_bytes: s.touched.bytes(),
+            written_footprint_bytes: s.written.bytes(),
+            footprint_at_least: s.touched.at_least,
+            file_bytes: s.extent(),
+            disks: &s.disks,
+            skipped_lines: &s.skipped,
+            bad_lines: s.bad,
+        }
+    }
 }
 
 /// A trace in a few lines.

@@ -2,9 +2,9 @@
 
 use super::PlanReplay;
 use super::run::ReplayTally;
+use crate::measure::percentiles_of;
 use crate::report::{Latency, Report};
 use crate::units::{show_count, show_us};
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 /// The replay's part of a task's report.
@@ -61,21 +61,7 @@ pub fn report(plan: &PlanReplay, tally: Option<&ReplayTally>) -> ReplayReport {
         discards_skipped: tally.given.discards,
         beyond_skipped: tally.given.beyond,
         beyond_wrapped: tally.given.wrapped,
-        late_us: plan.speed.is_some().then(|| late(&tally.late)),
-    }
-}
-
-fn late(h: &Histogram<u64>) -> Latency {
-    if h.is_empty() {
-        return Latency::default();
-    }
-    let at = |q: f64| h.value_at_quantile(q) as f64 / 1e3;
-    Latency {
-        p50: at(0.5),
-        p99: at(0.99),
-        p999: at(0.999),
-        p9999: at(0.9999),
-        max: h.max() as f64 / 1e3,
+        late_us: plan.speed.is_some().then(|| percentiles_of(&tally.late)),
     }
 }
 
