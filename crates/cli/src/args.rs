@@ -3,9 +3,11 @@
 use crate::claims::{self, ClaimsArgs};
 use crate::replay::{FORMATS, ReplayArgs, TraceCommand};
 use crate::scenario::parse_cpus;
+use crate::soak::{self, SoakArgs};
 use crate::stack::StackArgs;
 use crate::sweep::{self, SweepArgs};
 use crate::units::{parse_bytes, parse_dirty_limit, parse_duration};
+use crate::volume::{self, VolumeCommand};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -54,21 +56,6 @@ Examples:
 Data goes to temporary files that are removed at the end and on Ctrl-C.
 Exit codes: 0 all arms ran, 1 a run failed, 2 the command line or the scenario makes no sense.";
 
-const SOAK_EXAMPLES: &str = "\
-Examples:
-  highwater soak                       100 seeds on all CPUs
-  highwater soak --seeds 1000          a thousand; ends at the first that fails
-  highwater soak --seed 17 --seeds 1   one, as a failure's last line says
-  highwater soak --seeds 200 --json soak.json
-  highwater soak --stack 8KiB --preset highwater --seeds 1000
-                                       every task on a small stack, by one preset's policy
-
-A seed draws memory, frame size, policies, disks, files, tasks, faults and power cuts, and runs at least 20,000 operations in \
-virtual time. What must hold: a read returns the last write, every synced byte survives a crash, no write is lost without \
-an error, every task goes on, all invariants hold, the budget is never passed, no wake-up is lost.
-
-Exit codes: 0 all seeds passed, 1 one failed, or 100 seeds and more left a slow path unreached.";
-
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "highwater", version, about = "Who pays for writing dirty pages? Run a scenario and see.", long_about = LONG, after_help = EXAMPLES)]
@@ -93,7 +80,7 @@ pub enum Command {
     #[command(after_help = claims::EXAMPLES)]
     Claims(ClaimsArgs),
     /// Run seeds of the lab: options, faults and crashes drawn for each, every byte compared
-    #[command(after_help = SOAK_EXAMPLES)]
+    #[command(after_help = soak::EXAMPLES)]
     Soak(SoakArgs),
     /// Measure on the real engine what its work costs, as a table for the lab (`run --costs FILE`)
     Costs(CostsArgs),
@@ -129,7 +116,7 @@ pub enum Command {
         what: TraceCommand,
     },
     /// Make, look at and check volumes: crash-safe, thin, checksummed virtual disks in a file or on a block device
-    #[command(after_help = VOLUME)]
+    #[command(after_help = volume::EXAMPLES)]
     Volume {
         /// What to do
         #[command(subcommand)]
@@ -148,89 +135,6 @@ pub enum ScenarioCommand {
         /// A built-in scenario's name, or the path of a TOML file
         name: String,
     },
-}
-
-const VOLUME: &str = "\
-A volume holds one file. Space on the disk is chosen when pages are written, so that random pages become long runs; every \
-block has a checksum; after a power failure or a kill the file is as it was at some moment since its last sync. Programs open \
-it with Cache::open_volume; a scenario with backing = \"journaled\" runs on one (`highwater run deep-chain`).
-
-Examples:
-  highwater volume create disk.hwv --size 1GiB              a sparse file of 1.5 GiB and its log
-  highwater volume create disk.hwv --size 4GiB --disk 1GiB  thin: a writer who finds it full gets an error, when it writes
-  highwater volume info disk.hwv
-  highwater volume fsck disk.hwv --json - | jq .faults
-  highwater volume crash-test --images 10000                power failures in the lab, each image compared
-
-Exit codes: 0 done, or clean; 1 damage was found, or the disk failed; 2 the command line makes no sense, or PATH is no volume \
-that this program can read.";
-
-/// What to do with volumes.
-#[derive(Debug, Subcommand)]
-pub enum VolumeCommand {
-    /// Make a volume
-    Create(VolumeCreate),
-    /// Print its sizes and counts
-    Info(VolumePath),
-    /// Check superblocks, map, log and the checksum of every block; nothing is changed
-    Fsck(VolumePath),
-    /// Cut the power to volumes in the lab, and compare what each mount finds with what sync promised
-    CrashTest(CrashTestArgs),
-}
-
-/// Arguments of `volume create`.
-#[derive(Clone, Debug, Args)]
-pub struct VolumeCreate {
-    /// A file, which is made if there is none, or a block device
-    pub path: PathBuf,
-    /// The most bytes that the file in it may have
-    #[arg(long, value_parser = parse_bytes)]
-    pub size: u64,
-    /// Bytes on the disk [default: one and a half times --size and the log; on a block device all of it]
-    #[arg(long, value_parser = parse_bytes)]
-    pub disk: Option<u64>,
-    /// The size of a block; the cache that opens it has frames of this size
-    #[arg(long, value_parser = parse_bytes, default_value = "4KiB")]
-    pub block: u64,
-    /// The size of the log [default: a 64th of --size, 1 MiB to 64 MiB]
-    #[arg(long, value_parser = parse_bytes)]
-    pub log: Option<u64>,
-    /// Overwrite what PATH holds
-    #[arg(long)]
-    pub force: bool,
-    /// Write what was made as JSON to a file, or to standard output with -
-    #[arg(long, value_name = "FILE|-")]
-    pub json: Option<PathBuf>,
-}
-
-/// Arguments of `volume info` and `volume fsck`.
-#[derive(Clone, Debug, Args)]
-pub struct VolumePath {
-    /// The file or block device that holds the volume; no cache may have it open for writing
-    pub path: PathBuf,
-    /// Write it as JSON to a file, or to standard output with -
-    #[arg(long, value_name = "FILE|-")]
-    pub json: Option<PathBuf>,
-}
-
-/// Arguments of `volume crash-test`.
-#[derive(Clone, Debug, Args)]
-pub struct CrashTestArgs {
-    /// End after so many images
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub images: u64,
-    /// End after so many seeds, however few images they gave
-    #[arg(long, value_name = "N")]
-    pub seeds: Option<u64>,
-    /// The first seed
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub seed: u64,
-    /// Seeds at one time, at most 1024 [default: one for each CPU]
-    #[arg(long, value_name = "J", value_parser = parse_jobs)]
-    pub jobs: Option<usize>,
-    /// Write the summary as JSON to a file, or to standard output with -
-    #[arg(long, value_name = "FILE|-")]
-    pub json: Option<PathBuf>,
 }
 
 const PROBE: &str = "\
@@ -370,41 +274,6 @@ pub struct MatrixArgs {
     pub common: Common,
 }
 
-/// Arguments of `soak`.
-#[derive(Clone, Debug, Args)]
-pub struct SoakArgs {
-    /// How many seeds [default: 100, or 1 with --seed]
-    #[arg(long, value_name = "N")]
-    pub seeds: Option<u64>,
-    /// The first seed
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub seed: u64,
-    /// Seeds at one time, at most 1024 [default: one for each CPU]
-    #[arg(long, value_name = "J", value_parser = parse_jobs)]
-    pub jobs: Option<usize>,
-    /// Print what each seed draws
-    #[arg(long)]
-    pub verbose: bool,
-    /// Go on after a seed that failed
-    #[arg(long)]
-    pub keep_going: bool,
-    /// Print how often each counter was reached, also for fewer than 100 seeds
-    #[arg(long)]
-    pub coverage: bool,
-    /// Bytes of stack for each task, such as 8KiB (release builds); one that needs more is a finding, with its chain
-    #[arg(long, value_name = "SIZE", value_parser = crate::stack::parse_stack)]
-    pub stack: Option<u64>,
-    /// Run all seeds with one preset's policy [default: each seed draws its own]
-    #[arg(long)]
-    pub preset: Option<String>,
-    /// Run with a bug planted in the engine, which the seeds must find (builds with --features plant)
-    #[arg(long, value_name = "BUG")]
-    pub plant: Option<String>,
-    /// Write the summary as JSON to a file, or to standard output with -
-    #[arg(long, value_name = "FILE|-")]
-    pub json: Option<PathBuf>,
-}
-
 /// Arguments of `costs`.
 #[derive(Clone, Debug, Args)]
 pub struct CostsArgs {
@@ -417,12 +286,6 @@ pub struct CostsArgs {
     /// Where the temporary files go [default: as `run`]
     #[arg(long)]
     pub dir: Option<PathBuf>,
-}
-
-/// `--jobs`: each is a thread.
-fn parse_jobs(text: &str) -> Result<usize, String> {
-    let jobs = text.parse().ok().filter(|n| (1..=1024).contains(n));
-    jobs.ok_or_else(|| "expected 1 to 1024 jobs".into())
 }
 
 /// What `run` and `matrix` share.

@@ -10,6 +10,7 @@ mod console;
 mod adjust;
 mod all;
 mod args;
+mod arm_process;
 mod blocks;
 mod cells;
 mod child;

@@ -1,12 +1,13 @@
 //! The files that a command writes at its end: that they can be written, and that none of them is another one or what the
 //! command reads, is found out before hours of work, not after.
 
-use crate::args::{Command, VolumeCommand};
+use crate::args::Command;
 use crate::console;
 use crate::device;
 use crate::error::{CliError, Result};
 use crate::replay::TraceCommand;
 use crate::scenario::BUILTIN;
+use crate::volume::VolumeCommand;
 use serde::Serialize;
 use std::fs::File;
 use std::io::ErrorKind;

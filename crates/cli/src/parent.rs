@@ -1,24 +1,23 @@
 //! A run: lays the files out, starts a child for each arm, shows progress, gathers the reports.
 
+use crate::arm_process;
 use crate::child::Order;
 use crate::cleanup::{self, Undo, undo};
-use crate::error::{CliError, Result};
+use crate::error::Result;
 use crate::ftrace;
 use crate::linux;
 use crate::outputs;
 use crate::place::{self, Place};
 use crate::plan::{Arm, Plan, WorldName};
 use crate::probe::Meter;
-use crate::progress::{self, Progress, Step};
+use crate::progress::Progress;
 use crate::report::{ArmReport, Report};
 use crate::scenario::Scenario;
 use crate::stack;
-use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long beyond its plan's time a child may get no further before it is given up. A lab's time is no machine's: a run
 /// that gets on may take hours.
@@ -251,132 +250,11 @@ fn run_arm(mut plan: Plan, progress: &Progress) -> Result<ArmReport> {
     let trace_dir = setup.as_ref().and_then(|s| s.trace_dir.clone());
     let limit = Duration::from_nanos(plan.settle_ns + plan.duration_ns) + CHILD_GRACE;
     let order = Order { plan, trace_dir };
-    let mut report = run_child(&order, limit, progress)?;
+    let mut report = arm_process::run(&order, limit, progress)?;
     if let Some(setup) = &setup {
         report.world.clone_from(&setup.world);
     }
     Ok(report)
-}
-
-/// A child with its end ensured: killed when the command ends before it does.
-struct Running {
-    child: Arc<Mutex<Child>>,
-    _undo: Undo,
-}
-
-fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
-    child.lock().unwrap_or_else(|e| e.into_inner())
-}
-
-impl Running {
-    fn new(child: Child) -> Running {
-        let child = Arc::new(Mutex::new(child));
-        let doomed = child.clone();
-        let undo = undo(move || {
-            let mut child = lock(&doomed);
-            let _ = child.kill();
-            let _ = child.wait();
-        });
-        Running { child, _undo: undo }
-    }
-}
-
-fn run_child(order: &Order, limit: Duration, progress: &Progress) -> Result<ArmReport> {
-    let remedy = "report this as a bug, with the scenario";
-    let title = order.plan.arm.title();
-    let fail = |e: &dyn std::fmt::Display| CliError::failed(format!("{title}: {e}"), remedy);
-    let exe = std::env::current_exe().map_err(|e| fail(&e))?;
-    let mut command = Command::new(exe);
-    if order.plan.stack.trace {
-        stack::fix_addresses(&mut command);
-    }
-    let mut child = command
-        .arg("run-arm")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| fail(&e))?;
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let running = Running::new(child);
-    if let Some(mut stdin) = stdin {
-        let text = serde_json::to_vec(order).map_err(|e| fail(&e))?;
-        // A child that died before it read says why on its standard error.
-        let _ = stdin.write_all(&text);
-    }
-    let step = Arc::new(Mutex::new(None));
-    let out = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        if let Some(mut stdout) = stdout {
-            let _ = stdout.read_to_end(&mut text);
-        }
-        String::from_utf8_lossy(&text).into_owned()
-    });
-    let news = step.clone();
-    let err = std::thread::spawn(move || stderr.map_or(String::new(), |s| words(s, &news)));
-    let (mut begin, mut last) = (Instant::now(), None);
-    let status = loop {
-        if let Some(status) = lock(&running.child).try_wait().map_err(|e| fail(&e))? {
-            break status;
-        }
-        let now = *step.lock().unwrap_or_else(|e| e.into_inner());
-        if now != last {
-            (begin, last) = (Instant::now(), now);
-        }
-        if begin.elapsed() > limit {
-            let remedy = match order.plan.arm.world {
-                WorldName::Lab => remedy,
-                _ => "check the disk (`dmesg`); on a slow disk use a smaller --memory",
-            };
-            return Err(CliError::failed(
-                format!("{title}: got no further for {} s", limit.as_secs()),
-                remedy,
-            ));
-        }
-        progress.show(now);
-        std::thread::sleep(Duration::from_millis(50));
-    };
-    let (out, err) = (
-        out.join().unwrap_or_default(),
-        err.join().unwrap_or_default(),
-    );
-    if status.success() {
-        for line in err.lines() {
-            progress.note(line);
-        }
-        return serde_json::from_str(out.trim()).map_err(|e| fail(&e));
-    }
-    Err(child_error(&title, &status.to_string(), &err))
-}
-
-/// What a child says to the user; what it says of its progress goes to `step`.
-fn words(stream: impl Read, step: &Mutex<Option<Step>>) -> String {
-    let mut stream = BufReader::new(stream);
-    let (mut text, mut line) = (String::new(), Vec::new());
-    while matches!(stream.read_until(b'\n', &mut line), Ok(n) if n > 0) {
-        let said = String::from_utf8_lossy(&line);
-        match progress::told(&said) {
-            Some(news) => *step.lock().unwrap_or_else(|e| e.into_inner()) = Some(news),
-            None => text.push_str(&said),
-        }
-        line.clear();
-    }
-    text
-}
-
-/// A child's last words, with its own remedy if it had one.
-fn child_error(title: &str, status: &str, err: &str) -> CliError {
-    let err = err.trim();
-    match err.rsplit_once("\n  try: ") {
-        Some((message, remedy)) => CliError::failed(
-            message.trim_start_matches("highwater: ").to_string(),
-            remedy.to_string(),
-        ),
-        None => CliError::failed(
-            format!("{title}: the process of this arm ended with {status}\n{err}"),
-            "report this as a bug, with the scenario; `--preset` runs the other arms meanwhile",
-        ),
-    }
 }
 
 #[cfg(test)]
@@ -394,29 +272,5 @@ mod tests {
         assert_eq!(turns(&arms, 1, false), [0, 1, 2, 3]);
         assert_eq!(turns(&arms, 2, false), [0, 1, 2, 3, 0, 1, 2, 3]);
         assert_eq!(turns(&arms, 2, true), [0, 1, 0, 1, 2, 3, 2, 3]);
-    }
-
-    #[test]
-    fn progress_is_no_word_to_the_user() {
-        let step = Mutex::new(None);
-        let said = words(&b"one\n\x011 250\ntwo\n\x012 7\nthree"[..], &step);
-        assert_eq!(said, "one\ntwo\nthree");
-        let last = *step.lock().unwrap();
-        assert_eq!(last, Some(Step(progress::Phase::Measure, 7)));
-    }
-
-    #[test]
-    fn a_child_s_remedy_is_passed_on() {
-        let e = child_error(
-            "os 3.2",
-            "exit status: 1",
-            "highwater: os 3.2: disk gone\n  try: another disk\n",
-        );
-        assert_eq!(
-            (e.message.as_str(), e.remedy.as_str()),
-            ("os 3.2: disk gone", "another disk")
-        );
-        let e = child_error("os 3.2", "signal: 6", "thread main panicked");
-        assert!(e.message.contains("signal: 6") && e.message.contains("panicked"));
     }
 }

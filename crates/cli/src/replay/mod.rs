@@ -9,10 +9,12 @@
 //!
 //! **Tests.** Each format beside its parser; `tests.rs` for all of them together; `tests/replay.rs` for the command.
 
+mod args;
 mod blkparse;
 mod cloudphysics;
 mod command;
 mod fio;
+mod info;
 mod lines;
 mod msr;
 mod report;
@@ -23,9 +25,9 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use command::FORMATS;
-pub use command::{PlayArgs, ReplayArgs, SelectArgs, TraceCommand};
-pub use command::{replay, scenario_of, trace};
+pub use args::{FORMATS, PlayArgs, ReplayArgs, SelectArgs, TraceCommand};
+pub use command::{replay, scenario_of};
+pub use info::trace;
 pub use report::{ReplayReport, report, sentences};
 pub use resolve::{Beyond, Grown, Pace, PlanReplay, problem, resolve, whole_traces};
 pub use run::{ReplayTally, run};

@@ -18,6 +18,7 @@ mod figure;
 mod plot;
 pub mod pressure;
 mod result;
+mod says;
 mod subject;
 
 pub use args::{EXAMPLES, SweepArgs};

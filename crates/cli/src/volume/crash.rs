@@ -1,6 +1,6 @@
 //! `highwater volume crash-test`: power failures of a journaled volume in the lab, as many images as one likes.
 
-use crate::args::CrashTestArgs;
+use super::args::CrashTestArgs;
 use crate::cleanup;
 use crate::counted::Counted;
 use crate::error::{CliError, Result};

@@ -1,13 +1,16 @@
 //! `highwater volume`: make a volume, look at one, check every block of one, and cut the power to many.
 
+mod args;
 mod crash;
 mod show;
 
-use crate::args::{VolumeCommand, VolumeCreate, VolumePath};
+pub use args::{EXAMPLES, VolumeCommand};
+
 use crate::cleanup;
 use crate::error::{CliError, Exit, Result};
 use crate::outputs;
 use crate::units::show_bytes;
+use args::{VolumeCreate, VolumePath};
 use highwater::volume::{
     self, Damage, FsckReport, VolumeError, VolumeFailure, VolumeInfo, VolumeOptions,
 };

@@ -6,170 +6,28 @@
 //! Every check of the lab is on in a release build but the assertions of lock order and of sleeping under a lock, which
 //! need debug assertions: `cargo test` and `--profile soak` have them.
 
-use crate::args::SoakArgs;
+mod args;
+mod summary;
+
+pub use args::{EXAMPLES, SoakArgs, parse_jobs};
+
 use crate::cleanup;
 use crate::counted::Counted;
 use crate::error::{CliError, Result};
 use crate::outputs;
-use crate::units::show_count;
-use highwater_engine::{Event, Preset};
-use highwater_lab::soak::{SoakOptions, SoakReport, kind_of, run_options};
+use highwater_engine::Preset;
+use highwater_lab::soak::{SoakOptions, run_options};
 use highwater_lab::stack::Overflow;
-use serde::Serialize;
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
+use summary::{Failure, Summary};
 
 /// From so many seeds on, a slow path that none reached is a failure.
 const COVERAGE_SEEDS: u64 = 100;
-/// Counters that no seed may raise.
-const NEVER: &[Event] = &[Event::LostWakeups];
-/// A seed that failed.
-#[derive(Clone, Debug, Serialize)]
-struct Failure {
-    seed: u64,
-    options: String,
-    text: String,
-}
-
-/// What all seeds did together; the shape of `--json`.
-#[derive(Debug, Default, Serialize)]
-struct Summary {
-    first_seed: u64,
-    seeds: u64,
-    operations: u64,
-    operations_failed: u64,
-    pages_checked: u64,
-    crash_images: u64,
-    scheduler_steps: u64,
-    virtual_s: f64,
-    seeds_by_trouble: BTreeMap<String, u64>,
-    /// Seeds with two troubles at one time.
-    seeds_with_two_troubles: u64,
-    /// Seeds where some files lie on a journaled volume each.
-    seeds_with_volumes: u64,
-    /// Seeds where pages are moved about by tasks of their own accord.
-    seeds_with_moves: u64,
-    /// Seeds where the scheduler is rude.
-    seeds_rude: u64,
-    /// Seeds where one disk fails and another does not.
-    seeds_with_a_spared_disk: u64,
-    disks_by_model: BTreeMap<&'static str, u64>,
-    seeds_by_policy: BTreeMap<String, u64>,
-    /// What devices did wrong, by kind.
-    faults: BTreeMap<&'static str, u64>,
-    counters: BTreeMap<&'static str, u64>,
-    never_reached: Vec<&'static str>,
-    failures: Vec<Failure>,
-}
-
-impl Summary {
-    fn add(&mut self, drawn: &SoakOptions, report: &SoakReport) {
-        self.seeds += 1;
-        self.operations += report.ops;
-        self.operations_failed += report.failed;
-        self.pages_checked += report.pages_checked;
-        self.crash_images += report.crashes;
-        self.scheduler_steps += report.steps;
-        self.virtual_s += report.took.as_secs_f64();
-        for trouble in drawn.trouble.iter() {
-            *self.seeds_by_trouble.entry(trouble.name()).or_default() += 1;
-        }
-        self.seeds_with_two_troubles += u64::from(drawn.trouble.iter().count() > 1);
-        self.seeds_with_volumes += u64::from(drawn.has_volumes());
-        self.seeds_with_moves += u64::from(drawn.mix.compact > 0);
-        self.seeds_rude += u64::from(drawn.rude);
-        self.seeds_with_a_spared_disk += u64::from(drawn.spared.is_some());
-        for disk in &drawn.disks {
-            *self.disks_by_model.entry(kind_of(&disk.model)).or_default() += 1;
-        }
-        let policy = drawn.preset.map_or("drawn".into(), |p| p.to_string());
-        *self.seeds_by_policy.entry(policy).or_default() += 1;
-        let (files, hung) = (report.faults.files, report.faults.hung);
-        for (kind, n) in [
-            ("read_errors", files.reads),
-            ("write_errors", files.writes),
-            ("no_space", files.no_space),
-            ("flush_errors", files.flushes),
-            ("lossy_flush_errors", files.lossy_flushes),
-            ("permanent_ranges", files.permanent),
-            ("spikes", files.spikes),
-            ("hung_requests", hung),
-            ("crash_images", report.crashes),
-        ] {
-            *self.faults.entry(kind).or_default() += n;
-        }
-        for event in Event::ALL {
-            *self.counters.entry(event.name()).or_default() += report.stats.event(*event);
-        }
-    }
-
-    /// The slow paths that no seed reached.
-    fn cover(&mut self) {
-        self.never_reached = Event::ALL
-            .iter()
-            .filter(|e| !NEVER.contains(e))
-            .map(|e| e.name())
-            .filter(|name| self.counters.get(name).is_none_or(|n| *n == 0))
-            .collect();
-        let faults = self.faults.iter().filter(|(_, n)| **n == 0);
-        self.never_reached.extend(faults.map(|(name, _)| *name));
-    }
-
-    fn text(&self, seconds: f64) -> String {
-        let mut text = format!(
-            "{} seeds from {}, {} operations ({} failed, as their trouble allows), {} pages compared, {} crash images; {} seeds with volumes, {} where pages move, {} with a rude scheduler\n\
-             {:.1} s of virtual time in {:.1} s: {:.0} seeds a minute\n",
-            self.seeds,
-            self.first_seed,
-            show_count(self.operations),
-            show_count(self.operations_failed),
-            show_count(self.pages_checked),
-            show_count(self.crash_images),
-            self.seeds_with_volumes,
-            self.seeds_with_moves,
-            self.seeds_rude,
-            self.virtual_s,
-            seconds,
-            self.seeds as f64 * 60.0 / seconds.max(1e-9),
-        );
-        text.push_str(&line("policies", &self.seeds_by_policy));
-        text.push_str(&line("disks", &self.disks_by_model));
-        text.push_str(&line("troubles", &self.seeds_by_trouble));
-        text.push_str(&line("faults", &self.faults));
-        text
-    }
-
-    fn coverage_text(&self) -> String {
-        let mut text = String::from("Slow paths and counters, over all seeds:\n");
-        for (name, n) in &self.counters {
-            let count = match *n {
-                0 if self.never_reached.contains(name) => "NOT REACHED".into(),
-                n => show_count(n),
-            };
-            text.push_str(&format!("  {name:<32}{count}\n"));
-        }
-        text
-    }
-}
-
-/// `title: name n, name n`, and nothing without any.
-fn line<K: std::fmt::Display>(title: &str, counts: &BTreeMap<K, u64>) -> String {
-    let counts: Vec<_> = counts
-        .iter()
-        .filter(|(_, n)| **n > 0)
-        .map(|(name, n)| format!("{name} {}", show_count(*n)))
-        .collect();
-    if counts.is_empty() {
-        return String::new();
-    }
-    format!("{title}: {}\n", counts.join(", "))
-}
-
 /// The text of a panic.
 pub fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
