@@ -75,6 +75,20 @@ pub enum Plant {
     KeptDoubt,
     /// A volume's superblock is written before the map that it names is durable.
     EarlySuperblock,
+    /// The dirty list is looked through in steps, of which only the first is made.
+    ShortCollect,
+    /// The walk over the dirty list goes on from a page that has left it.
+    StaleWalk,
+    /// The bytes of a write that failed stay counted as in flight.
+    LeakedBytes,
+    /// A read that failed stays counted as under way.
+    LeakedRead,
+    /// A volume commits while pages are in doubt.
+    CommittedDoubt,
+    /// The cache does not hear of a flush that failed in a volume's own hands.
+    UntoldFlush,
+    /// A superblock whose write failed is taken for one that is not there.
+    TrustedSuperblock,
 }
 
 impl Plant {
@@ -114,6 +128,13 @@ impl Plant {
         Plant::LeftCommit,
         Plant::KeptDoubt,
         Plant::EarlySuperblock,
+        Plant::ShortCollect,
+        Plant::StaleWalk,
+        Plant::LeakedBytes,
+        Plant::LeakedRead,
+        Plant::CommittedDoubt,
+        Plant::UntoldFlush,
+        Plant::TrustedSuperblock,
     ];
 
     /// The name as a command line has it: `lost-dirty`.

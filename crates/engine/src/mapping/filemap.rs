@@ -409,7 +409,9 @@ impl<W: World> Engine<W> {
         self.world.charge(Work::Submit, 1);
         let reading = m.dev.reads.begin(self.world.now());
         let read = m.backing.read_now(page * size as u64, &[buf]);
-        m.dev.reads.end(reading, self.world.now());
+        if read.is_ok() || !planted!(self, LeakedRead) {
+            m.dev.reads.end(reading, self.world.now());
+        }
         let result = read.and_then(|()| self.check_read(m, page, frame));
         match result {
             Ok(()) => {

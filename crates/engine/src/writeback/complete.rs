@@ -48,8 +48,6 @@ impl Cookie {
 impl<W: World> IoSink for Engine<W> {
     fn io_done(&self, request: &mut Request, result: Result<(), IoError>) {
         self.world.charge(Work::Complete, 1);
-        self.world
-            .charge(Work::EndPage, request.frames.len() as u32);
         let id = Cookie(request.cookie).mapping();
         let m = self.mapping(id).expect("MAP-4: a mapping in flight stays");
         match request.op {
@@ -64,6 +62,8 @@ impl<W: World> Engine<W> {
         if result.is_err() {
             self.count(Event::ReadErrors, 1);
         }
+        let n = request.frames.len();
+        self.world.charge(Work::EndPage, n as u32);
         for frame in &request.frames {
             let page = self.frames.get(*frame).page();
             let ok = result.is_ok() && self.check_read(m, page, *frame).is_ok();
@@ -94,6 +94,8 @@ impl<W: World> Engine<W> {
         let mut ok = result.is_ok();
         // A few pages under each hold of the lock: writers wait for it with every page that they make dirty.
         for frames in request.frames.chunks(END_BATCH) {
+            // Here others get in between.
+            self.world.charge(Work::EndPage, frames.len() as u32);
             let mut dirty = m.dirty.lock(&*self.world);
             // DUR-1: a flush that failed since the submission may have lost what the device had taken of this write. When it
             // fails between two holds, it finds the pages of the first clean, and makes them dirty itself.
@@ -148,7 +150,11 @@ impl<W: World> Engine<W> {
         }
         // On the flusher's own lane it is the flusher that comes by here. A queue that completes on tasks of its own (a
         // pool of threads, a limiter) leaves it parked.
-        if m.dev.end_request(request.len() as u64) && !self.world.task().has(Task::FLUSHER) {
+        let bytes = match planted!(self, LeakedBytes) && !ok {
+            true => 0,
+            false => request.len() as u64,
+        };
+        if m.dev.end_request(bytes) && !self.world.task().has(Task::FLUSHER) {
             self.unpark_flusher(&m.dev);
         }
         for (frame, released) in follow_ups {

@@ -75,11 +75,16 @@ impl<W: World> Engine<W> {
         let mut chunk = COLLECT_CHUNK;
         while out.len() < pages_max {
             let dirty = m.dirty.lock(&*self.world);
-            if last.is_some() && dirty.nr_left() != left {
+            if last.is_some() && dirty.nr_left() != left && !planted!(self, StaleWalk) {
                 // The last one may be elsewhere on the list, or on none: from the oldest on again, in one go.
                 (last, chunk) = (None, usize::MAX);
             }
             left = dirty.nr_left();
+            debug_assert!(
+                last.is_none_or(|f| self.frames.get(f).mapping() == m.id
+                    && self.frames.get(f).state.peek() & DIRTY != 0),
+                "MAP-2: the walk goes on from a page that has left the list"
+            );
             let links = DirtyLinks(&self.frames);
             let mut looked = 0;
             for f in dirty.iter_after(&links, last).take(chunk) {
@@ -91,9 +96,12 @@ impl<W: World> Engine<W> {
                     }
                 }
             }
-            if looked < chunk {
+            if looked < chunk || planted!(self, ShortCollect) {
                 break;
             }
+            drop(dirty);
+            // Here others get in between.
+            self.world.charge(Work::Writeback, 0);
         }
         // A page in the middle of a frame switch may be listed by both frames for a moment: keep one (CLUSTER-1).
         sort_batch(out);

@@ -438,7 +438,7 @@ fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
     {
         config.plant = options.plant;
     }
-    config.readahead_max = 256 << 10;
+    config.readahead_max = options.readahead_max;
     config.dirty_expire = Nanos::from_secs(2);
     config.writeback_interval = Nanos::from_millis(500);
     let engine = Engine::new(world.clone(), config)

@@ -39,6 +39,8 @@ pub struct Mix {
     pub discard: u32,
     /// One more handle of a file that is open, for a read or a sync.
     pub open: u32,
+    /// Guards for writing on several pages in a row at one time.
+    pub pages_mut: u32,
 }
 
 /// One seed's options.
@@ -68,6 +70,8 @@ pub struct SoakOptions {
     pub io_timeout: Nanos,
     /// How long guards are held now and then.
     pub hold: Nanos,
+    /// Bytes that are read ahead at most: more than a request's, or none.
+    pub readahead_max: usize,
     /// The disks.
     pub disks: Vec<QueueOptions>,
     /// Each file's disk and first length in bytes.
@@ -231,6 +235,10 @@ impl SoakOptions {
         if preset.is_none() || throttled.chance(250_000) {
             policy.wbt = throttled.chance(700_000);
         }
+        // The newest.
+        let youngest = &mut Rng::new(seed, 18);
+        let readahead_max = youngest.pick(&[256, 256, 64, 1_024, 4_096, 0]) << 10;
+        let pages_mut = youngest.pick(&[0, 2, 20]);
         // What they borrow is not the pages'.
         let on_volumes = files.iter().zip(&volumes).filter(|(_, v)| v.is_some());
         let lent: u64 = on_volumes
@@ -250,6 +258,7 @@ impl SoakOptions {
             fail_after,
             io_timeout,
             hold: Nanos::from_micros(r.pick(&[100, 2_000, 50_000])),
+            readahead_max,
             disks,
             files,
             volumes,
@@ -278,6 +287,7 @@ impl SoakOptions {
                     compact,
                     discard,
                     open,
+                    pages_mut,
                     ..mix
                 }
             },
@@ -359,11 +369,12 @@ impl Mix {
             compact: 0,
             discard: 0,
             open: 0,
+            pages_mut: 0,
         }
     }
 
     /// The shares, in the order of the fields.
-    pub fn shares(&self) -> [u32; 17] {
+    pub fn shares(&self) -> [u32; 18] {
         [
             self.write_bytes,
             self.write_pages,
@@ -382,6 +393,7 @@ impl Mix {
             self.compact,
             self.discard,
             self.open,
+            self.pages_mut,
         ]
     }
 }

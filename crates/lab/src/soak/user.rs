@@ -108,7 +108,8 @@ impl<'a> User<'a> {
             13 => self.block(n),
             14 => self.compact(),
             15 => self.discard(n),
-            _ => self.open(n),
+            16 => self.open(n),
+            _ => self.pages_mut(n),
         }
     }
 
@@ -206,54 +207,90 @@ impl<'a> User<'a> {
         let frame = self.frame();
         let place = self.place(n, frame);
         let number = place.start / frame;
-        let len = self.subject(n).shadow.borrow().len();
-        let page_end = ((number + 1) * frame).min(len);
+        let page_end = self.page_end(n, number);
         let range = if self.rng.chance(300_000) {
             number * frame..page_end
         } else {
             place.start..place.end.min(page_end)
         };
-        if range.is_empty() {
-            return;
-        }
-        let s = self.subject(n);
-        let Some(access) = s.shadow.borrow_mut().begin_write(range.clone()) else {
-            return self.settle(n, &range);
-        };
-        // With holes: a page may be punched between its latch and the look at it, which is a look at what was before.
-        let early = (self.soak.options.mix.discard > 0).then(|| s.shadow.borrow_mut().moment());
-        self.state("page_mut", false);
-        let file = s.file();
-        let outcome = match file.page_mut(PageNo(number)) {
-            Ok(mut guard) => {
-                let size = (page_end - number * frame) as usize;
-                let verdict = {
-                    let mut shadow = s.shadow.borrow_mut();
-                    let moment = early.unwrap_or_else(|| shadow.moment());
-                    shadow.check_page(number, moment, &guard[..size])
-                };
-                self.soak.agree(n, "page_mut", verdict);
-                self.hold();
-                let (from, to) = (range.start - number * frame, range.end - number * frame);
-                let bytes = &mut guard[from as usize..to as usize];
-                fill(access.stamp, range.start, bytes);
-                self.hold();
-                Ok(())
+        self.change(n, vec![range]);
+    }
+
+    /// Several pages in a row, latched together: in order, so that two who do so never wait for each other.
+    fn pages_mut(&mut self, n: usize) {
+        let first = self.place(n, 1).start / self.frame();
+        let count = self.rng.between(2, 6);
+        let frame = self.frame();
+        let ranges = (first..first + count).map(|number| number * frame..(number + 1) * frame);
+        self.change(n, ranges.collect());
+    }
+
+    /// Where the bytes of a page end.
+    fn page_end(&self, n: usize, number: u64) -> u64 {
+        let len = self.subject(n).shadow.borrow().len();
+        ((number + 1) * self.frame()).min(len)
+    }
+
+    /// Changes each of the ranges, which lie in one page each, through a guard; lets go of none before the last is changed.
+    fn change(&mut self, n: usize, ranges: Vec<Range<u64>>) {
+        let frame = self.frame();
+        let (s, file) = (self.subject(n), self.subject(n).file());
+        let several = ranges.len() > 1;
+        let mut error = None;
+        let mut held = Vec::new();
+        for range in ranges {
+            // The file may have become shorter while the page before was waited for.
+            let number = range.start / frame;
+            let page_end = self.page_end(n, number);
+            let range = range.start..range.end.min(page_end);
+            if range.is_empty() {
+                break;
             }
-            Err(e) => Err(e),
-        };
+            let Some(access) = s.shadow.borrow_mut().begin_write(range.clone()) else {
+                if held.is_empty() {
+                    self.settle(n, &range);
+                }
+                break;
+            };
+            let size = (page_end - number * frame) as usize;
+            // With holes: a page may be punched between its latch and the look at it, which is a look at what was before.
+            let early = (self.soak.options.mix.discard > 0).then(|| s.shadow.borrow_mut().moment());
+            self.state("page_mut", false);
+            match file.page_mut(PageNo(number)) {
+                Ok(mut guard) => {
+                    let verdict = {
+                        let mut shadow = s.shadow.borrow_mut();
+                        let moment = early.unwrap_or_else(|| shadow.moment());
+                        shadow.check_page(number, moment, &guard[..size])
+                    };
+                    self.soak.agree(n, "page_mut", verdict);
+                    self.hold();
+                    let (from, to) = (range.start - number * frame, range.end - number * frame);
+                    let bytes = &mut guard[from as usize..to as usize];
+                    fill(access.stamp, range.start, bytes);
+                    self.hold();
+                    held.push((guard, access));
+                }
+                Err(e) => {
+                    self.state("page_mut", true);
+                    let verdict =
+                        (s.shadow.borrow_mut()).end_write(access, Outcome::NotDone, file.len());
+                    self.soak.agree(n, "page_mut", verdict);
+                    // Those that are held may be all that are dirty, or in memory, and the file shorter by now.
+                    let mine = !held.is_empty() && matches!(e, Error::AllPinned { .. });
+                    let short = several && matches!(e, Error::OutOfRange { .. });
+                    error = (!mine && !short).then_some(e);
+                    break;
+                }
+            }
+        }
+        for (guard, access) in held {
+            drop(guard);
+            let verdict = (s.shadow.borrow_mut()).end_write(access, Outcome::Done, file.len());
+            self.soak.agree(n, "page_mut", verdict);
+        }
         self.state("page_mut", true);
-        let done = if outcome.is_ok() {
-            Outcome::Done
-        } else {
-            Outcome::NotDone
-        };
-        let verdict = s
-            .shadow
-            .borrow_mut()
-            .end_write(access, done, s.file().len());
-        self.soak.agree(n, "page_mut", verdict);
-        self.judge(n, "page_mut", outcome.err());
+        self.judge(n, "page_mut", error);
     }
 
     /// Time passes while a guard is held, now and then.
