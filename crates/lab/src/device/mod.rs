@@ -17,7 +17,6 @@ mod fault;
 mod holes;
 mod image;
 pub mod model;
-mod plug;
 mod queue;
 mod ram;
 #[cfg(test)]

@@ -26,9 +26,7 @@ fn lab(elevator: Scheduler) -> Lab {
 }
 
 fn lab_of(elevator: Scheduler, completions: Completions) -> Lab {
-    let mut lab = LabOptions::calm(1);
-    lab.costs.submit = 0;
-    let world = LabWorld::new(lab);
+    let world = LabWorld::new(LabOptions::calm(1));
     let us = Nanos::from_micros;
     let model = Model::Ssd(Ssd {
         depth: 8,
