@@ -5,6 +5,7 @@
 
 use crate::cleanup;
 use crate::counted::Counted;
+use crate::cpu;
 use crate::error::{CliError, Result};
 use crate::parent::{self, Options};
 use crate::plan::{Arm, PlanStack, WorldName};
@@ -63,8 +64,11 @@ fn run_with(
     body: impl Fn(&Cell) -> Result<ArmReport> + Sync,
 ) -> Result<Vec<ArmReport>> {
     let lab_only = cells.iter().all(|c| c.arm.world == WorldName::Lab);
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let jobs = if lab_only { cpus.min(cells.len()) } else { 1 };
+    let jobs = if lab_only {
+        cpu::count().min(cells.len())
+    } else {
+        1
+    };
     let grid = Grid {
         cells,
         next: AtomicUsize::new(0),

@@ -1,4 +1,4 @@
-//! How much CPU the threads of this process have had.
+//! How many CPUs this process has, and how much of them its threads have had.
 
 use rustix::time::ClockId;
 use std::time::Duration;
@@ -14,6 +14,11 @@ pub const COUNTERS: [(&str, &str); 3] = [
     ("cpu_kswapd_ns", KSWAPD),
     ("cpu_flusher_ns", FLUSHER),
 ];
+
+/// How many CPUs this process may use.
+pub fn count() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
 
 fn clock(id: ClockId) -> u64 {
     let t = rustix::time::clock_gettime(id);

@@ -26,6 +26,7 @@ mod engine_arm;
 mod error;
 mod ftrace;
 mod html;
+mod jobs;
 mod least_squares;
 mod linux;
 mod located;

@@ -39,7 +39,7 @@ impl Kernel {
             return 0.0;
         };
         let elapsed = self.begin.elapsed().as_nanos() as f64;
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let cpus = cpu::count();
         let busy = cpu::busy_ns(elapsed, cpus, now - before);
         (busy - (cpu::of_threads("") - self.own_ns) as f64).max(0.0)
     }

@@ -195,7 +195,7 @@ impl Trace {
     /// When the file cannot be created, or no thread be started.
     pub fn os(path: &Path) -> Result<Trace> {
         let out = Out::new(path)?;
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let cpus = crate::cpu::count();
         let lost: Arc<[AtomicU64]> = (0..cpus).map(|_| AtomicU64::new(0)).collect();
         let (send, receive) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));

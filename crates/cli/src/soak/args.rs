@@ -1,5 +1,6 @@
 //! The command line of `soak`.
 
+use crate::jobs::parse_jobs;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -52,13 +53,4 @@ pub struct SoakArgs {
     /// Write the summary as JSON to a file, or to standard output with -
     #[arg(long, value_name = "FILE|-")]
     pub json: Option<PathBuf>,
-}
-
-/// `--jobs`: each is a thread.
-///
-/// # Errors
-/// None, or too many.
-pub fn parse_jobs(text: &str) -> Result<usize, String> {
-    let jobs = text.parse().ok().filter(|n| (1..=1024).contains(n));
-    jobs.ok_or_else(|| "expected 1 to 1024 jobs".into())
 }

@@ -9,11 +9,12 @@
 mod args;
 mod summary;
 
-pub use args::{EXAMPLES, SoakArgs, parse_jobs};
+pub use args::{EXAMPLES, SoakArgs};
 
 use crate::cleanup;
 use crate::counted::Counted;
 use crate::error::{CliError, Result};
+use crate::jobs::jobs;
 use crate::outputs;
 use highwater_engine::Preset;
 use highwater_lab::soak::{SoakOptions, run_options};
@@ -180,11 +181,7 @@ pub fn run(args: &SoakArgs) -> Result<()> {
         check_plant(name)?;
     }
     let preset = preset_of(args)?;
-    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let jobs = args
-        .jobs
-        .unwrap_or(cpus)
-        .min((seeds.end - seeds.start) as usize);
+    let jobs = (jobs(args.jobs) as u64).min(seeds.end - seeds.start);
     let run = Arc::new(Run {
         next: AtomicU64::new(seeds.start),
         end: seeds.end,

@@ -1,6 +1,7 @@
 //! The arguments of `highwater stack`, and what a stack's size may be.
 
 use crate::args::Common;
+use crate::jobs::parse_jobs;
 use crate::units::{parse_bytes, parse_duration};
 use clap::Args;
 use highwater_lab::stack::{ALIGN, SIZE_MIN};
@@ -46,9 +47,9 @@ pub struct StackArgs {
     /// The lab only: so many seeds, from --seed on; prints the deepest of all
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: Option<u64>,
-    /// Seeds at one time [default: one for each CPU]
-    #[arg(long, value_name = "J", requires = "seeds", value_parser = clap::value_parser!(u64).range(1..=1024))]
-    pub jobs: Option<u64>,
+    /// Seeds at one time, at most 1024 [default: one for each CPU]
+    #[arg(long, value_name = "J", requires = "seeds", value_parser = parse_jobs)]
+    pub jobs: Option<usize>,
     /// The budget of each arm, such as 64MiB [default: the scenario's own]
     #[arg(long, value_parser = parse_bytes)]
     pub memory: Option<u64>,

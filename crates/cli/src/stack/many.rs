@@ -8,6 +8,7 @@ use crate::cleanup;
 use crate::command_line::CommandLine;
 use crate::counted::Counted;
 use crate::error::{CliError, Result};
+use crate::jobs::jobs;
 use crate::plan::{Plan, WorldName};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,8 +46,7 @@ pub fn run(args: &StackArgs, seeds: u64) -> Result<()> {
             plan
         })
         .collect();
-    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    let jobs = args.jobs.unwrap_or(cpus).min(seeds);
+    let jobs = (jobs(args.jobs) as u64).min(seeds);
     let shared = Shared {
         next: AtomicU64::new(first),
         end,

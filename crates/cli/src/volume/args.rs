@@ -1,6 +1,6 @@
 //! The command line of `volume`.
 
-use crate::soak::parse_jobs;
+use crate::jobs::parse_jobs;
 use crate::units::parse_bytes;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;

@@ -4,6 +4,7 @@ use super::args::CrashTestArgs;
 use crate::cleanup;
 use crate::counted::Counted;
 use crate::error::{CliError, Result};
+use crate::jobs::jobs;
 use crate::outputs;
 use crate::units::show_count;
 use highwater_lab::crash::{self, CrashReport, Drawn};
@@ -84,7 +85,6 @@ pub(super) fn run(args: &CrashTestArgs) -> Result<()> {
     }
     cleanup::watch_signals();
     let begin = Instant::now();
-    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
     let progress = Counted::new(args.images, "images");
     let summary = Mutex::new(Summary {
         first_seed: args.seed,
@@ -117,7 +117,7 @@ pub(super) fn run(args: &CrashTestArgs) -> Result<()> {
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..args.jobs.unwrap_or(cpus) {
+        for _ in 0..jobs(args.jobs) {
             scope.spawn(work);
         }
     });
