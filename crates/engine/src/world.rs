@@ -291,6 +291,12 @@ pub trait World: Send + Sync + 'static {
     fn charge(&self, work: Work, n: u32) {
         let _ = (work, n);
     }
+    /// Others may run here, unless an engine lock is held: a place of pre-emption for the lab. On threads nothing, as the
+    /// system pre-empts where it likes.
+    #[inline]
+    fn cond_resched(&self) {
+        self.charge(Work::Scan, 0);
+    }
     /// Reserves `data` bytes for frames and, behind them, `tables` bytes for what the engine knows of them.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use crate::mapping::{Key, Mapping};
 use crate::sync::Ordering;
 use crate::trace::Event;
 use crate::wait::{Channel, Waited};
-use crate::world::{Nanos, Work, World};
+use crate::world::{Nanos, World};
 use crate::writeback::wbt::Room;
 use std::ops::Range;
 use std::sync::Arc;
@@ -295,9 +295,9 @@ impl<W: World> Engine<W> {
                 self.count(Event::FlushErrors, 1);
                 let flushed = m.durability.lock(&*self.world).flush_failed(e);
                 // Between any two of these steps pages are written, dirtied and reclaimed.
-                self.world.charge(Work::Scan, 0);
+                self.world.cond_resched();
                 m.note_flush_failure(&*self.world);
-                self.world.charge(Work::Scan, 0);
+                self.world.cond_resched();
                 self.redirty_unflushed(m, flushed);
                 let mut d = m.durability.lock(&*self.world);
                 self.lost_or_ok(&mut d, heard)?;
@@ -326,7 +326,7 @@ impl<W: World> Engine<W> {
                 continue;
             }
             let page = f.page();
-            self.world.charge(Work::Scan, 0);
+            self.world.cond_resched();
             let hash = self.index.hash(Key {
                 mapping: m.id,
                 page,

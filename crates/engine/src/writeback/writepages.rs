@@ -100,8 +100,7 @@ impl<W: World> Engine<W> {
                 break;
             }
             drop(dirty);
-            // Here others get in between.
-            self.world.charge(Work::Writeback, 0);
+            self.world.cond_resched();
         }
         // A page in the middle of a frame switch may be listed by both frames for a moment: keep one (CLUSTER-1).
         sort_batch(out);
