@@ -139,7 +139,7 @@ impl Page {
     /// Fails at once, not after all is measured, when the page cannot be written.
     ///
     /// # Errors
-    /// As [`write`].
+    /// As [`write()`].
     pub fn new(
         path: Option<&Path>,
         scenario: &Scenario,

@@ -366,13 +366,13 @@ impl LabWorld {
         }
     }
 
-    /// Charges the CPU of a system call of the calling task.
     /// How much memory the CPUs copy, in MB/s.
     pub(crate) fn copying(&self) -> u32 {
         let now = self.now().0;
         self.copying.with(|c| c.mb_per_s(now))
     }
 
+    /// Charges the CPU of a system call of the calling task.
     pub(crate) fn charge_syscall(&self) {
         if self.costs.syscall > 0 {
             self.charge_ns(self.costs.syscall);
