@@ -7,8 +7,10 @@
 #![allow(unsafe_code)]
 
 mod memory;
+mod pairs;
 
 pub use memory::Region;
+pub use pairs::pairs;
 
 use crate::error::{CliError, Result};
 use crate::measure::percentiles;
@@ -143,11 +145,9 @@ pub fn random(job: &Job) -> Result<Done> {
 /// # Errors
 /// What the device answers.
 pub fn work(job: &Job, file: &File, region: &Region) -> std::io::Result<(Histogram<u64>, f64)> {
-    let readers = job.work.read && job.io == 4096 && job.depth <= READERS_MAX;
-    let ring = if readers || job.work.read && job.depth == 1 {
-        None
-    } else {
-        IoUring::new(job.depth.next_power_of_two()).ok()
+    let ring = match by_callers(job.work.read, job.io, job.depth) {
+        true => None,
+        false => IoUring::new(job.depth.next_power_of_two()).ok(),
     };
     let begin = Instant::now();
     let latency = match ring {
@@ -155,6 +155,11 @@ pub fn work(job: &Job, file: &File, region: &Region) -> std::io::Result<(Histogr
         None => by_threads(job, file, region)?,
     };
     Ok((latency, begin.elapsed().as_secs_f64()))
+}
+
+/// Is each request made by a thread of its own, which waits for it in its system call?
+pub fn by_callers(read: bool, io: u64, depth: u32) -> bool {
+    read && (depth == 1 || io == 4096 && depth <= READERS_MAX)
 }
 
 fn by_ring(

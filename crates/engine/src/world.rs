@@ -223,10 +223,6 @@ pub enum Work {
     AllocSlow,
     /// One page put under writeback.
     Writeback,
-    /// One request submitted.
-    Submit,
-    /// One further piece of memory of a request: frames in a row are one.
-    Segment,
     /// One request completed.
     Complete,
     /// One page of it: clean again, or up to date.

@@ -75,6 +75,7 @@ spec!(SsdSpec for Ssd:
     write_rate_beside_copies: Speed,
     read_segment: Span,
     write_segment: Span,
+    write_adjoining: Span,
     read_iops: Count,
     write_iops: Count,
     flush: Times,

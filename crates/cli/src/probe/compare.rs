@@ -2,10 +2,11 @@
 
 use super::fit::Fit;
 use super::points::{Point, Requests, Step};
+use crate::raw::by_callers;
 use highwater_engine::Nanos;
 use highwater_engine::io::IoOp;
 use highwater_lab::Model;
-use highwater_lab::model::{Beside, Load, Simulated};
+use highwater_lab::model::{Beside, HandIn, Load, Simulated};
 use serde::Serialize;
 
 /// How near a line must be to fit.
@@ -26,8 +27,14 @@ pub struct Line {
     pub p99: f64,
 }
 
-/// The load of a point; None for flushes.
-pub(super) fn load(step: Step, copied_per_s: f64, span: u64, pieces_max: u32) -> Option<Load> {
+/// The load of a point; None for those that are none. `hand_in`: what a loop's thread needs for a read, and for a write.
+pub(super) fn load(
+    step: Step,
+    copied_per_s: f64,
+    span: u64,
+    pieces_max: u32,
+    hand_in: [Nanos; 2],
+) -> Option<Load> {
     let (requests, beside) = match step {
         Step::Load(requests) | Step::Copies(requests) => (requests, Beside::default()),
         Step::Mixed(writes) => {
@@ -38,7 +45,7 @@ pub(super) fn load(step: Step, copied_per_s: f64, span: u64, pieces_max: u32) ->
             };
             (Requests::random(true, 4096, 1), beside)
         }
-        Step::Flush { .. } => return None,
+        Step::Pairs | Step::Flush { .. } => return None,
     };
     Some(Load {
         op: match requests.work.read {
@@ -53,6 +60,13 @@ pub(super) fn load(step: Step, copied_per_s: f64, span: u64, pieces_max: u32) ->
         count: COUNT as usize,
         copying: (copied_per_s / 1e6) as u32,
         beside,
+        hand_in: HandIn {
+            load: match by_callers(requests.work.read, requests.io, requests.depth) {
+                true => Nanos::ZERO,
+                false => hand_in[usize::from(!requests.work.read)],
+            },
+            beside: hand_in[1],
+        },
     })
 }
 
@@ -69,6 +83,7 @@ impl Fit {
             point.copied_per_s,
             self.span,
             self.front.pieces_max,
+            [self.read.hand_in_ns, self.write.hand_in_ns].map(Nanos),
         )?;
         let simulated = as_measured(model, load, point.count);
         let share = |q: f64| simulated.quantile(q).0 as f64 / (point.us(q) * 1e3).max(1.0);
@@ -83,7 +98,7 @@ impl Fit {
 
 /// What a measurement of `count` requests would see, from as many of them as make `COUNT`: a request that an elevator
 /// passes over waits for the measurement's end at most.
-fn as_measured(model: &Model, mut load: Load, count: u64) -> Simulated {
+pub(super) fn as_measured(model: &Model, mut load: Load, count: u64) -> Simulated {
     let count = count.clamp(load.depth as u64, COUNT);
     load.count = count as usize;
     let mut all = Simulated {

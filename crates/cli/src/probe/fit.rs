@@ -16,6 +16,11 @@
 //!   point of `*_segment`;
 //! - `*_rate_beside_copies` is what large requests in sequence take longer beside copies than without, on top,
 //!   in proportion to what is copied;
+//! - where completions come together, what a loop's thread needs to hand in its requests is not the disk's: its CPU for each
+//!   is measured, and passes before the disk hears of those that are plugged together;
+//! - `wake`, where completions come together, is how long after a read another one may begin and end with it, less what the
+//!   first occupies the disk for;
+//! - `write_adjoining` is what writes of 128 KiB at depth 4 take less in sequence than at random;
 //! - `*_request_rate` is the slope of the median over the size at depth 1, through the point of 4 KiB, where memory adjoins;
 //! - `depth`, `ring` and `elevator` are the system's ([`Front`]). Without: a depth that reaches 97 % of the most requests
 //!   a second in both directions, 32 or more, and no ring;
@@ -26,6 +31,7 @@
 use super::front::Front;
 use super::points::{FLUSH_BYTES, Point, Requests, Step};
 use crate::least_squares::{Row, least};
+use crate::raw::by_callers;
 use highwater_engine::Nanos;
 use highwater_lab::Model;
 use highwater_lab::model::{COPIES_PER_S, Completions, Curve, Latency, Rate, Scheduler, Ssd};
@@ -36,6 +42,9 @@ const DEPTH_MIN: u32 = 32;
 const DEPTH_MAX: u32 = 256;
 /// A request's descriptors beside those of its pieces.
 const HEADERS: u32 = 2;
+/// As Linux plugs requests that are submitted together: at most so many, and none behind one as large as this.
+const PLUG_REQUESTS: u32 = 32;
+const PLUG_BYTES: u64 = 128 << 10;
 /// A point is saturated when its median is this many times what it is alone.
 const SATURATED: f64 = 2.0;
 
@@ -52,7 +61,11 @@ pub(super) struct Direction {
     /// While CPUs copy `COPIES_PER_S`; 0: as without.
     pub bytes_per_s_beside_copies: u64,
     pub segment_ns: u64,
+    /// What one costs less that begins where the last one ended.
+    pub adjoining_ns: u64,
     pub iops: u64,
+    /// CPU of a loop's thread for one request, which passes before the disk hears of it; 0: not told apart.
+    pub hand_in_ns: u64,
     depth: u32,
 }
 
@@ -65,15 +78,16 @@ pub struct Fit {
     pub(super) flush: Vec<(u32, u64)>,
     pub(super) flush_bytes_per_s: u64,
     pub(super) completions: Completions,
+    pub(super) wake_ns: u64,
     pub(super) front: Front,
     pub(super) span: u64,
 }
 
-/// A point's quantiles in nanoseconds.
-fn quantiles(point: &Point) -> Vec<(u32, u64)> {
+/// A point's quantiles in nanoseconds, less what a loop took to hand each in.
+fn quantiles(point: &Point, handed_in: f64) -> Vec<(u32, u64)> {
     let mut most = 1_000;
     let of = point.quantiles_us.iter().map(|(ppm, us)| {
-        most = most.max((us * 1e3) as u64);
+        most = most.max((us * 1e3 - handed_in) as u64);
         (*ppm, most)
     });
     of.collect()
@@ -105,15 +119,28 @@ fn slower_beside_copies(points: &[Point], read: bool) -> f64 {
     })
 }
 
+/// What a request costs less that begins where the last one ended, in nanoseconds.
+fn saved_in_sequence(points: &[Point], read: bool) -> f64 {
+    let [sequence, random] = Requests::adjoining(read).map(|requests| {
+        let point = points.iter().find(|p| p.step == Step::Load(requests));
+        point.map(|p| 1e9 / p.per_s.max(1e-9))
+    });
+    random
+        .zip(sequence)
+        .map_or(0.0, |(random, sequence)| (random - sequence).max(0.0))
+}
+
 /// The points of one direction.
 struct Loads<'a> {
     points: Vec<(&'a Point, Requests)>,
     read: bool,
     front: Front,
+    /// CPU of a loop's thread for one request; 0: not told apart.
+    hand_in: f64,
 }
 
 impl<'a> Loads<'a> {
-    fn of(points: &'a [Point], read: bool, front: Front) -> Loads<'a> {
+    fn of(points: &'a [Point], read: bool, front: Front, hand_in: f64) -> Loads<'a> {
         let of = |p: &'a Point| match p.step {
             Step::Load(r) if r.work.read == read => Some((p, r)),
             _ => None,
@@ -122,6 +149,25 @@ impl<'a> Loads<'a> {
             points: points.iter().filter_map(of).collect(),
             read,
             front,
+            hand_in,
+        }
+    }
+
+    /// The median of 4 KiB alone, in nanoseconds, less what it took to hand it in where a loop did so.
+    fn median(&self, alone: &Point) -> f64 {
+        let handed_in = if by_callers(self.read, 4096, 1) {
+            0.0
+        } else {
+            self.hand_in
+        };
+        (alone.us(0.5) * 1e3 - handed_in).max(1.0)
+    }
+
+    /// How long a round of `depth` of 4 KiB waits until its first requests are handed in: those that are plugged together.
+    fn handed_in(&self, depth: u32) -> f64 {
+        match by_callers(self.read, 4096, depth) {
+            true => 0.0,
+            false => self.hand_in * f64::from(depth.min(PLUG_REQUESTS)),
         }
     }
 
@@ -148,9 +194,16 @@ impl<'a> Loads<'a> {
 
     /// What a round of those of 4 KiB that are in the ring takes beyond one alone, for each of the others: nanoseconds.
     fn gain(&self, point: &Point, depth: u32, alone: &Point) -> f64 {
-        let inside = f64::from(self.inside(depth, 1));
-        let round = inside * 1e9 / point.per_s.max(1e-9);
-        (round - alone.us(0.5) * 1e3).max(0.0) / (inside - 1.0).max(1.0)
+        let inside = self.inside(depth, 1);
+        let round = f64::from(inside) * 1e9 / point.per_s.max(1e-9);
+        // Those that wait outside were handed in meanwhile.
+        let handed_in = if inside < depth {
+            0.0
+        } else {
+            self.handed_in(depth)
+        };
+        let others = f64::from(inside - 1).max(1.0);
+        (round - self.median(alone) - handed_in).max(0.0) / others
     }
 
     /// What others add to 4 KiB: (requests under way in all, nanoseconds).
@@ -161,7 +214,7 @@ impl<'a> Loads<'a> {
             let rounds = completions == Completions::Together && self.inside(r.depth, 1) < r.depth;
             let added = match rounds {
                 true => self.gain(p, r.depth, alone) * f64::from(r.depth - 1),
-                false => (p.us(0.5) - alone.us(0.5)).max(0.0) * 1e3,
+                false => (p.us(0.5) * 1e3 - self.median(alone) - self.handed_in(r.depth)).max(0.0),
             };
             most = most.max(added as u64);
             (r.depth, most)
@@ -184,7 +237,8 @@ impl<'a> Loads<'a> {
     }
 
     /// Of `*_rate` and `*_segment`: nanoseconds a byte, and for each further piece.
-    fn occupancy(&self, small: impl Fn(u32) -> f64, once: f64) -> (f64, f64) {
+    /// `saved`: what one of a sequence costs less.
+    fn occupancy(&self, small: impl Fn(u32) -> f64, once: f64, saved: f64) -> (f64, f64) {
         let row = |(point, r): &(&Point, Requests)| {
             let alone = self.alone(r.io)?;
             let pieces = r.pieces(self.front.pieces_max);
@@ -208,7 +262,8 @@ impl<'a> Loads<'a> {
             (saturated && r.io > 4096).then(|| Row {
                 a: (r.io - 4096) as f64,
                 b: pieces,
-                c: each - small(r.depth) - once / f64::from(fit),
+                c: each - small(r.depth) - (once + self.hand_in * plugged(r, fit)) / f64::from(fit)
+                    + if r.work.sequential { saved } else { 0.0 },
                 whole: each,
             })
         };
@@ -234,11 +289,31 @@ impl<'a> Loads<'a> {
     }
 }
 
+/// How many of such requests, of which so many are in the ring, are handed in while the disk has nothing to do.
+fn plugged(r: &Requests, inside: u32) -> f64 {
+    match r.io < PLUG_BYTES {
+        _ if inside < r.depth => 0.0,
+        true => f64::from(r.depth.min(PLUG_REQUESTS)),
+        false => 1.0,
+    }
+}
+
+/// What a loop's thread needs to hand in a request of 4 KiB, in nanoseconds.
+fn hand_in(points: &[Point], read: bool, completions: Completions) -> f64 {
+    let step = Step::Load(Requests::random(read, 4096, 32));
+    let point = points.iter().find(|p| p.step == step);
+    match completions {
+        Completions::Together => point.map_or(0.0, |p| p.cpu_us * 1e3),
+        // It is a part of what each takes.
+        Completions::Each => 0.0,
+    }
+}
+
 /// Which of the two kinds gives the medians of 4 KiB.
 fn completions(points: &[Point], front: Front) -> Completions {
     let (mut each, mut together) = (0.0, 0.0);
     for read in [true, false] {
-        let loads = Loads::of(points, read, front);
+        let loads = Loads::of(points, read, front, 0.0);
         let Some(alone) = loads.alone(4096) else {
             continue;
         };
@@ -264,13 +339,14 @@ impl Direction {
         front: Front,
         completions: Completions,
     ) -> Option<Direction> {
-        let loads = Loads::of(points, read, front);
+        let hand_in = hand_in(points, read, completions);
+        let loads = Loads::of(points, read, front, hand_in);
         let alone = loads.alone(4096)?;
         let pace = loads.pace(alone, completions);
         let crowd = loads.crowd(alone, completions);
         let curve = curve(&crowd);
         // What one of 4 KiB costs at a depth, as the model has it.
-        let median = alone.us(0.5) * 1e3;
+        let median = loads.median(alone);
         let small = |depth: u32| {
             let others = u64::from(depth - 1);
             let each = match completions {
@@ -284,13 +360,18 @@ impl Direction {
             Completions::Together => (median - pace).max(0.0),
             Completions::Each => 0.0,
         };
-        let (byte, piece) = loads.occupancy(small, once);
+        // The model has it for writes.
+        let saved = match read {
+            true => 0.0,
+            false => saved_in_sequence(points, read).min(pace),
+        };
+        let (byte, piece) = loads.occupancy(small, once, saved);
         let slower = slower_beside_copies(points, read);
         let most = loads.points.iter().map(|(p, _)| p.bytes_per_s());
         let quickest = loads.small().map(|(p, _)| p.per_s).fold(1.0, f64::max);
         let depth = loads.small().filter(|(p, _)| p.per_s >= quickest * 0.97);
         Some(Direction {
-            quantiles: quantiles(alone),
+            quantiles: quantiles(alone, alone.us(0.5) * 1e3 - median),
             request_bytes_per_s: bytes_per_s(loads.further(alone)),
             bytes_per_s: match bytes_per_s(byte) {
                 0 => most.fold(1.0, f64::max) as u64,
@@ -301,10 +382,23 @@ impl Direction {
                 false => 0,
             },
             segment_ns: piece as u64,
+            adjoining_ns: saved as u64,
             iops: ((1e9 / pace) as u64).max(1),
+            hand_in_ns: hand_in as u64,
             depth: depth.map(|(_, r)| r.depth).min().unwrap_or(DEPTH_MIN),
             crowd,
         })
+    }
+
+    /// How late an idle disk begins, when `pairs` of reads at such a distance still end together.
+    fn wake_ns(&self, pairs: &Point) -> u64 {
+        let fixed = 1_000_000_000 / self.iops;
+        let least = self.quantiles.first().map_or(0, |(_, ns)| *ns);
+        // It is a part of each latency, and so is what the request occupies the disk for.
+        let most = least.saturating_sub(fixed);
+        ((pairs.us(0.5) * 1e3) as u64)
+            .saturating_sub(fixed)
+            .min(most)
     }
 
     fn nothing() -> Direction {
@@ -315,7 +409,9 @@ impl Direction {
             bytes_per_s: 1,
             bytes_per_s_beside_copies: 0,
             segment_ns: 0,
+            adjoining_ns: 0,
             iops: 1,
+            hand_in_ns: 0,
             depth: DEPTH_MIN,
         }
     }
@@ -328,6 +424,11 @@ impl Fit {
         let direction = |read| Direction::of(points, read, front, completions);
         let read = direction(true).unwrap_or_else(Direction::nothing);
         let write = direction(false);
+        let wake = points.iter().find(|p| p.step == Step::Pairs);
+        let wake_ns = match completions {
+            Completions::Together => wake.map_or(0, |p| read.wake_ns(p)),
+            Completions::Each => 0,
+        };
         let flush = |after_writes| {
             let step = Step::Flush { after_writes };
             points.iter().find(|p| p.step == step)
@@ -343,12 +444,13 @@ impl Fit {
             }
         });
         Fit {
-            flush: idle.map_or(vec![(500_000, 1_000)], quantiles),
+            flush: idle.map_or(vec![(500_000, 1_000)], |p| quantiles(p, 0.0)),
             flush_bytes_per_s,
             writes_measured: write.is_some(),
             write: write.unwrap_or_else(|| read.clone()),
             read,
             completions,
+            wake_ns,
             front,
             span,
         }
@@ -374,7 +476,7 @@ impl Fit {
                 false => Scheduler::None,
             },
             completions: self.completions,
-            wake: Nanos::ZERO,
+            wake: Nanos(self.wake_ns),
             read: latency(&self.read.quantiles),
             write: latency(&self.write.quantiles),
             read_crowd: curve(&self.read.crowd),
@@ -387,6 +489,7 @@ impl Fit {
             write_rate_beside_copies: rate(self.write.bytes_per_s_beside_copies),
             read_segment: Nanos(self.read.segment_ns),
             write_segment: Nanos(self.write.segment_ns),
+            write_adjoining: Nanos(self.write.adjoining_ns),
             read_iops: self.read.iops,
             write_iops: self.write.iops,
             flush: latency(&self.flush),

@@ -128,6 +128,7 @@ fn medians(rounds: &[Vec<Point>]) -> Vec<Point> {
             per_s: of(i, &|p| p.per_s),
             mean_us: of(i, &|p| p.mean_us),
             copied_per_s: of(i, &|p| p.copied_per_s),
+            cpu_us: of(i, &|p| p.cpu_us),
             count: of(i, &|p| p.count as f64) as u64,
             quantiles_us: (0..point.quantiles_us.len())
                 .map(|q| (point.quantiles_us[q].0, of(i, &|p| p.quantiles_us[q].1)))
@@ -154,6 +155,7 @@ mod tests {
                 quantiles_us: vec![(0, us / 2.0), (1_000_000, us * 2.0)],
                 span: 1 << 20,
                 copied_per_s: 0.0,
+                cpu_us: 0.0,
             }]
         };
         let m = medians(&[round(100.0), round(900.0), round(110.0)]);

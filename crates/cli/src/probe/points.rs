@@ -1,7 +1,8 @@
 //! What is measured, and how: one point after the other.
 
 use super::copies;
-use crate::raw::{Job, Region, Work, work};
+use crate::cpu::of_this_thread;
+use crate::raw::{Job, Region, Work, pairs, work};
 use serde::{Serialize, Serializer};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -25,6 +26,8 @@ pub enum Step {
     Mixed(Requests),
     /// A closed loop, while a CPU copies memory.
     Copies(Requests),
+    /// Two reads of 4 KiB at a distance: the longest at which they end together.
+    Pairs,
     /// Flushes; `after_writes`: each after `FLUSH_BYTES` of writes.
     Flush { after_writes: bool },
 }
@@ -67,6 +70,19 @@ impl Requests {
         }
     }
 
+    /// Smaller ones in sequence, and the same at random.
+    pub const fn adjoining(read: bool) -> [Requests; 2] {
+        let random = Requests::random(read, 128 * KIB, 4);
+        let sequence = Requests {
+            work: Work {
+                read,
+                sequential: true,
+            },
+            ..random
+        };
+        [sequence, random]
+    }
+
     /// How many pieces of memory one is, when a disk takes `most`.
     pub fn pieces(&self, most: u32) -> u32 {
         self.pieces.min(most).min((self.io / 4096) as u32)
@@ -91,6 +107,7 @@ impl Step {
             Step::Load(requests) => requests.name(),
             Step::Mixed(beside) => format!("read 4K x1 beside {}", beside.name()),
             Step::Copies(requests) => format!("{}, beside copies", requests.name()),
+            Step::Pairs => "read 4K x2 together, from".into(),
             Step::Flush {
                 after_writes: false,
             } => "flush, idle".into(),
@@ -105,6 +122,7 @@ impl Step {
         match self {
             Step::Load(requests) | Step::Copies(requests) => !requests.work.read,
             Step::Mixed(_) | Step::Flush { .. } => true,
+            Step::Pairs => false,
         }
     }
 
@@ -153,11 +171,9 @@ pub fn steps(writes: bool) -> Vec<Step> {
                 ..load(kib, depth)
             });
         }
-        add(Requests {
-            io: 128 * KIB,
-            depth: 4,
-            ..Requests::stream(read)
-        });
+        let [sequence, random] = Requests::adjoining(read);
+        add(sequence);
+        add(random);
         add(Requests::stream(read));
         // With one CPU, whoever copies keeps the requests from being made.
         if copies {
@@ -171,6 +187,7 @@ pub fn steps(writes: bool) -> Vec<Step> {
     };
     let small = Requests::random(false, 4 * KIB, 16);
     steps.extend([small, large, scattered].map(Step::Mixed));
+    steps.push(Step::Pairs);
     steps.extend([false, true].map(|after_writes| Step::Flush { after_writes }));
     steps.retain(|s| writes || !s.writes());
     steps
@@ -199,6 +216,8 @@ pub struct Point {
     pub span: u64,
     /// Bytes a second that a CPU copied beside it.
     pub copied_per_s: f64,
+    /// CPU of the thread that asked, for each request; of a closed loop of one thread.
+    pub cpu_us: f64,
 }
 
 /// The quantiles that are kept, per million: close in the tail, for the lab draws straight lines between them.
@@ -220,7 +239,7 @@ impl Point {
         match self.step {
             Step::Load(requests) | Step::Copies(requests) => self.per_s * requests.io as f64,
             Step::Mixed(_) => self.per_s * 4096.0,
-            Step::Flush { .. } => 0.0,
+            Step::Pairs | Step::Flush { .. } => 0.0,
         }
     }
 }
@@ -263,6 +282,7 @@ impl Probe<'_> {
     /// What the device answers.
     pub fn measure(&self, step: &Step) -> std::io::Result<Point> {
         let duration = self.each.mul_f64(step.weight());
+        let cpu = of_this_thread();
         let mut copied_per_s = 0.0;
         let (latency, seconds) = match *step {
             Step::Load(requests) => work(&self.job(&requests, duration), self.file, &self.region)?,
@@ -273,8 +293,10 @@ impl Probe<'_> {
                 copied_per_s = copied;
                 done?
             }
+            Step::Pairs => self.pairs(duration)?,
             Step::Flush { after_writes } => self.flushes(after_writes, duration)?,
         };
+        let cpu = (of_this_thread() - cpu) as f64;
         let us = |ppm: u32| {
             let ns = latency.value_at_quantile(f64::from(ppm) / 1e6);
             // The histogram's buckets are 0.1 % wide: neither below the least nor above the most.
@@ -290,6 +312,7 @@ impl Probe<'_> {
             quantiles_us,
             span: self.len,
             copied_per_s,
+            cpu_us: cpu / latency.len().max(1) as f64 / 1e3,
         })
     }
 
@@ -319,6 +342,20 @@ impl Probe<'_> {
             writer.join().map_err(|_| failed())??;
             reads
         })
+    }
+
+    /// One distance, as that of each pair.
+    fn pairs(&self, duration: Duration) -> std::io::Result<(Histogram, f64)> {
+        let job = self.job(&Requests::random(true, 4096, 2), duration);
+        let begin = Instant::now();
+        let found = pairs(&job, self.file, &self.region)?;
+        let mut distance =
+            Histogram::new_with_bounds(1, 600_000_000_000, 3).map_err(std::io::Error::other)?;
+        if let Some((longest, n)) = found {
+            let ns = (longest.as_nanos() as u64).max(1);
+            distance.record_n(ns, n).map_err(std::io::Error::other)?;
+        }
+        Ok((distance, begin.elapsed().as_secs_f64()))
     }
 
     fn flushes(&self, after_writes: bool, duration: Duration) -> std::io::Result<(Histogram, f64)> {

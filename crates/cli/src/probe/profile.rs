@@ -27,7 +27,8 @@ impl Fit {
             t.push_str("# How requests wait that find no room.\nelevator = \"deadline\"\n");
         }
         if self.completions == Completions::Together {
-            t.push_str("# Signalled when nothing is left to serve.\ncompletions = \"together\"\n");
+            t.push_str("# Signalled when nothing is left to serve; how late an idle disk begins.\ncompletions = \"together\"\n");
+            let _ = writeln!(t, "wake = \"{}ns\"", self.wake_ns);
         }
         t.push_str("# 4 KiB at depth 1.\n");
         let mut latency = |name: &str, points: &[(u32, u64)]| {
@@ -53,6 +54,8 @@ impl Fit {
             }
             let _ = writeln!(t, "{name}_segment = \"{}ns\"", d.segment_ns);
         }
+        t.push_str("# What a write costs less that begins where the last one ended.\n");
+        let _ = writeln!(t, "write_adjoining = \"{}ns\"", self.write.adjoining_ns);
         t.push_str("# What a request's further bytes add to its own latency.\n");
         for (name, d) in both.iter().filter(|(_, d)| d.request_bytes_per_s > 0) {
             let _ = writeln!(t, "{name}_request_rate = \"{}B/s\"", d.request_bytes_per_s);

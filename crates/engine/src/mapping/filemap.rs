@@ -406,7 +406,6 @@ impl<W: World> Engine<W> {
         self.count(Event::ReadSegments, 1);
         let size = self.memory.frame_size();
         let buf = self.memory.io_buf(frame, size);
-        self.world.charge(Work::Submit, 1);
         let reading = m.dev.reads.begin(self.world.now());
         let read = m.backing.read_now(page * size as u64, &[buf]);
         if read.is_ok() || !planted!(self, LeakedRead) {

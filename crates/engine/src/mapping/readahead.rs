@@ -25,7 +25,7 @@ use crate::frame::state::{LOADING, READAHEAD};
 use crate::io::{IoOp, Lane, Request};
 use crate::sync::{Lock, Ordering, Rank};
 use crate::trace::Event;
-use crate::world::{Nanos, Work, World};
+use crate::world::{Nanos, World};
 use crate::writeback::Cookie;
 use crate::zone::Run;
 
@@ -310,8 +310,6 @@ impl<W: World> Engine<W> {
         self.count(Event::PagesRead, r.frames.len() as u64);
         self.count(Event::ReadRequests, 1);
         self.count(Event::ReadSegments, r.bufs.len() as u64);
-        self.world.charge(Work::Submit, 1);
-        self.world.charge(Work::Segment, r.bufs.len() as u32 - 1);
         m.backing.read_pages(Lane::Shared, open);
         debug_assert!(open.is_empty(), "a backing takes every request");
     }

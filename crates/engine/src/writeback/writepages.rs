@@ -172,9 +172,6 @@ impl<W: World> Engine<W> {
         }
         let bytes = ready.iter().map(|r| r.len() as u64).sum();
         m.dev.begin_requests(ready.len() as u64, bytes);
-        self.world.charge(Work::Submit, ready.len() as u32);
-        let further: usize = ready.iter().map(|r| r.bufs.len() - 1).sum();
-        self.world.charge(Work::Segment, further as u32);
         let pages: usize = ready.iter().map(|r| r.frames.len()).sum();
         self.world.charge(Work::Writeback, pages as u32);
         let task = self.world.task();

@@ -17,6 +17,7 @@ mod fault;
 mod holes;
 mod image;
 pub mod model;
+mod plug;
 mod queue;
 mod ram;
 #[cfg(test)]

@@ -5,7 +5,8 @@ use super::backlog::InFlight;
 use super::fault::{FaultCounts, FaultRates, Faults, Rule};
 use super::holes::Written;
 use super::image::{Images, Sparse, torn_pieces};
-use super::queue::LabQueue;
+use super::plug::Plug;
+use super::queue::{LabQueue, segments};
 use crate::cell::LabCell;
 use crate::rng::{Rng, mix};
 use highwater_engine::io::{IoBuf, IoOp, Lane, Request};
@@ -289,6 +290,14 @@ impl RamDevice {
         op == IoOp::Read && self.state.with(|s| s.is_hole(range))
     }
 
+    /// Gives these to the disk.
+    fn start(&self, entries: Vec<InFlight>) {
+        for entry in entries {
+            let at = self.base + entry.request.offset;
+            self.queue.start(entry, at, self.spike());
+        }
+    }
+
     /// How much longer a request takes by mood.
     fn spike(&self) -> Nanos {
         let rates = self.state.with(|s| s.faults.rates);
@@ -358,7 +367,10 @@ impl Device for RamDevice {
     }
 
     fn submit(&self, lane: Lane, batch: &mut Vec<Request>) {
+        let mut plug = Plug::new();
         for request in batch.drain(..) {
+            self.queue.world.charge_request(segments(&request.bufs));
+            self.start(plug.make_room());
             let Some(device) = self.me.upgrade() else {
                 unreachable!("a device in use is alive")
             };
@@ -377,9 +389,10 @@ impl Device for RamDevice {
                 self.queue.end_now(entry);
                 continue;
             }
-            let at = self.base + entry.request.offset;
-            self.queue.start(entry, at, self.spike());
+            let len = entry.request.len() as u64;
+            plug.add(entry, len);
         }
+        self.start(plug.end());
     }
 
     fn read_now(&self, offset: u64, bufs: &[IoBuf]) -> Result<(), IoError> {

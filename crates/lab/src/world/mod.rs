@@ -372,6 +372,11 @@ impl LabWorld {
         self.copying.with(|c| c.mb_per_s(now))
     }
 
+    /// Charges the calling task the CPU of a request of so many pieces that it submits.
+    pub(crate) fn charge_request(&self, pieces: u32) {
+        self.charge_ns(self.costs.submit + self.costs.segment * u64::from(pieces.max(1) - 1));
+    }
+
     /// Charges the CPU of a system call of the calling task.
     pub(crate) fn charge_syscall(&self) {
         if self.costs.syscall > 0 {

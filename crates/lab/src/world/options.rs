@@ -32,7 +32,7 @@ pub struct Costs {
     pub alloc_slow: u64,
     /// One page put under writeback.
     pub writeback: u64,
-    /// One request submitted.
+    /// One request submitted, to the device by whoever submits it.
     pub submit: u64,
     /// One further piece of memory of a request.
     pub segment: u64,
@@ -111,8 +111,6 @@ impl Costs {
             Work::Move => self.move_page,
             Work::AllocSlow => self.alloc_slow,
             Work::Writeback => self.writeback,
-            Work::Submit => self.submit,
-            Work::Segment => self.segment,
             Work::Complete => self.complete,
             Work::EndPage => self.end_page,
             Work::Spin => self.spin,

@@ -32,7 +32,7 @@ pub use hdd::{Elevator, Hdd};
 pub use latency::{Latency, Rate};
 pub use nvme::Nvme;
 pub use object::Object;
-pub use simulate::{Beside, Load, Simulated};
+pub use simulate::{Beside, HandIn, Load, Simulated};
 pub use ssd::{COPIES_PER_S, Completions, Scheduler, Ssd};
 
 use crate::rng::Rng;
@@ -160,18 +160,10 @@ impl Model {
 /// A request on its way to its end.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::device) struct Served {
-    /// When it ends, or, with a signal, when the server is through with it.
+    /// When it ends, or, not signalled, when the server is through with it.
     pub at: u64,
-    /// The server says so when it has nothing left to do.
-    pub signal: Option<Signal>,
-}
-
-/// How the host hears of a request that was served with others.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::device) struct Signal {
-    pub op: IoOp,
-    /// How long after the server was through, besides what the others cost.
-    pub delay: u64,
+    /// The host knows when it ends; otherwise the server says so of it when it has nothing left to do.
+    pub signalled: bool,
 }
 
 /// A model's state.
@@ -233,7 +225,7 @@ impl Server {
         };
         Served {
             at: end,
-            signal: None,
+            signalled: true,
         }
     }
 
@@ -242,12 +234,14 @@ impl Server {
         let Server::Ssd(server) = self else {
             return None;
         };
-        let signal = served.signal?;
+        if served.signalled {
+            return None;
+        }
         let busy = server.busy_until();
         served.at = busy;
         if busy <= now {
-            served.signal = None;
-            served.at = now + signal.delay + server.crowd_delay(signal.op);
+            served.signalled = true;
+            served.at = now + server.round_delay();
         }
         (served.at > now).then_some(served.at)
     }

@@ -1,5 +1,6 @@
 //! A model under a load of a known shape, without a lab around it: what it predicts for a measurement.
 
+use super::super::plug::Plug;
 use super::{Access, Model, Served, Waiting};
 use crate::rng::Rng;
 use highwater_engine::Nanos;
@@ -26,6 +27,18 @@ pub struct Load {
     pub copying: u32,
     /// Writes in flight beside them, which are not counted.
     pub beside: Beside,
+    /// CPU of whoever hands a request in: a loop's requests that ended at one time are handed in one after the other, and
+    /// reach the device as Linux plugs them.
+    pub hand_in: HandIn,
+}
+
+/// What handing one request in takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HandIn {
+    /// In the loop.
+    pub load: Nanos,
+    /// In that of the writes beside it.
+    pub beside: Nanos,
 }
 
 /// Writes at random that go on while a load is measured.
@@ -105,23 +118,37 @@ impl Model {
         let slots = load.depth + load.beside.writes;
         let mut idle: Vec<usize> = (0..slots).collect();
         let mut flying: Vec<Flying> = Vec::new();
+        let mut coming: Vec<(u64, Waiting)> = Vec::new();
         let mut waiting: Vec<Waiting> = Vec::new();
         let mut latency = Vec::with_capacity(load.count);
         let mut begun = 0;
         while latency.len() < load.count {
-            for slot in std::mem::take(&mut idle) {
-                if slot < load.depth {
-                    if begun == load.count {
-                        continue;
+            let (own, beside) = std::mem::take(&mut idle)
+                .into_iter()
+                .partition::<Vec<usize>, _>(|slot| *slot < load.depth);
+            for (slots, each) in [(own, load.hand_in.load), (beside, load.hand_in.beside)] {
+                let (mut at, mut plug) = (now, Plug::new());
+                for slot in slots {
+                    if slot < load.depth {
+                        if begun == load.count {
+                            continue;
+                        }
+                        begun += 1;
                     }
-                    begun += 1;
+                    at += each.0;
+                    coming.extend(plug.make_room().into_iter().map(|w| (at, w)));
+                    let access = access(slot);
+                    let w = Waiting {
+                        token: slot as u64,
+                        access,
+                        since: now,
+                    };
+                    plug.add(w, access.len);
                 }
-                waiting.push(Waiting {
-                    token: slot as u64,
-                    access: access(slot),
-                    since: now,
-                });
+                coming.extend(plug.end().into_iter().map(|w| (at, w)));
             }
+            let due = coming.extract_if(.., |(at, _)| *at <= now).map(|(_, w)| w);
+            waiting.extend(due);
             let front = server.has_front();
             while let Some(next) = match front {
                 true => server.take(now, &waiting),
@@ -135,7 +162,8 @@ impl Model {
                     segments: w.access.segments,
                 });
             }
-            let Some(next) = flying.iter().map(|f| f.served.at).min() else {
+            let ends = flying.iter().map(|f| f.served.at);
+            let Some(next) = ends.chain(coming.iter().map(|c| c.0)).min() else {
                 unreachable!("a slot is idle, waits or flies")
             };
             now = next;

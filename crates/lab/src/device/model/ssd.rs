@@ -7,6 +7,8 @@
 //!   further piece of memory. The fixed time is what `*_iops` leaves: 1 / iops less 4 KiB's bytes.
 //! - **Copies**: CPUs that copy memory slow down a host that copies requests: bytes take longer, in proportion to
 //!   what is copied (`*_rate_beside_copies` is where that is 10 GB/s).
+//! - **Sequence**: a write that begins where the last one ended costs the server less, `write_adjoining` (a virtual disk:
+//!   3 us at 4 KiB, 8 at 128 KiB, of the 7 to 8 that any request takes; reads save nothing).
 //! - **Crowd**: what n other requests of 4 KiB under way add to a latency, as a curve, for the cost of one falls with
 //!   their number: requests that come together share a notification. [`Curve::share`] says which part of it occupies
 //!   the server (where that is more than the fixed time), so that further bytes come on top, and which part is delay.
@@ -27,8 +29,8 @@
 
 use super::dispatch::Dispatch;
 use super::{
-    Access, Curve, DEPTH_EXPECTED, Latency, Places, Rate, Served, Share, Signal, TIME_EXPECTED,
-    TIME_MAX, Waiting, depth_fits, expect,
+    Access, Curve, DEPTH_EXPECTED, Latency, Places, Rate, Served, Share, TIME_EXPECTED, TIME_MAX,
+    Waiting, depth_fits, expect,
 };
 use crate::rng::Rng;
 use highwater_engine::Nanos;
@@ -100,6 +102,8 @@ pub struct Ssd {
     pub read_segment: Nanos,
     /// As writes have it.
     pub write_segment: Nanos,
+    /// What a write costs less, the server and itself, that begins where the last one ended; at most the fixed time.
+    pub write_adjoining: Nanos,
     /// Reads of 4 KiB a second at most; 0: no limit but their bytes.
     pub read_iops: u64,
     /// Writes of 4 KiB a second at most; 0: no limit but their bytes.
@@ -131,6 +135,7 @@ impl Default for Ssd {
             write_rate_beside_copies: Rate::UNLIMITED,
             read_segment: Nanos::ZERO,
             write_segment: Nanos::ZERO,
+            write_adjoining: Nanos::ZERO,
             read_iops: 0,
             write_iops: 0,
             flush: Latency::constant(us(200)),
@@ -168,6 +173,8 @@ impl Ssd {
         let second = Nanos::from_secs(1);
         let crowds = self.read_crowd.max().max(self.write_crowd.max()) <= second.0;
         expect(crowds, "read_crowd, write_crowd", "at most a second")?;
+        let adjoining = self.write_adjoining <= second;
+        expect(adjoining, "write_adjoining", "at most a second")?;
         let pieces = self.read_segment.max(self.write_segment) <= second;
         expect(pieces, "read_segment, write_segment", "at most a second")?;
         let alone = self.read.at(500_000).min(self.write.at(500_000));
@@ -211,6 +218,8 @@ pub(in crate::device) struct Flash {
     places: Places,
     server_free_at: u64,
     unflushed: u64,
+    /// Where the last write ended.
+    wrote_to: u64,
     round: Round,
     dispatch: Dispatch,
     /// Taken from the host, and not left.
@@ -224,9 +233,18 @@ pub(in crate::device) struct Flash {
 /// Requests that are signalled together.
 #[derive(Default)]
 struct Round {
-    requests: u64,
+    /// Reads, and writes.
+    requests: [u64; 2],
     /// Of each latency, per million.
     quantile: u32,
+    /// What passes after the signal until they are heard of: of those served so far the most.
+    delay: u64,
+}
+
+impl Round {
+    fn len(&self) -> u64 {
+        self.requests.iter().sum()
+    }
 }
 
 impl Flash {
@@ -239,6 +257,7 @@ impl Flash {
             places: Places::new(ssd.depth),
             server_free_at: 0,
             unflushed: 0,
+            wrote_to: 0,
             round: Round::default(),
             dispatch: Dispatch::new(ssd.elevator),
             inside: 0,
@@ -281,21 +300,22 @@ impl Flash {
         self.server_free_at
     }
 
-    /// What those that were served together cost each of them after the signal, if it is of `op`.
-    pub fn crowd_delay(&self, op: IoOp) -> u64 {
-        let crowd = match op {
-            IoOp::Read => &self.ssd.read_crowd,
-            IoOp::Write => &self.ssd.write_crowd,
+    /// What passes between the signal of the last round and when its requests are heard of: all of them at one time.
+    pub fn round_delay(&self) -> u64 {
+        let others = self.round.len().saturating_sub(1);
+        let each = |(crowd, cost): (&Curve, &Cost)| {
+            let each = crowd.each(others + self.outside);
+            each.0.saturating_sub(cost.fixed + cost.unit)
         };
-        let others = self.round.requests.saturating_sub(1);
-        let cost = &self.costs[usize::from(op == IoOp::Write)];
-        let each = crowd.each(others + self.outside);
-        each.0.saturating_sub(cost.fixed + cost.unit) * others
+        let crowds = [&self.ssd.read_crowd, &self.ssd.write_crowd];
+        let each = crowds.into_iter().zip(&self.costs).map(each);
+        let all: u64 = each.zip(self.round.requests).map(|(e, n)| e * n).sum();
+        self.round.delay + all * others / self.round.len().max(1)
     }
 
     pub fn serve(&mut self, at: u64, access: &Access, rng: &mut Rng) -> Served {
         let together = self.ssd.completions == Completions::Together;
-        let quantile = together.then(|| self.join_round(at, rng));
+        let quantile = together.then(|| self.join_round(at, access.op, rng));
         let s = &self.ssd;
         let (latency, own, [rate, beside], segment, crowd) = match access.op {
             IoOp::Read => (
@@ -331,21 +351,26 @@ impl Flash {
             Some(quantile) => latency.at(quantile).0,
             None => latency.sample(rng),
         };
-        let served = alone + further + contended + pieces + others + access.extra;
-        let moved = rate.time(access.len) + contended + pieces;
         let fixed = cost.fixed.max(share.occupies.0.saturating_sub(cost.unit));
+        let mut saved = 0;
         if access.op == IoOp::Write {
             self.unflushed += access.len;
+            if self.wrote_to == access.offset {
+                saved = s.write_adjoining.0.min(fixed).min(alone);
+            }
+            self.wrote_to = access.offset + access.len;
         }
+        let fixed = fixed - saved;
+        let served = alone - saved + further + contended + pieces + others + access.extra;
+        let moved = rate.time(access.len) + contended + pieces;
         if together {
             self.server_free_at += fixed + moved;
+            // A nanosecond at least: MODEL-1.
+            let delay = served.saturating_sub(s.wake.0 + fixed + moved).max(1);
+            self.round.delay = self.round.delay.max(delay);
             return Served {
                 at: self.server_free_at,
-                signal: Some(Signal {
-                    op: access.op,
-                    // A nanosecond at least: MODEL-1.
-                    delay: served.saturating_sub(s.wake.0 + fixed + moved).max(1),
-                }),
+                signalled: false,
             };
         }
         let (place, start) = self.places.earliest(at);
@@ -354,20 +379,20 @@ impl Flash {
         *place = end;
         Served {
             at: end,
-            signal: None,
+            signalled: true,
         }
     }
 
     /// A request that comes at `at` is of the server's round, or begins one: the quantile of its latency.
-    fn join_round(&mut self, at: u64, rng: &mut Rng) -> u32 {
-        if self.round.requests == 0 || at > self.server_free_at {
+    fn join_round(&mut self, at: u64, op: IoOp, rng: &mut Rng) -> u32 {
+        if self.round.len() == 0 || at > self.server_free_at {
             self.server_free_at = at + self.ssd.wake.0;
             self.round = Round {
-                requests: 0,
                 quantile: rng.below(1_000_000) as u32,
+                ..Round::default()
             };
         }
-        self.round.requests += 1;
+        self.round.requests[usize::from(op == IoOp::Write)] += 1;
         self.round.quantile
     }
 

@@ -308,6 +308,7 @@ fn a_simulated_load_repeats_and_knows_the_arm() {
         segments: 1,
         copying: 0,
         beside: Beside::default(),
+        hand_in: HandIn::default(),
     };
     let hdd = |elevator| {
         Model::Hdd(Hdd {
@@ -341,12 +342,14 @@ fn a_simulated_load_repeats_and_knows_the_arm() {
             len: 4096,
             segments: 1,
         },
+        hand_in: HandIn::default(),
         depth: 1,
         ..load
     };
     let quiet = Load {
         copying: 0,
         beside: Beside::default(),
+        hand_in: HandIn::default(),
         ..beside
     };
     let mean = |load| hdd(Elevator::Ncq).simulate(load, 1).per_s();
