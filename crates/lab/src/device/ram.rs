@@ -290,6 +290,31 @@ impl RamDevice {
         op == IoOp::Read && self.state.with(|s| s.is_hole(range))
     }
 
+    /// Adds a request to what goes to the disk, or ends it here. In a frame of its own: callers' stacks are measured, and
+    /// this need not lie under the disk's.
+    #[inline(never)]
+    fn add(&self, plug: &mut Plug<InFlight>, lane: Lane, request: Request) {
+        let Some(device) = self.me.upgrade() else {
+            unreachable!("a device in use is alive")
+        };
+        let len = request.len();
+        let hole = self.reads_hole(request.op, request.offset, len);
+        let sum = match request.op {
+            IoOp::Write if !self.ghost => sum_of(&request.bufs),
+            _ => 0,
+        };
+        let entry = InFlight {
+            device,
+            lane,
+            request,
+            sum,
+        };
+        match hole {
+            true => self.queue.end_now(entry),
+            false => plug.add(entry, len as u64),
+        }
+    }
+
     /// Gives these to the disk.
     fn start(&self, entries: Vec<InFlight>) {
         for entry in entries {
@@ -371,26 +396,7 @@ impl Device for RamDevice {
         for request in batch.drain(..) {
             self.queue.world.charge_request(segments(&request.bufs));
             self.start(plug.make_room());
-            let Some(device) = self.me.upgrade() else {
-                unreachable!("a device in use is alive")
-            };
-            let hole = self.reads_hole(request.op, request.offset, request.len());
-            let sum = match request.op {
-                IoOp::Write if !self.ghost => sum_of(&request.bufs),
-                _ => 0,
-            };
-            let entry = InFlight {
-                device,
-                lane,
-                request,
-                sum,
-            };
-            if hole {
-                self.queue.end_now(entry);
-                continue;
-            }
-            let len = entry.request.len() as u64;
-            plug.add(entry, len);
+            self.add(&mut plug, lane, request);
         }
         self.start(plug.end());
     }
