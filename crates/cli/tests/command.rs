@@ -397,8 +397,8 @@ fn a_probe_s_profile_runs_in_the_lab() {
     }
     assert!(o.status.success(), "{}", err(&o));
     let report: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
-    assert_eq!(report["points"].as_array().unwrap().len(), 53);
-    assert_eq!(report["fit"].as_array().unwrap().len(), 51);
+    assert_eq!(report["points"].as_array().unwrap().len(), 56);
+    assert_eq!(report["fit"].as_array().unwrap().len(), 53);
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "only the profile is left: {left:?}");
     let text = std::fs::read_to_string(&mine).unwrap();

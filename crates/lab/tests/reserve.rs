@@ -245,7 +245,7 @@ fn a_hole_drops_dirty_whole_pages_and_leaves_the_parts() {
 #[test]
 fn reserve_1_balances_whatever_fails() {
     let (mut failed, mut refused, mut copies) = (0, 0, 0);
-    for seed in 0..24 {
+    for seed in 0..48 {
         let counts = Arc::new(Mutex::new((0, 0, 0)));
         let out = counts.clone();
         lab(seed, 256, nothing, move |rig| {

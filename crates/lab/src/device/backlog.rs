@@ -23,7 +23,8 @@ pub(super) struct InFlight {
 
 /// What a token stands for.
 pub(super) enum Slot {
-    Io(InFlight),
+    /// Boxed: callers' stacks are measured, and it would lie in each frame on the way to the disk.
+    Io(Box<InFlight>),
     /// A task in `serve_now`, asleep until the device has served it.
     Caller(TaskId),
     /// Its request was served.

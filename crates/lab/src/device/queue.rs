@@ -129,7 +129,7 @@ impl LabQueue {
     }
 
     /// Puts a request in flight; its bytes begin at `at` of the disk.
-    pub(super) fn start(&self, entry: InFlight, at: u64, extra: Nanos) {
+    pub(super) fn start(&self, entry: Box<InFlight>, at: u64, extra: Nanos) {
         let access = Access {
             op: entry.request.op,
             offset: at,
@@ -142,7 +142,7 @@ impl LabQueue {
     }
 
     /// Puts a request in flight that the disk has nothing to do for.
-    pub(super) fn end_now(&self, entry: InFlight) {
+    pub(super) fn end_now(&self, entry: Box<InFlight>) {
         let token = self.state.with(|s| s.add(Slot::Io(entry)));
         self.world.schedule(self.world.now(), self.source, token);
     }

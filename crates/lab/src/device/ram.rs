@@ -293,7 +293,7 @@ impl RamDevice {
     /// Adds a request to what goes to the disk, or ends it here. In a frame of its own: callers' stacks are measured, and
     /// this need not lie under the disk's.
     #[inline(never)]
-    fn add(&self, plug: &mut Plug<InFlight>, lane: Lane, request: Request) {
+    fn add(&self, plug: &mut Plug<Box<InFlight>>, lane: Lane, request: Request) {
         let Some(device) = self.me.upgrade() else {
             unreachable!("a device in use is alive")
         };
@@ -303,12 +303,12 @@ impl RamDevice {
             IoOp::Write if !self.ghost => sum_of(&request.bufs),
             _ => 0,
         };
-        let entry = InFlight {
+        let entry = Box::new(InFlight {
             device,
             lane,
             request,
             sum,
-        };
+        });
         match hole {
             true => self.queue.end_now(entry),
             false => plug.add(entry, len as u64),
@@ -316,7 +316,7 @@ impl RamDevice {
     }
 
     /// Gives these to the disk.
-    fn start(&self, entries: Vec<InFlight>) {
+    fn start(&self, entries: Vec<Box<InFlight>>) {
         for entry in entries {
             let at = self.base + entry.request.offset;
             self.queue.start(entry, at, self.spike());
