@@ -316,6 +316,7 @@ impl RamDevice {
     }
 
     /// Gives these to the disk.
+    #[expect(clippy::vec_box, reason = "the disk keeps them as boxes")]
     fn start(&self, entries: Vec<Box<InFlight>>) {
         for entry in entries {
             let at = self.base + entry.request.offset;
