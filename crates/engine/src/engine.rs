@@ -376,10 +376,32 @@ impl<W: World> Engine<W> {
 
     /// The last handle of a mapping is gone.
     pub(crate) fn put_mapping(&self, m: &Arc<Mapping>) {
-        if self.world.is_forked() || self.drop_if_unused(m) {
+        if self.world.is_forked() {
             return;
         }
-        self.unpark_flusher(&m.dev);
+        let gone = self.drop_if_unused(m);
+        // After the table's lock in `drop_if_unused`: if this is not seen, `abandon` finds the mapping without handles.
+        if self.stopping() {
+            // No flusher looks after what this task's calls have kept from being dropped.
+            self.drop_unused_mappings();
+        } else if !gone {
+            self.unpark_flusher(&m.dev);
+        }
+    }
+
+    /// Drops every mapping that nobody uses; false when one of them may go in a moment. For a cache that has stopped
+    /// (MAP-5).
+    fn drop_unused_mappings(&self) -> bool {
+        let unused: Vec<_> = {
+            let table = self.mappings.lock(&*self.world);
+            table.iter().filter(|m| m.is_unused()).cloned().collect()
+        };
+        let mut done = true;
+        for m in &unused {
+            // Dirty pages that were given up stay with their file until the engine goes.
+            done &= self.drop_if_unused(m) || m.nr_dirty() > 0;
+        }
+        done
     }
 
     /// Drops a mapping without handles, dirty pages, I/O or anything that is owed to its users, with its pages (MAP-4).
@@ -396,7 +418,8 @@ impl<W: World> Engine<W> {
                 let dirty = m.dirty.lock(&*self.world);
                 dirty.len() > 0 || m.nr_writeback() > 0
             };
-            let owed = !m.durability.lock(&*self.world).is_settled();
+            // Once stopped, nothing is flushed any more, and nobody can open the file to be told.
+            let owed = !self.stopping() && !m.durability.lock(&*self.world).is_settled();
             // A task that moves one of its pages holds this lock shared and has found the mapping in the table since
             // (COMPACT-3): after this look it finds it gone.
             let in_use = m.invalidate.is_held_shared();
@@ -450,6 +473,8 @@ impl<W: World> Engine<W> {
     }
 
     /// Writes everything back, flushes, and stops the engine's tasks. Afterwards every call fails with `Closed`.
+    /// Of files without a handle the engine keeps nothing then, and the last handle of another one takes it along: their
+    /// backings are dropped, and with them what these hold.
     ///
     /// # Errors
     /// `StillPinned` with live guards or blocks; the first write or flush error, also one that nobody has seen yet. The
@@ -538,7 +563,9 @@ impl<W: World> Engine<W> {
                 tracing::error!(?task, "a task of the cache did not end in time");
             }
         }
-        while self.in_flight() > 0 && self.world.now() < until {
+        // Those whose last handle went while they were busy, too: their flusher was to let them go. A caller that is still
+        // inside may hold one for a moment.
+        while (self.in_flight() > 0 || !self.drop_unused_mappings()) && self.world.now() < until {
             self.world
                 .park(self.world.now().plus(Nanos::from_millis(1)));
         }

@@ -1,7 +1,9 @@
 //! A cache: one budget, its files, its end.
 //!
 //! **Invariants.** CACHE-1: in a child process made by fork nothing of the parent's cache is used or freed: its threads
-//! are not there, and its arena is not mapped.
+//! are not there, and its arena is not mapped. CACHE-2: once `close` has returned, a file's lock lives as long as its
+//! handles (and the [`Volume`]s) that users have, and no longer: the engine drops what it keeps of a file (MAP-5), the
+//! world's threads have been joined, and [`Opens`] holds nothing but weak references.
 #![allow(unsafe_code)]
 
 use crate::builder::CacheBuilder;
@@ -241,7 +243,9 @@ impl Cache {
     }
 
     /// Writes everything back, makes it durable, and ends the cache's threads. Files opened from it fail with `Closed`
-    /// afterwards. A second call does nothing.
+    /// afterwards. The lock of a file (see [`Cache::open`]) has been given back when this has returned and every `File` of
+    /// it (of a volume, the `Volume`, too) is dropped, in whichever order: another cache may open it then, although this
+    /// one is not dropped yet. A second call does nothing.
     ///
     /// ```
     /// # let cache = highwater::Cache::builder().memory(16 << 20).build()?;

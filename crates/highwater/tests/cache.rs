@@ -232,6 +232,24 @@ fn two_opens_share_pages_and_other_caches_are_kept_out() {
 }
 
 #[test]
+fn a_closed_cache_lets_others_have_the_files_that_were_closed_before() {
+    let dir = disk_dir();
+    for n in 0..20 {
+        let path = dir.path().join(n.to_string());
+        let ours = cache(IoEngine::Auto);
+        let file = ours.open(&path, create()).unwrap();
+        file.write_at(&[n; 5000], 0).unwrap();
+        drop(file);
+        ours.close().unwrap();
+        let theirs = cache(IoEngine::Auto);
+        let file = theirs.open(&path, create()).unwrap();
+        let mut buf = [0; 5000];
+        assert_eq!(file.read_at(&mut buf, 0).unwrap(), 5000);
+        assert_eq!(buf, [n; 5000]);
+    }
+}
+
+#[test]
 fn refusals_name_the_remedy() {
     let dir = disk_dir();
     let cache = cache(IoEngine::Auto);

@@ -137,6 +137,36 @@ fn a_file_closed_while_it_is_read_ahead_may_be_opened_for_writing() {
     });
 }
 
+/// Nobody looks after the files of a closed cache: what it keeps of them, with their locks, it keeps for ever.
+#[test]
+fn a_closed_cache_keeps_no_file_that_was_closed_while_it_was_read_ahead() {
+    lab(6, 1024, nothing, |rig| {
+        let slow = LabQueue::new(&rig.world, disk(ssd(4, 30_000)));
+        let devices = [device_on(&slow, 1024 * PAGE)];
+        let file = rig.open(9, &devices[0]);
+        for n in 0..100 {
+            file.read_at(&mut [0; 4096], n * PAGE).expect("a read");
+        }
+        drop(file);
+        assert_eq!(kept(&devices), 1, "it is being read");
+        rig.engine.close().expect("close");
+        assert_eq!(kept(&devices), 0);
+    });
+}
+
+#[test]
+fn a_closed_cache_keeps_a_file_as_long_as_somebody_has_it_open() {
+    lab(7, 1024, nothing, |rig| {
+        let devices = [rig.device(16 * PAGE)];
+        let file = rig.open(9, &devices[0]);
+        file.write_at(&[7; 4096], 0).expect("a write");
+        rig.engine.close().expect("close");
+        assert_eq!(kept(&devices), 1);
+        drop(file);
+        assert_eq!(kept(&devices), 0);
+    });
+}
+
 /// A second disk.
 fn disk(model: Model) -> QueueOptions {
     QueueOptions {

@@ -18,6 +18,8 @@
 //!   that a write past the end has latched.
 //! - MAP-4: a mapping leaves the table only with no handle, no dirty page, no page in flight, nothing that waits for a
 //!   flush and no error that nobody has seen; its pages are dropped.
+//! - MAP-5: a cache that has closed has no mapping without a handle. Its flushers have ended: who lets the last handle go
+//!   drops the mapping, and `abandon` those whose last handle had gone before.
 //!
 //! **Kernel.** struct address_space, inode; filemap.c, truncate.c, errseq.c.
 
