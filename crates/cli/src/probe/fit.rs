@@ -392,13 +392,13 @@ impl Direction {
 
     /// How late an idle disk begins, when `pairs` of reads at such a distance still end together.
     fn wake_ns(&self, pairs: &Point) -> u64 {
-        let fixed = 1_000_000_000 / self.iops;
+        ((pairs.us(0.5) * 1e3) as u64).saturating_sub(1_000_000_000 / self.iops)
+    }
+
+    /// An idle disk begins no later: that is a part of each latency, and so is what the request occupies the disk for.
+    fn wake_max(&self) -> u64 {
         let least = self.quantiles.first().map_or(0, |(_, ns)| *ns);
-        // It is a part of each latency, and so is what the request occupies the disk for.
-        let most = least.saturating_sub(fixed);
-        ((pairs.us(0.5) * 1e3) as u64)
-            .saturating_sub(fixed)
-            .min(most)
+        least.saturating_sub(1_000_000_000 / self.iops)
     }
 
     fn nothing() -> Direction {
@@ -426,7 +426,10 @@ impl Fit {
         let write = direction(false);
         let wake = points.iter().find(|p| p.step == Step::Pairs);
         let wake_ns = match completions {
-            Completions::Together => wake.map_or(0, |p| read.wake_ns(p)),
+            Completions::Together => wake.map_or(0, |p| {
+                let of_writes = write.as_ref().map_or(u64::MAX, Direction::wake_max);
+                read.wake_ns(p).min(read.wake_max()).min(of_writes)
+            }),
             Completions::Each => 0,
         };
         let flush = |after_writes| {

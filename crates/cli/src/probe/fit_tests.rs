@@ -233,3 +233,20 @@ fn without_writes_reads_stand_for_them() {
     assert!(text.contains("Nothing was written"), "{text}");
     crate::device::load("t", &text).unwrap();
 }
+
+/// On a loaded machine reads may seem to begin later than a whole write takes: the profile is one that the lab takes.
+#[test]
+fn no_disk_begins_later_than_its_quickest_request_ends() {
+    let mut points = points_of(&Model::Ssd(virtio()), 1 << 30);
+    for p in &mut points {
+        match p.step {
+            Step::Pairs => p.quantiles_us = vec![(0, 90.0), (1_000_000, 90.0)],
+            Step::Load(r) if r.work.read => p.quantiles_us.iter_mut().for_each(|q| q.1 += 100.0),
+            _ => {}
+        }
+    }
+    let fit = Fit::of(&points, 1 << 30, VIRTIO);
+    assert_eq!(fit.completions, Completions::Together);
+    let least = fit.read.quantiles[0].1.min(fit.write.quantiles[0].1);
+    assert!(fit.wake_ns > 0 && fit.wake_ns <= least, "{}", fit.wake_ns);
+}
