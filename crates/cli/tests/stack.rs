@@ -133,8 +133,8 @@ fn reclaims(chain: &Value) -> usize {
 }
 
 /// An allocation inside `->writepage` that may reclaim, with the guard against recursion off: reclaim in reclaim in reclaim.
-/// The stack is more than any arm with the guard needs, by a quarter, and less than two reclaims in one another do; whether
-/// they meet is the schedule's, so some seeds are tried.
+/// The stack is more than the arm with the guard needs in any build, by a tenth, and less than two reclaims in one another do;
+/// whether they meet is the schedule's, so some seeds are tried.
 #[test]
 fn an_arm_that_overflows_is_a_row_beside_those_that_do_not() {
     if !measured() {
@@ -149,7 +149,7 @@ fn an_arm_that_overflows_is_a_row_beside_those_that_do_not() {
     assert!(no_guard.contains("recursion_guard = false"), "{no_guard}");
     let dir = common::temp();
     let path = common::write(dir.path(), "deep.toml", format!("{head}[[arms]]{no_guard}"));
-    let small = "--memory 4MiB --duration 60ms --json - --stack 8KiB --seed";
+    let small = "--memory 4MiB --duration 60ms --json - --stack 9KiB --seed";
     let overflows = (1..=8).find_map(|seed: u32| {
         let seed = seed.to_string();
         let o = highwater(&[&["stack", &path], &common::words(small)[..], &[&seed]].concat());
@@ -171,7 +171,7 @@ fn an_arm_that_overflows_is_a_row_beside_those_that_do_not() {
     );
     let chain = over["chain"].as_array().unwrap();
     assert_adds_up(chain);
-    assert!(over["fault"].as_u64() > Some(8 << 10));
+    assert!(over["fault"].as_u64() > Some(9 << 10));
 }
 
 #[test]
