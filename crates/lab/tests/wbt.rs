@@ -99,7 +99,7 @@ fn a_disk_with_an_arm_comes_back_for_a_read_that_is_overdue() {
         beside(Model::Hdd(Hdd::default()), false),
         beside(Model::Hdd(Hdd::default()), true),
     );
-    assert!(off.longest > ms(300), "{off:?}");
+    assert!(off.longest > ms(350), "{off:?}");
     assert!(on.longest < ms(150), "{on:?}");
     assert!(on.overdue > 0 && off.overdue == 0);
     assert!(on.written * 2 > off.written, "{on:?} {off:?}");
