@@ -9,7 +9,8 @@
 use crate::builder::CacheBuilder;
 use crate::device::IoEngine;
 use crate::file::File;
-use crate::open::{OpenOptions, Opens};
+use crate::open::OpenOptions;
+use crate::opens::Opens;
 use crate::volume::{MountOptions, Volume, VolumeFailure};
 use crate::world::OsWorld;
 use highwater_engine::sync::{AtomicBool, Ordering};
@@ -60,14 +61,15 @@ impl Cache {
 
     pub(crate) fn new(engine: Arc<Engine<OsWorld>>) -> Cache {
         Cache {
+            opens: Opens::new(engine.config().io_timeout),
             engine: ManuallyDrop::new(engine),
-            opens: Opens::default(),
             closed: AtomicBool::new(false),
         }
     }
 
     /// Opens a file or a block device. Opens of the same file in one cache share its pages; other caches, in this
-    /// process or another, are kept out by `flock` (readers share). Waits for the file system only.
+    /// process or another, are kept out by `flock` (readers share). Waits for the file system, and for another open of the
+    /// same file that is under way.
     ///
     /// ```
     /// # use highwater::{Cache, OpenOptions};
@@ -80,7 +82,7 @@ impl Cache {
     ///
     /// # Errors
     /// `Config` for options that make no sense and for directories; `Conflict` when another cache has the file;
-    /// `Os` when the operating system refuses it; `Closed`, `Forked`.
+    /// `Os` when the operating system refuses it; `TimedOut` behind another open of it; `Closed`, `Forked`.
     pub fn open(&self, path: impl AsRef<Path>, options: OpenOptions) -> Result<File, Error> {
         let world = self.world();
         if world.forked() {

@@ -30,6 +30,7 @@ mod device;
 mod file;
 mod memory;
 mod open;
+mod opens;
 pub mod volume;
 mod world;
 

@@ -1,17 +1,10 @@
-//! How a file is opened: from a path to a locked device behind a backing.
+//! How a file is opened: what the caller asks for, up to the first descriptor. The rest is [`crate::opens`].
 
-use crate::device::{DirectIo, FileDevice, FileLock, RateLimited, Slot, describe};
-use crate::world::OsWorld;
-use highwater_engine::backing::journaled::Volume;
-use highwater_engine::backing::{PlainBacking, RefusingBacking};
-use highwater_engine::world::Device;
-use highwater_engine::{Backing, Error, FileId};
-use parking_lot::Mutex;
+use crate::device::{DirectIo, describe};
+use highwater_engine::Error;
 use rustix::fs::{FileType, Mode, OFlags};
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Weak};
 
 /// How [`crate::Cache::open`] opens a file. Starts with everything off; set at least `read` or `write`.
 ///
@@ -33,10 +26,10 @@ pub struct OpenOptions {
 
 /// The options that all opens of one file in one cache share.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct How {
-    direct: DirectIo,
-    limit: Option<(u64, u64)>,
-    refuse_reclaim_writes: bool,
+pub(crate) struct How {
+    pub(crate) direct: DirectIo,
+    pub(crate) limit: Option<(u64, u64)>,
+    pub(crate) refuse_reclaim_writes: bool,
     /// It holds a volume, whose file is meant.
     volume: bool,
 }
@@ -166,6 +159,10 @@ impl OpenOptions {
         self
     }
 
+    pub(crate) fn how(&self) -> How {
+        self.how
+    }
+
     pub(crate) fn refuses_reclaim_writes(&self) -> bool {
         self.how.refuse_reclaim_writes
     }
@@ -178,7 +175,7 @@ impl OpenOptions {
         self.truncate
     }
 
-    fn check(&self, path: &Path) -> Result<(), Error> {
+    pub(crate) fn check(&self, path: &Path) -> Result<(), Error> {
         let path = path.display();
         if !self.read && !self.write {
             return Err(Error::Config(format!(
@@ -194,7 +191,7 @@ impl OpenOptions {
     }
 
     /// The first descriptor.
-    fn open_fd(&self, path: &Path) -> Result<OwnedFd, Error> {
+    pub(crate) fn open_fd(&self, path: &Path) -> Result<OwnedFd, Error> {
         // Before the open, which would wait for a pipe's other end or rewind a tape.
         if let Ok(stat) = rustix::fs::stat(path) {
             let kind = FileType::from_raw_mode(stat.st_mode);
@@ -237,188 +234,5 @@ impl OpenOptions {
             };
             Error::os(format!("open {} {how}{remedy}", path.display()), &e.into())
         })
-    }
-}
-
-/// A file that is ready for the engine.
-pub(crate) struct Opened<B: ?Sized = dyn Backing> {
-    pub(crate) id: FileId,
-    pub(crate) backing: Arc<B>,
-    pub(crate) direct: bool,
-}
-
-/// The files open in one cache, with their locks. An entry is alive while the engine keeps a device of the file.
-#[derive(Default)]
-pub(crate) struct Opens {
-    /// By device and inode.
-    table: Mutex<HashMap<(u64, u64), Entry>>,
-}
-
-struct Entry {
-    lock: Weak<FileLock>,
-    /// Its devices, to be upgraded by an open for writing: the engine has one of them, and not always the first, which goes
-    /// with the last handle.
-    slots: Vec<Weak<Slot>>,
-    write: bool,
-    how: How,
-    /// What it holds, mounted: once in a cache.
-    volume: Weak<Volume>,
-}
-
-impl Opens {
-    /// Opens and locks `path`, and puts the wrappers around it that `options` ask for.
-    pub(crate) fn open(
-        &self,
-        world: &OsWorld,
-        path: &Path,
-        options: &OpenOptions,
-    ) -> Result<Opened, Error> {
-        self.open_as(world, path, options, |device, _| {
-            let plain = PlainBacking::new(device);
-            let backing: Arc<dyn Backing> = if options.how.refuse_reclaim_writes {
-                Arc::new(RefusingBacking::new(plain))
-            } else {
-                Arc::new(plain)
-            };
-            Ok(backing)
-        })
-    }
-
-    /// The same for a volume at `path`, which `mount` mounts if this cache has not yet.
-    pub(crate) fn open_volume<E: From<Error>>(
-        &self,
-        world: &OsWorld,
-        path: &Path,
-        options: &OpenOptions,
-        mount: impl FnOnce(Arc<dyn Device>) -> Result<Arc<Volume>, E>,
-    ) -> Result<Opened<Volume>, E> {
-        self.open_as(world, path, options, |device, entry| {
-            if let Some(volume) = entry.volume.upgrade() {
-                return Ok(volume);
-            }
-            let volume = mount(device)?;
-            entry.volume = Arc::downgrade(&volume);
-            Ok(volume)
-        })
-    }
-
-    fn open_as<B: ?Sized, E: From<Error>>(
-        &self,
-        world: &OsWorld,
-        path: &Path,
-        options: &OpenOptions,
-        backing: impl FnOnce(Arc<dyn Device>, &mut Entry) -> Result<Arc<B>, E>,
-    ) -> Result<Opened<B>, E> {
-        options.check(path)?;
-        let fd = options.open_fd(path)?;
-        let stat = rustix::fs::fstat(&fd)
-            .map_err(|e| Error::os(format!("stat {}", path.display()), &e.into()))?;
-        // Each node of a block device names the same one. No file has inode 0.
-        let id = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::BlockDevice => FileId {
-                dev: stat.st_rdev,
-                ino: 0,
-            },
-            _ => FileId {
-                dev: stat.st_dev,
-                ino: stat.st_ino,
-            },
-        };
-        // Held to the end, so that two opens of one file come one after the other.
-        let mut table = self.table.lock();
-        table.retain(|_, entry| entry.lock.strong_count() > 0);
-        let known = table.get_mut(&(id.dev, id.ino));
-        let lock = match known.and_then(|entry| Some((entry.lock.upgrade()?, entry))) {
-            Some((lock, entry)) => {
-                entry.share(&lock, path, &fd, options)?;
-                lock
-            }
-            None => Arc::new(FileLock::new(path, another(path, &fd)?, options.write)?),
-        };
-        let device = FileDevice::new(world, path, fd, options.write, options.how.direct)?
-            .with_lock(lock.clone());
-        let entry = table.entry((id.dev, id.ino)).or_insert(Entry {
-            lock: Arc::downgrade(&lock),
-            slots: Vec::new(),
-            write: options.write,
-            how: options.how,
-            volume: Weak::new(),
-        });
-        entry.slots.retain(|slot| slot.strong_count() > 0);
-        entry.slots.push(Arc::downgrade(device.slot()));
-        let direct = device.direct();
-        let device: Arc<dyn Device> = match options.how.limit {
-            None => Arc::new(device),
-            Some((bytes_per_s, iops)) => {
-                let limiter = world.limited(&device, bytes_per_s, iops);
-                Arc::new(RateLimited::new(device, limiter))
-            }
-        };
-        let backing = backing(device, entry)?;
-        Ok(Opened {
-            id,
-            backing,
-            direct,
-        })
-    }
-}
-
-impl Entry {
-    /// Opens the file once more.
-    fn share(
-        &mut self,
-        lock: &FileLock,
-        path: &Path,
-        fd: &OwnedFd,
-        options: &OpenOptions,
-    ) -> Result<(), Error> {
-        if self.how != options.how {
-            return Err(Error::Conflict(format!(
-                "{} is open in this cache with other settings of direct, limit_rate or refuse_reclaim_writes, or once as a volume and once as a plain file; use the same, or close it first",
-                path.display()
-            )));
-        }
-        if options.write && !self.write {
-            lock.upgrade(path)?;
-            for slot in self.slots.iter().filter_map(Weak::upgrade) {
-                slot.upgrade(path, another(path, fd)?, self.how.direct)?;
-            }
-            self.write = true;
-        }
-        Ok(())
-    }
-}
-
-/// A second descriptor of what `fd` has open.
-fn another(path: &Path, fd: &OwnedFd) -> Result<OwnedFd, Error> {
-    fd.try_clone()
-        .map_err(|e| Error::os(format!("open {}", path.display()), &e))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::IoEngine;
-
-    #[test]
-    fn an_open_for_writing_upgrades_whichever_device_the_cache_has() {
-        let world = OsWorld::new(IoEngine::Threads).expect("a world");
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        let opens = Opens::default();
-        let open = |write| {
-            let options = OpenOptions::new().read(true).write(write);
-            opens
-                .open_as(&world, file.path(), &options, |device, _| {
-                    Ok::<_, Error>(Arc::new(device))
-                })
-                .expect("open")
-        };
-        // The first is closed just when the file is opened again: the cache has the second.
-        let first = open(false);
-        let second = open(false);
-        drop(first);
-        let third = open(true);
-        second.backing.write_now(0, &[7; 4096]).expect("upgraded");
-        third.backing.write_now(4096, &[7; 4096]).expect("a write");
     }
 }

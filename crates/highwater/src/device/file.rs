@@ -7,7 +7,6 @@
 #![allow(unsafe_code)]
 
 use super::flight::{Flight, Step};
-use super::lock::FileLock;
 use super::target::{Target, block_device_len};
 use super::{DirectIo, IoEngine, OsQueue, sys};
 use crate::world::OsWorld;
@@ -41,7 +40,7 @@ pub struct FileDevice {
     target: Arc<Slot>,
     queue: Arc<OsQueue>,
     block_device: bool,
-    _lock: Option<Arc<FileLock>>,
+    _lock: Option<Arc<dyn Send + Sync>>,
 }
 
 /// The descriptors that a device uses now; an open for writing replaces those of an open for reading. Requests on
@@ -51,6 +50,11 @@ pub(crate) struct Slot(RwLock<Arc<Target>>);
 impl Slot {
     fn now(&self) -> Arc<Target> {
         self.0.read().clone()
+    }
+
+    /// Can it write?
+    pub(crate) fn is_write(&self) -> bool {
+        self.0.read().write
     }
 
     /// Replaces the descriptors by ones that can write: `fd`, opened for it.
@@ -97,7 +101,7 @@ impl FileDevice {
     }
 
     /// The same, holding `lock` as long as it lives.
-    pub(crate) fn with_lock(mut self, lock: Arc<FileLock>) -> FileDevice {
+    pub(crate) fn with_lock(mut self, lock: Arc<dyn Send + Sync>) -> FileDevice {
         self._lock = Some(lock);
         self
     }

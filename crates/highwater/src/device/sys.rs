@@ -1,4 +1,4 @@
-//! The blocking calls: preadv, pwritev, fallocate.
+//! The calls: preadv, pwritev, fallocate, and the lock of a byte.
 #![allow(unsafe_code)]
 
 use super::flight::Piece;
@@ -34,6 +34,40 @@ pub(super) fn fallocate(fd: BorrowedFd<'_>, mode: i32, offset: u64, len: u64) ->
     loop {
         // SAFETY: an open descriptor and integers.
         let r = unsafe { libc::fallocate(fd.as_raw_fd(), mode, offset as i64, len as i64) };
+        match (r, errno()) {
+            (0, _) => return Ok(()),
+            (_, libc::EINTR) => {}
+            (_, e) => return Err(e),
+        }
+    }
+}
+
+/// A file claimed for the moment in which its `flock` changes; given up on drop.
+pub(super) struct Claim<'a>(BorrowedFd<'a>);
+
+/// Claims the file for this open file, at once or not at all.
+pub(super) fn claim(fd: BorrowedFd<'_>) -> Result<Claim<'_>, i32> {
+    set_claim(fd, libc::F_WRLCK).map(|()| Claim(fd))
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        // What was claimed can be given up; if not, closing the descriptors does it.
+        let _ = set_claim(self.0, libc::F_UNLCK);
+    }
+}
+
+fn set_claim(fd: BorrowedFd<'_>, kind: i32) -> Result<(), i32> {
+    // SAFETY: plain data, valid when zeroed.
+    let mut byte: libc::flock = unsafe { std::mem::zeroed() };
+    byte.l_type = kind as i16;
+    byte.l_whence = libc::SEEK_SET as i16;
+    // The last byte that an offset names: no file reaches it, and nobody locks it for what is written there.
+    byte.l_start = i64::MAX - 1;
+    byte.l_len = 1;
+    loop {
+        // SAFETY: an open descriptor, and a structure that the call reads.
+        let r = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &byte) };
         match (r, errno()) {
             (0, _) => return Ok(()),
             (_, libc::EINTR) => {}

@@ -35,6 +35,8 @@ pub(super) struct Target {
     pub(super) direct: Option<OwnedFd>,
     /// For pieces that are no whole blocks; for everything where `direct` is none.
     pub(super) buffered: OwnedFd,
+    /// Both are open for writing, too.
+    pub(super) write: bool,
     /// Offsets and lengths of direct I/O are multiples of this.
     pub(super) block: usize,
     /// Addresses of direct I/O are multiples of this.
@@ -52,11 +54,12 @@ impl Target {
         let mut target = Target {
             direct: None,
             buffered,
+            write,
             block: 4096,
             memory_align: 4096,
         };
         if mode != DirectIo::Never {
-            match target.open_direct(write) {
+            match target.open_direct() {
                 Ok(fd) => target.direct = Some(fd),
                 Err(e) if mode == DirectIo::Always => {
                     let what = format!(
@@ -71,7 +74,7 @@ impl Target {
         Ok(target)
     }
 
-    fn open_direct(&mut self, write: bool) -> std::io::Result<OwnedFd> {
+    fn open_direct(&mut self) -> std::io::Result<OwnedFd> {
         // Memory is their disk: they take the flag and copy all the same.
         const RAMFS: u64 = 0x8584_58f6;
         const TMPFS: u64 = 0x0102_1994;
@@ -79,7 +82,11 @@ impl Target {
         if [RAMFS, TMPFS].contains(&kind) {
             return Err(std::io::ErrorKind::Unsupported.into());
         }
-        let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        let access = if self.write {
+            OFlags::RDWR
+        } else {
+            OFlags::RDONLY
+        };
         // Through the descriptor, so that it is the same file whatever happens to its name.
         let link = format!("/proc/self/fd/{}", self.buffered.as_raw_fd());
         let flags = access | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NOCTTY;
@@ -103,6 +110,7 @@ impl Target {
         Target {
             direct: direct.then(open),
             buffered: open(),
+            write: false,
             block: 512,
             memory_align: 512,
         }
