@@ -113,7 +113,7 @@ impl fmt::Display for OomReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "of {} frames: {} free, {} clean, {} dirty ({} of them failed to write), {} under writeback, {} loading, {} lent to backings, {} held by guards, {} in blocks; waited {:?}",
+            "of {} frames: {} free, {} clean, {} dirty ({} of them failed to write), {} under writeback, {} loading, {} lent to backings, {} held by guards, {} in blocks; waited {}",
             self.frames,
             self.free,
             self.clean,
@@ -155,7 +155,7 @@ impl fmt::Display for NoBlockReport {
         }
         write!(
             f,
-            " (fragmentation index {}); reclaimed {} pages, waited {:?}",
+            " (fragmentation index {}); reclaimed {} pages, waited {}",
             self.fragmentation_index, self.reclaimed, self.waited
         )
     }
@@ -193,7 +193,7 @@ pub enum Error {
         others: u32,
     },
     /// The page's latch was not free within the limit.
-    #[error("page {page} is busy: its latch was not free within {waited:?}")]
+    #[error("page {page} is busy: its latch was not free within {waited}")]
     Busy {
         /// The page.
         page: u64,
@@ -228,7 +228,7 @@ pub enum Error {
     #[error("the file was opened for reading only; open it with OpenOptions::write(true)")]
     ReadOnly,
     /// An operation had no answer within its deadline.
-    #[error("{what}: no answer within {waited:?}; the request is still with the device")]
+    #[error("{what}: no answer within {waited}; the request is still with the device")]
     TimedOut {
         /// What was waited for.
         what: &'static str,
@@ -282,6 +282,37 @@ impl Error {
             what: what.into(),
             errno: error.raw_os_error().unwrap_or(0),
             errno_text: error.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_said_in_a_unit_that_fits() {
+        let late = |waited| {
+            Error::TimedOut {
+                what: "flush",
+                waited,
+            }
+            .to_string()
+        };
+        let said = late(Nanos(30_006_534_000));
+        assert!(
+            said.starts_with("flush: no answer within 30.0 s;"),
+            "{said}"
+        );
+        for (ns, text) in [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_500, "1.50 µs"),
+            (250_000_000, "250 ms"),
+            (10_000_000_000, "10.0 s"),
+            (3_600_000_000_000, "3600 s"),
+        ] {
+            assert_eq!(Nanos(ns).to_string(), text);
         }
     }
 }

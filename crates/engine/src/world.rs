@@ -58,6 +58,25 @@ impl fmt::Debug for Nanos {
     }
 }
 
+/// For people: three digits, in the unit that fits.
+impl fmt::Display for Nanos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, name) = match self.0 {
+            0..1_000 => return write!(f, "{} ns", self.0),
+            1_000..1_000_000 => (1e3, "µs"),
+            1_000_000..1_000_000_000 => (1e6, "ms"),
+            _ => (1e9, "s"),
+        };
+        let n = self.0 as f64 / unit;
+        let decimals = match n {
+            ..10.0 => 2,
+            ..100.0 => 1,
+            _ => 0,
+        };
+        write!(f, "{n:.decimals$} {name}")
+    }
+}
+
 impl From<std::time::Duration> for Nanos {
     fn from(d: std::time::Duration) -> Nanos {
         Nanos(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
