@@ -12,7 +12,6 @@ use crate::report::Report;
 use crate::run::{for_json, run_scenario};
 use crate::scenario::{self, BUILTIN, Kind};
 use crate::sentences;
-use crate::units::show_bytes;
 
 /// What `run` calls all scenarios.
 pub const NAME: &str = "all";
@@ -64,9 +63,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let mut text = String::new();
     for report in &reports {
         text.push_str(&format!(
-            "\n{}, memory {}\n\n{}\n",
-            report.scenario,
-            show_bytes(report.memory_bytes),
+            "\n{}\n{}\n",
+            report.head(),
             columns::table(report).render(width())
         ));
         for sentence in sentences::sentences(report) {

@@ -76,15 +76,11 @@ const GROUPS: [(&str, &[Column]); 6] = [
         "memory",
         &[
             ("refused", |a| show_count(a.refused)),
-            ("peak", |a| bytes(a.peak_rss_bytes)),
-            ("idle", |a| bytes(a.idle_rss_bytes)),
+            ("peak", |a| a.peak_rss_bytes.map_or("-".into(), show_bytes)),
+            ("idle", |a| a.idle_rss_bytes.map_or("-".into(), show_bytes)),
         ],
     ),
 ];
-
-fn bytes(n: u64) -> String {
-    if n == 0 { "-".into() } else { show_bytes(n) }
-}
 
 /// CPU seconds: a counter's, or what the counters leave of the whole.
 fn cpu_s(arm: &ArmReport, name: Option<&str>) -> Option<f64> {
@@ -200,7 +196,7 @@ fn add_real(table: &mut Table, report: &Report) {
                 show_count(r.ops_per_s as u64),
                 format!("{:.1} s", r.measured_s),
                 format!("{:.1} s", r.total_s),
-                bytes(r.peak_rss_bytes),
+                show_bytes(r.peak_rss_bytes),
             ],
         });
     }
@@ -218,7 +214,15 @@ fn add_task(table: &mut Table, report: &Report, name: &str) {
             Some(task) => {
                 let l = task.latency_us;
                 row.push(show_count(task.ops_per_s as u64));
-                row.extend([l.p50, l.p99, l.p999, l.p9999, l.max].map(show_us));
+                // Nothing was done: no latency of it is 0.
+                let show = |us| {
+                    if task.ops == 0 {
+                        "-".into()
+                    } else {
+                        show_us(us)
+                    }
+                };
+                row.extend([l.p50, l.p99, l.p999, l.p9999, l.max].map(show));
             }
             None => row.extend(std::iter::repeat_n("-".to_string(), 6)),
         }
@@ -234,7 +238,8 @@ mod tests {
     fn every_arm_and_every_task_has_its_cells_within_160_columns() {
         let task = |name: &str| TaskReport {
             name: name.into(),
-            ops_per_s: 123_456.0,
+            ops: u64::from(name != "page_mut"),
+            ops_per_s: if name == "page_mut" { 0.0 } else { 123_456.0 },
             ..TaskReport::default()
         };
         let arm = |preset: &str| ArmReport {
@@ -253,9 +258,17 @@ mod tests {
         let report = Report {
             scenario: "rfc".into(),
             memory_bytes: 1 << 26,
+            disk: None,
             arms: vec![arm("2.6.35"), arm("page cache")],
         };
-        let text = table(&report).render(160);
+        let whole = table(&report);
+        // Of 9 groups the last but two: it did nothing.
+        let idle = whole.cells[0].len() - 18;
+        assert_eq!(
+            whole.cells[0][idle..idle + 6],
+            ["0", "-", "-", "-", "-", "-"]
+        );
+        let text = whole.render(160);
         assert!(text.lines().all(|l| l.chars().count() <= 160), "{text}");
         for word in [
             "12.50",

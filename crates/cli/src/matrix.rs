@@ -3,6 +3,7 @@
 use crate::args::MatrixArgs;
 use crate::columns;
 use crate::command_line::CommandLine;
+use crate::disk;
 use crate::error::{CliError, Result};
 use crate::html;
 use crate::parent::{self, Options};
@@ -79,13 +80,16 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
         quiet: false,
         ..Options::default()
     };
+    let disk = disk::words(&scenario, &[world], false);
     let page = html::Page::new(
         args.common.html.as_deref(),
         &scenario,
         args.common.seed,
-        &[world.name()],
+        &[world],
+        &disk,
     )?;
-    let report = parent::run(scenario, &arms(world), &options)?;
+    let mut report = parent::run(scenario, &arms(world), &options)?;
+    report.disk = Some(disk);
     let text = format!(
         "{}\n{}",
         grid(&report).render(crate::console::width()),
@@ -175,6 +179,7 @@ mod tests {
         let report = Report {
             scenario: "rfc".into(),
             memory_bytes: 1,
+            disk: None,
             arms: vec![ArmReport {
                 preset: "kswapd-late x off".into(),
                 ops_per_s: 4242.0,

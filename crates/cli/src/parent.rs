@@ -114,6 +114,7 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
     let mut report = Report {
         scenario: scenario.name.clone(),
         memory_bytes: scenario.memory.0,
+        disk: None,
         arms: Vec::new(),
     };
     let ended = Interrupted::new(turns.len(), options.quiet);

@@ -122,7 +122,7 @@ fn spread(mut values: Vec<f64>) -> [f64; 3] {
 }
 
 /// The median of a sorted list that is not empty: of two in the middle, their mean.
-fn median(sorted: &[f64]) -> f64 {
+pub fn median(sorted: &[f64]) -> f64 {
     let n = sorted.len();
     (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
 }
@@ -305,6 +305,7 @@ mod tests {
         Report {
             scenario: "zipf-mix".into(),
             memory_bytes: 1,
+            disk: None,
             arms: vec![
                 arm("os", "3.2", 100.0, [9.0, 50.0], 99),
                 arm("os", "3.2", 300.0, [9.0, 70.0], 199),

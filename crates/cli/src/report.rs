@@ -15,6 +15,9 @@ pub struct Report {
     pub scenario: String,
     /// The budget.
     pub memory_bytes: u64,
+    /// What its files lie on, in words: the lab's disk, and the others'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
     /// The arms that ran.
     pub arms: Vec<ArmReport>,
 }
@@ -29,6 +32,9 @@ pub struct ArmReport {
     /// The lab's seed, when it ran with several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// Which of its arm's runs this is, from 1; absent where each runs once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<u32>,
     /// The tasks.
     pub tasks: Vec<TaskReport>,
     /// Operations a second, all tasks.
@@ -52,10 +58,11 @@ pub struct ArmReport {
     pub vmstat: BTreeMap<String, u64>,
     /// Allocations that failed.
     pub refused: u64,
-    /// Highest memory of the process (VmHWM); of the cgroup for Linux.
-    pub peak_rss_bytes: u64,
+    /// Highest memory of the process (VmHWM); of the cgroup for Linux; null where it cannot be known: the lab's memory is a
+    /// model's.
+    pub peak_rss_bytes: Option<u64>,
     /// The same before the cache was built.
-    pub idle_rss_bytes: u64,
+    pub idle_rss_bytes: Option<u64>,
     /// What a block of frames cost; absent where none was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_block: Option<PerBlock>,
@@ -170,6 +177,19 @@ pub struct Written {
     pub sync: Option<u64>,
 }
 
+impl Report {
+    /// The lines above its table: what ran, with how much memory, on what.
+    pub fn head(&self) -> String {
+        let disk = self.disk.as_ref();
+        format!(
+            "{}, memory {}\n{}",
+            self.scenario,
+            show_bytes(self.memory_bytes),
+            disk.map_or(String::new(), |d| format!("disk: {d}\n")),
+        )
+    }
+}
+
 impl ArmReport {
     /// Leaves out what `--samples` asks for.
     pub fn drop_samples(&mut self) {
@@ -181,7 +201,8 @@ impl ArmReport {
 
     /// As people read it.
     pub fn title(&self) -> String {
-        format!("{} {}", self.world, self.preset)
+        let run = self.run.map_or(String::new(), |n| format!(" #{n}"));
+        format!("{} {}{run}", self.world, self.preset)
     }
 
     /// A counter, if the arm has it.
@@ -227,6 +248,7 @@ mod tests {
         let report = Report {
             scenario: "rfc".into(),
             memory_bytes: 1,
+            disk: None,
             arms: vec![arm],
         };
         let v = serde_json::to_value(&report).unwrap();

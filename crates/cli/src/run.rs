@@ -11,9 +11,9 @@ use crate::plan::WorldName;
 use crate::report::Report;
 use crate::scenario::{self, Scenario};
 use crate::sentences::{self, Again};
-use crate::units::show_bytes;
 use crate::{
-    all, blocks, cleanup, columns, ftrace, html, outputs, parent, plan, predict, replay, report,
+    all, blocks, cleanup, columns, disk, ftrace, html, outputs, parent, plan, predict, repeats,
+    replay, report,
 };
 use std::path::Path;
 
@@ -72,9 +72,12 @@ pub fn run_loaded(
 ) -> Result<(Report, html::Page)> {
     let (scenario, arms, options) = prepared(scenario, origin, args)?;
     let worlds = WorldName::parse_list(&args.world)?;
-    let names: Vec<&str> = worlds.iter().map(|w| w.name()).collect();
-    let page = html::Page::new(html, &scenario, args.common.seed, &names)?;
-    Ok((parent::run(scenario, &arms, &options)?, page))
+    let disk = disk::words(&scenario, &worlds, options.probe.is_some());
+    let page = html::Page::new(html, &scenario, args.common.seed, &worlds, &disk)?;
+    let mut report = parent::run(scenario, &arms, &options)?;
+    report.disk = Some(disk);
+    repeats::number(&mut report);
+    Ok((report, page))
 }
 
 /// The scenario as the command line changes it, its arms, and how they are run.
@@ -172,11 +175,7 @@ pub fn publish_as(
     table: &str,
     again: &Again,
 ) -> Result<()> {
-    let mut text = format!(
-        "\n{}, memory {}\n\n{table}\n",
-        report.scenario,
-        show_bytes(report.memory_bytes)
-    );
+    let mut text = format!("\n{}\n{table}\n", report.head());
     for sentence in sentences::sentences(report) {
         text.push_str(&sentence);
         text.push('\n');

@@ -1,12 +1,21 @@
-//! What the numbers say, in three plain sentences, and the next command to try. Each sentence is a function of the report.
+//! What the numbers say, in three plain sentences, and the next command to try. Each sentence is a function of the report,
+//! in which an arm that ran several times is the median of its runs.
 
 use crate::command_line::{CommandLine, OUTPUTS};
+use crate::repeats;
 use crate::report::{ArmReport, Report};
 use crate::units::{show_count, show_us};
 
-/// The three sentences.
+/// The three sentences, and of what its figures are medians where arms ran more often than once.
 pub fn sentences(report: &Report) -> Vec<String> {
-    vec![waits(report), writers(report), cost(report)]
+    let (report, runs) = repeats::medians(report);
+    let mut all = vec![waits(&report), writers(&report), cost(&report)];
+    if runs > 1 {
+        all.push(format!(
+            "(Of each arm the medians of its {runs} runs; the rows have each.)"
+        ));
+    }
+    all
 }
 
 fn share(part: u64, whole: u64) -> f64 {
@@ -250,6 +259,7 @@ mod tests {
         Report {
             scenario: "rfc".into(),
             memory_bytes: 1,
+            disk: None,
             arms,
         }
     }
@@ -280,6 +290,26 @@ mod tests {
         let text = waits(&r);
         let end = "; waiting for memory took the threads 22.30 s in os 2.6.35 and 0.25 s in os highwater.";
         assert!(text.ends_with(end), "{text}");
+    }
+
+    #[test]
+    fn runs_of_one_arm_are_not_held_against_each_other() {
+        let r = report(vec![
+            arm("a", 0.001, 0, 1, 100.0, 90.0),
+            arm("a", 0.1, 0, 1, 300.0, 9000.0),
+            arm("a", 0.002, 0, 1, 200.0, 100.0),
+        ]);
+        let said = sentences(&r);
+        assert_eq!(
+            said[0],
+            "The longest wait for memory or by the throttle in os a was 2.00 ms."
+        );
+        assert_eq!(
+            said[2],
+            "os a did 200 operations/s, the final sync included."
+        );
+        assert!(said[3].contains("medians of its 3 runs"), "{}", said[3]);
+        assert_eq!(sentences(&report(r.arms[..1].to_vec())).len(), 3);
     }
 
     #[test]

@@ -242,8 +242,8 @@ pub fn run(plan: &Plan, trace_dir: Option<&Path>) -> Result<ArmReport> {
     let host = Arc::new(ThreadHost::new());
     let mut report = measure(plan, &host, &files, snapshot, probe)?;
     fill(&mut report, trace.is_some().then_some(&sums));
-    report.idle_rss_bytes = idle + own;
-    report.peak_rss_bytes = group.peak();
+    report.idle_rss_bytes = Some(idle + own);
+    report.peak_rss_bytes = Some(group.peak()).filter(|n| *n > 0);
     Ok(report)
 }
 

@@ -161,7 +161,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
     if let Some(trace) = trace {
         say!("{}", trace.finish(&cache.stats())?);
     }
-    report.peak_rss_bytes = status_bytes("VmHWM");
-    report.idle_rss_bytes = idle;
+    report.peak_rss_bytes = Some(status_bytes("VmHWM")).filter(|n| *n > 0);
+    report.idle_rss_bytes = Some(idle).filter(|n| *n > 0);
     Ok(report)
 }

@@ -14,6 +14,7 @@ pub mod svg;
 
 use crate::command_line::{CommandLine, OUTPUTS};
 use crate::error::Result;
+use crate::plan::WorldName;
 use crate::report::Report;
 use crate::scenario::Scenario;
 use crate::units::{show_bytes, show_us};
@@ -37,7 +38,7 @@ pub struct About {
 
 impl About {
     /// Of a scenario as it is run.
-    pub fn new(scenario: &Scenario, seed: u64, worlds: &[&str]) -> About {
+    pub fn new(scenario: &Scenario, seed: u64, worlds: &[WorldName], disk: &str) -> About {
         let span = |d: std::time::Duration| show_us(d.as_secs_f64() * 1e6);
         let measured = match scenario.ops {
             Some(n) => format!("{n} operations"),
@@ -66,8 +67,15 @@ impl About {
                     ),
                 ),
                 fact("Files", files.collect::<Vec<_>>().join("; ")),
-                fact("Device", device(scenario, worlds)),
-                fact("Worlds", worlds.join(", ")),
+                fact("Disk", disk.to_string()),
+                fact(
+                    "Worlds",
+                    worlds
+                        .iter()
+                        .map(|w| w.name())
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                ),
                 fact(
                     "Measured",
                     format!(
@@ -85,27 +93,6 @@ impl About {
             command: CommandLine::here().without(&OUTPUTS).to_string(),
         }
     }
-}
-
-/// What the files lie on, in each kind of world, and what it is held to.
-pub fn device(scenario: &Scenario, worlds: &[&str]) -> String {
-    let mut parts = Vec::new();
-    if worlds.contains(&"lab") {
-        let model = scenario.lab_device.as_ref();
-        parts.push(
-            model.map_or("the lab's model quick, as none was named".into(), |d| {
-                format!("the lab's model {}", d.name)
-            }),
-        );
-    }
-    if worlds.iter().any(|w| *w != "lab") {
-        parts.push("the disk under --dir".into());
-    }
-    parts.push(scenario.device.map_or("no limit set".into(), |d| {
-        let bytes = show_bytes(d.bytes_per_s);
-        format!("limited to {bytes} and {} requests a second", d.iops)
-    }));
-    parts.join("; ")
 }
 
 /// The stroke of line `i` of a chart: six colours, then the same in dashes.
@@ -144,14 +131,15 @@ impl Page {
         path: Option<&Path>,
         scenario: &Scenario,
         seed: u64,
-        worlds: &[&str],
+        worlds: &[WorldName],
+        disk: &str,
     ) -> Result<Page> {
         if let Some(path) = path {
             outputs::try_write("--html", path)?;
         }
         Ok(Page {
             path: path.map(Path::to_path_buf),
-            about: About::new(scenario, seed, worlds),
+            about: About::new(scenario, seed, worlds, disk),
         })
     }
 

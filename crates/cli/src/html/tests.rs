@@ -87,6 +87,7 @@ fn report(name: &str) -> Report {
     Report {
         scenario: name.into(),
         memory_bytes: 60 * 4096,
+        disk: None,
         arms: vec![sampled, unknown],
     }
 }
@@ -207,20 +208,4 @@ fn the_check_for_well_formed_pages_can_fail() {
     for bad in ["<p>", "<p></b>", "<p", "<ul><li></ul></li>"] {
         assert!(well_formed(bad).is_err(), "{bad}");
     }
-}
-
-#[test]
-fn the_device_is_named_for_each_world() {
-    let mut scenario = crate::scenario::find("slow-disk").unwrap();
-    let limited = device(&scenario, &["os"]);
-    assert_eq!(
-        limited,
-        "the disk under --dir; limited to 47.7 MiB and 5000 requests a second"
-    );
-    scenario.lab_device = Some(crate::device::find("hdd-7200").unwrap());
-    let both = device(&scenario, &["os", "lab"]);
-    assert!(
-        both.starts_with("the lab's model hdd-7200; the disk under --dir; "),
-        "{both}"
-    );
 }

@@ -31,7 +31,7 @@ use crate::plan::{self, Arm, WorldName};
 use crate::report::ArmReport;
 use crate::scenario::{OrderName, Scenario};
 use crate::units::Size;
-use crate::{cleanup, html, outputs};
+use crate::{cleanup, disk, outputs};
 use axis::Axis;
 use result::{Subject, Sweep};
 
@@ -95,7 +95,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
         measured_us: scenario.duration.0.as_secs_f64() * 1e6,
         footprint,
         task,
-        device: html::device(&scenario, &[world.name()]),
+        disk: disk::words(&scenario, &[world], false),
     };
     let gathered = gather(&arms, axis.points.len(), reports);
     publish(args, &Sweep::new(&subject, &axis, &seeds, &gathered))

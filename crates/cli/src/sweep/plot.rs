@@ -191,7 +191,7 @@ pub fn page(sweep: &Sweep) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>{0} - highwater</title><style>\n{STYLE}</style></head>\n<body>\n\
          <header><h1>{0}</h1><p>{7}</p>\
-         <dl><dt>Memory</dt><dd>{1}</dd><dt>Device</dt><dd>{10}</dd><dt>World</dt><dd>{2}</dd><dt>Seeds</dt><dd>{3}</dd></dl>\
+         <dl><dt>Memory</dt><dd>{1}</dd><dt>Disk</dt><dd>{10}</dd><dt>World</dt><dd>{2}</dd><dt>Seeds</dt><dd>{3}</dd></dl>\
          <p class=\"soft\">To repeat it:</p><pre>{4}</pre></header>\n\
          <section><h2>{8}</h2>\n{says}</section>\n\
          <section><h2>Against {9}</h2>{5}<div class=\"grid\">\n{charts}</div></section>\n\
@@ -206,7 +206,7 @@ pub fn page(sweep: &Sweep) -> String {
         axis.about(),
         says_what,
         axis.head(),
-        escape(&sweep.device),
+        escape(&sweep.disk),
     )
 }
 

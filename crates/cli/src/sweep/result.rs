@@ -42,8 +42,8 @@ pub struct Subject {
     pub footprint: Option<u64>,
     /// Whose latencies are compared.
     pub task: String,
-    /// What the files lie on, for people.
-    pub device: String,
+    /// What the files lie on, in words.
+    pub disk: String,
 }
 
 /// The whole of `--json`.
@@ -51,6 +51,8 @@ pub struct Subject {
 pub struct Sweep {
     /// The scenario's name.
     pub scenario: String,
+    /// What the files lie on, in words.
+    pub disk: String,
     /// `lab` or `os`.
     pub world: &'static str,
     /// The budget at each point; null where it is what changes.
@@ -69,9 +71,6 @@ pub struct Sweep {
     pub arms: Vec<SweptArm>,
     /// Where two of them cross.
     pub crossings: Vec<Crossing>,
-    /// What the files lie on, for people.
-    #[serde(skip)]
-    pub device: String,
     #[serde(skip)]
     pub(super) on_real_files: CommandLine,
     #[serde(skip)]
@@ -98,6 +97,7 @@ impl Sweep {
         let memory_stays = axis.kind != AxisKind::MemoryBytes;
         let mut sweep = Sweep {
             scenario: subject.scenario.clone(),
+            disk: subject.disk.clone(),
             world: subject.world.name(),
             memory_bytes: memory_stays.then_some(subject.memory),
             footprint_bytes: subject.footprint,
@@ -107,7 +107,6 @@ impl Sweep {
             points: axis.points.clone(),
             arms: arms.collect(),
             crossings: Vec::new(),
-            device: subject.device.clone(),
             on_real_files: subject.on_real_files.clone(),
             again: subject.again.clone(),
             grows: subject.grows,
@@ -150,10 +149,11 @@ impl Sweep {
             .memory_bytes
             .map_or(String::new(), |m| format!(", memory {}", show_bytes(m)));
         let mut out = format!(
-            "\n{}{memory}, world {}: latencies of the task {}\n\n{}\n",
+            "\n{}{memory}, world {}: latencies of the task {}\ndisk: {}\n\n{}\n",
             self.scenario,
             self.world,
             self.task,
+            self.disk,
             self.table().render(crate::console::width())
         );
         for sentence in self.sentences() {
@@ -239,7 +239,7 @@ pub mod tests {
             measured_us: 5e6,
             footprint: None,
             task: "probe".into(),
-            device: "a disk".into(),
+            disk: "a disk".into(),
         };
         let points = points.to_vec();
         Sweep::new(&subject, &Axis { kind, points }, seeds, reports)
@@ -374,7 +374,7 @@ pub mod tests {
         };
         assert_eq!(
             keys(&v),
-            "arms axis crossings footprint_bytes memory_bytes points scenario seeds task world"
+            "arms axis crossings disk footprint_bytes memory_bytes points scenario seeds task world"
         );
         assert_eq!(
             keys(&v["arms"][0]["points"][0]),
