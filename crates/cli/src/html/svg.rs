@@ -19,6 +19,8 @@ const TICK_CHAR_USUAL: f64 = 6.75;
 /// Ticks next to each other have so many characters' width between them.
 const TICK_GAP: f64 = 0.7;
 const TOP: f64 = 12.0;
+/// The same below the name of the upward axis: it lies, as none but the shortest would fit upright.
+const TOP_NAMED: f64 = 30.0;
 const BOTTOM: f64 = 40.0;
 
 /// `text` as it may stand in HTML, in an attribute too.
@@ -124,7 +126,14 @@ impl Chart {
     }
 
     fn py(&self, y: f64) -> f64 {
-        self.height - BOTTOM - self.y.share(y) * (self.height - TOP - BOTTOM)
+        self.height - BOTTOM - self.y.share(y) * (self.height - self.top() - BOTTOM)
+    }
+
+    fn top(&self) -> f64 {
+        match self.y.name.is_empty() {
+            true => TOP,
+            false => TOP_NAMED,
+        }
     }
 
     /// Where the text of a tick at `x` stands, and how. One that would be cut off by the chart's edge ends there: "10 ms"
@@ -165,11 +174,12 @@ impl Chart {
     pub fn settle(&mut self) {
         if self.x.min < 0.0 {
             let (a, b) = (self.px(self.x.min), self.px(0.0));
-            let h = self.height - TOP - BOTTOM;
+            let top = self.top();
+            let h = self.height - top - BOTTOM;
             let w = b - a;
             let _ = write!(
                 self.body,
-                "<rect class=\"settle\" x=\"{a:.1}\" y=\"{TOP:.1}\" width=\"{w:.1}\" height=\"{h:.1}\"/>"
+                "<rect class=\"settle\" x=\"{a:.1}\" y=\"{top:.1}\" width=\"{w:.1}\" height=\"{h:.1}\"/>"
             );
             if w > 44.0 {
                 let (x, y) = (a + w / 2.0, self.height - BOTTOM - 6.0);
@@ -225,7 +235,7 @@ impl Chart {
     /// The whole element.
     pub fn finish(self) -> String {
         let (w, h) = (self.width, self.height);
-        let (left, right, top, bottom) = (self.left, w - RIGHT, TOP, h - BOTTOM);
+        let (left, right, top, bottom) = (self.left, w - RIGHT, self.top(), h - BOTTOM);
         let id = &self.id;
         let mut out = format!(
             "<svg class=\"chart\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {w:.0} {h:.0}\" role=\"img\" \
@@ -266,12 +276,12 @@ impl Chart {
                 escape(text)
             );
         }
-        let (mx, my) = ((left + right) / 2.0, (top + bottom) / 2.0);
+        let mx = (left + right) / 2.0;
         let _ = write!(
             out,
             "{}<path class=\"axis\" d=\"M{left:.1} {top:.1}V{bottom:.1}H{right:.1}\"/>\
              <text x=\"{mx:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\
-             <text x=\"12\" y=\"{my:.1}\" text-anchor=\"middle\" transform=\"rotate(-90 12 {my:.1})\">{}</text></svg>",
+             <text x=\"2\" y=\"17\">{}</text></svg>",
             self.body,
             h - 6.0,
             escape(&self.x.name),

@@ -42,6 +42,24 @@ fn the_last_tick_is_not_cut_off_by_the_edge() {
     );
 }
 
+#[test]
+fn an_axis_name_as_long_as_a_figure_s_is_not_cut_off() {
+    let x = Axis::linear(0.0, 1.0, "time since the measurement began, s", |v| {
+        format!("{v}")
+    });
+    let name = "written to the disk, KiB for each operation";
+    let y = Axis::linear(0.0, 1.0, name, |v| format!("{v}"));
+    let chart = Chart::new("c", "t", "a", 200.0, x, y);
+    // Below its line, and above the highest tick, whose text reaches as far up as it is high.
+    assert!(chart.py(1.0) - 16.0 >= 10.0);
+    let chart = chart.finish();
+    assert!(
+        chart.contains(&format!("<text x=\"2\" y=\"17\">{name}</text>")),
+        "{chart}"
+    );
+    assert!(name.chars().count() as f64 * TICK_CHAR <= WIDTH && !chart.contains("rotate"));
+}
+
 /// Eight decades, as the latencies from a hit to a stalled write have.
 #[test]
 fn no_two_ticks_touch_in_a_narrow_window() {
