@@ -291,6 +291,14 @@ fn a_soak_says_what_was_compared_and_repeats() {
     );
 }
 
+/// As CONTRIBUTING.md has it: what the seed drew is the first line.
+#[test]
+fn a_soak_of_one_seed_says_what_it_drew() {
+    let o = highwater(&["soak", "--seed", "3", "--seeds", "1"]);
+    assert!(err(&o).starts_with("seed 3: "), "{}", err(&o));
+    assert!(out(&o).starts_with("1 seed from 3, "), "{}", out(&o));
+}
+
 #[test]
 fn a_soak_without_seeds_is_refused() {
     refuses(&["soak", "--seeds", "0"], 2, "no seeds");

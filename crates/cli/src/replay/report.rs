@@ -116,7 +116,11 @@ fn sentence(arm: &str, r: &ReplayReport) -> String {
         ));
     }
     text.push('.');
-    if done == 0 && r.passes > 0 {
+    if done == 0 && r.beyond_skipped > 0 {
+        text.push_str(
+            " Every request lies beyond the file's end: a larger --size (files.*.size in a scenario), or --beyond wrap.",
+        );
+    } else if done == 0 && r.passes > 0 {
         text.push_str(
             " The trace ended before the measurement began: settle = \"0s\" measures it from its start, repeat = true goes on.",
         );
@@ -151,6 +155,22 @@ mod tests {
             "{cut}"
         );
         assert!(!cut.contains("settle"), "{cut}");
+    }
+
+    #[test]
+    fn a_trace_that_lies_beyond_the_file_is_told_so() {
+        let r = ReplayReport {
+            trace: "a.csv".into(),
+            records: 2,
+            passes: 1,
+            beyond_skipped: 2,
+            ..ReplayReport::default()
+        };
+        let text = sentence("lab 3.2", &r);
+        assert!(
+            text.contains("larger --size") && !text.contains("settle"),
+            "{text}"
+        );
     }
 
     #[test]

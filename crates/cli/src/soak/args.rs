@@ -32,7 +32,7 @@ pub struct SoakArgs {
     /// Seeds at one time, at most 1024 [default: one for each CPU]
     #[arg(long, value_name = "J", value_parser = parse_jobs)]
     pub jobs: Option<usize>,
-    /// Print what each seed draws
+    /// Print what each seed draws [default: with one seed]
     #[arg(long)]
     pub verbose: bool,
     /// Go on after a seed that failed

@@ -191,7 +191,8 @@ pub fn run(args: &SoakArgs) -> Result<()> {
             ..Summary::default()
         }),
         progress: Counted::new(seeds.end - seeds.start, "seeds"),
-        verbose: args.verbose,
+        // One seed is looked at: what it drew is half of the answer.
+        verbose: args.verbose || seeds.end - seeds.start == 1,
         keep_going: args.keep_going,
         stack: args.stack,
         preset,

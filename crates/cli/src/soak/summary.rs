@@ -102,9 +102,10 @@ impl Summary {
 
     pub fn text(&self, seconds: f64) -> String {
         let mut text = format!(
-            "{} seeds from {}, {} operations ({} failed, as their trouble allows), {} pages compared, {} crash images; {} seeds with volumes, {} where pages move, {} with a rude scheduler\n\
+            "{} {} from {}, {} operations ({} failed, as their trouble allows), {} pages compared, {} crash images; {} seeds with volumes, {} where pages move, {} with a rude scheduler\n\
              {:.1} s of virtual time in {:.1} s: {:.0} seeds a minute\n",
             self.seeds,
+            if self.seeds == 1 { "seed" } else { "seeds" },
             self.first_seed,
             show_count(self.operations),
             show_count(self.operations_failed),
