@@ -23,12 +23,13 @@ Presets (--preset), oldest first:
   rfc-2010   direct reclaim no longer writes; kswapd does (the proposal of June 2010)
   3.2        kswapd writes late; writers pause instead of writing
   6.16       only the flusher writes file pages
-  highwater  as 6.16, with short pauses and a larger share of dirty memory: the default of the library
+  highwater  as 6.16, with short pauses and more memory that may be dirty: the library's default
 
 Worlds (--world):
   os     the engine on threads, io_uring and O_DIRECT, on real files
   lab    the same engine on coroutines in virtual time, on a modelled disk: repeatable by --seed
-  linux  the same tasks by pread and pwrite on Linux's own page cache, in a memory cgroup of the same size (needs root, or a delegated cgroup)";
+  linux  the same tasks by pread and pwrite on Linux's own page cache, in a memory cgroup of the
+         same size (needs root, or a delegated cgroup)";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,15 +43,15 @@ Examples:
                                               a machine larger than this one
   highwater run rfc --world lab --device hdd-7200
   highwater run all --world os,lab --repeat 3 --probe
-                                              every scenario, with the lab's predictions beside what was measured
-  highwater probe . --out mine.toml           then: highwater run rfc --world os,lab --device mine.toml
+                                              every scenario: the lab's predictions, and what came
+  highwater probe . --out mine.toml           then: highwater run rfc --world lab --device mine.toml
   highwater scenario show rfc > mine.toml     then: highwater run mine.toml
-  highwater trace info FILE                   what a trace of block requests holds; then: highwater replay FILE
-  highwater run high-order --world lab        blocks of frames: lumpy reclaim, compaction, and what they cost
+  highwater trace info FILE                   what a trace holds; then: highwater replay FILE
+  highwater run high-order --world lab        blocks of frames: lumpy reclaim and compaction
   highwater run rfc --preset 2.6.35 --ftrace trace.txt
                                               then: trace-vmscan-postprocess.pl < trace.txt
   highwater run rfc --html rfc.html           as a page: memory, writers and stalls over time
-  highwater run deep-chain --world lab        allocation inside ->writepage: see `highwater volume --help`
+  highwater run deep-chain --world lab        allocation inside ->writepage
   highwater run rfc --json - | jq '.arms[] | {preset, stall_s}'
 
 Data goes to temporary files that are removed at the end and on Ctrl-C.
@@ -356,6 +357,22 @@ impl Default for RunArgs {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    /// A list's or an example's line that is longer than a terminal is continued below its own beginning.
+    #[test]
+    fn examples_fit_into_a_hundred_columns() {
+        fn look(command: &clap::Command) {
+            for text in [command.get_long_about(), command.get_after_help()] {
+                let text = text.map(ToString::to_string).unwrap_or_default();
+                for line in text.lines().filter(|l| l.starts_with("  ")) {
+                    let columns = line.chars().count();
+                    assert!(columns <= 100, "{}: {columns}: {line}", command.get_name());
+                }
+            }
+            command.get_subcommands().for_each(look);
+        }
+        look(&Cli::command());
+    }
 
     /// A line that is broken by hand is broken again by a terminal that is narrower.
     #[test]

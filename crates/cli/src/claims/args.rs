@@ -20,7 +20,7 @@ years would have been out of memory, as this engine goes on waiting.
 Examples:
   highwater claims                            all of them, in one to two minutes
   highwater claims --only naps-below-2 --verbose
-                                              quotation, scenario, rule, and the figures of each seed
+                                              quotation, scenario, rule, and figures of each seed
   highwater claims --only false-oom,no-new-oom --seeds 10
   highwater claims --json claims.json
   highwater claims --update docs/the-mail.md  the figures of the page again

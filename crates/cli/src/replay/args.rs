@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The formats, for `--help`.
 pub const FORMATS: &str = "\
 Formats, found by content:
-  cloudphysics  version,time,op,size,lbn: SCSI opcode in hex, time in microseconds, lbn in sectors of 512 bytes
+  cloudphysics  version,time,op,size,lbn: SCSI opcode in hex, microseconds, sectors of 512 bytes
   msr           Timestamp,Hostname,DiskNumber,Type,Offset,Size,ResponseTime (MSR Cambridge)
   fio           `fio version 2 iolog` and `fio version 3 iolog`, as --write_iolog writes them
   blkparse      the text that `blkparse` prints by default; lines of one action count (Q: queued)

@@ -19,13 +19,13 @@ the places that look (park, submit), while the depth is counted to the word.
 
 Examples:
   highwater stack rfc                          all presets of the scenario, in the lab
-  highwater stack rfc --stack 8KiB             on stacks of 8 KiB: an overflow is the finding, with its chain
+  highwater stack rfc --stack 8KiB             on stacks of 8 KiB: an overflow is the finding
   highwater stack rfc --stack 8KiB --preset highwater --duration 1s --seeds 1000
                                                1,000 seeds of it
   highwater stack rfc --world os               on threads and real files
-  highwater stack --table                      what a caller must have free, for each public entry point and preset
+  highwater stack --table                      what a caller must have free, by entry and preset
   highwater stack --table --write crates/lab/stack-table.toml
-                                               the same, into the checked-in table of this build's profile
+                                               the same, into the checked-in table
 
 Exit codes: 0 measured, 1 a stack overflowed or a run failed, 2 the command line makes no sense.";
 

@@ -10,10 +10,13 @@ use std::time::Duration;
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "\
 One thing changes from point to point:
-  memory       --memory 16MiB,64MiB,256MiB, or 16MiB..1GiB for each doubling. Files keep the length that they have with the \
-scenario's own budget. A trace is swept so when nothing is said, up to the size that all of its pages fit into.
-  dirty limit  --dirty-limit 5,10,20,40,60, in percent of memory; the flusher starts in proportion, as in the preset
-  pressure     --pressure 0.8,1.2,2,4,8: data over memory. A scenario is swept so when nothing is said
+  memory       --memory 16MiB,64MiB,256MiB, or 16MiB..1GiB for each doubling. Files keep the length
+               that they have with the scenario's own budget. A trace is swept so when nothing is
+               said, up to the size that all of its pages fit into
+  dirty limit  --dirty-limit 5,10,20,40,60, in percent of memory; the flusher starts in proportion,
+               as in the preset
+  pressure     --pressure 0.8,1.2,2,4,8: data over memory. A scenario is swept so when nothing is
+               said
 
 Pressure is data over memory: the lengths of the files that tasks go back to, added up, over the budget. The files are \
 scaled, all by one factor, whatever sizes the scenario gives them; the budget stays, so that watermarks, dirty limits and the disk are the \
@@ -31,12 +34,12 @@ a second. Then where two lines cross, which is the answer to \
 Figures are medians over the seeds; differences within a tenth, or within what seeds differ, are none.
 
 Examples:
-  highwater sweep trace.csv                   which memory size does this trace need? Each doubling up to where it fits
+  highwater sweep trace.csv                   which memory size does this trace need?
   highwater sweep trace.csv --memory 64MiB..1GiB --preset all --device disk.toml --html memory.html
   highwater sweep trace.csv --memory 256MiB --dirty-limit 5,10,20,40,60
   highwater sweep trace.csv --memory 64MiB..1GiB --order two-list,s3-fifo
   highwater sweep zipf-mix --memory 16MiB..256MiB
-  highwater sweep rfc                         all presets at 0.8, 1.2, 2, 4 and 8 x memory, in the lab
+  highwater sweep rfc                         all presets, from 0.8 to 8 x memory, in the lab
   highwater sweep rfc --preset 2.6.35,rfc-2010 --pressure 0.5,1,2,4,8,16 --html sweep.html
   highwater sweep slow-disk --device hdd-7200 --seeds 5
   highwater sweep hot-clean --task hot        the hit path of the hot set

@@ -13,10 +13,11 @@ it with Cache::open_volume; a scenario with backing = \"journaled\" runs on one 
 
 Examples:
   highwater volume create disk.hwv --size 1GiB              a sparse file of 1.5 GiB and its log
-  highwater volume create disk.hwv --size 4GiB --disk 1GiB  thin: a writer who finds it full gets an error, when it writes
+  highwater volume create disk.hwv --size 4GiB --disk 1GiB  thin: who finds it full gets an error,
+                                                            when it writes
   highwater volume info disk.hwv
   highwater volume fsck disk.hwv --json - | jq .faults
-  highwater volume crash-test --images 10000                power failures in the lab, each image compared
+  highwater volume crash-test --images 10000                power failures in the lab, all compared
 
 Exit codes: 0 done, or clean; 1 damage was found, or the disk failed; 2 the command line makes no sense, or PATH is no volume \
 that this program can read.";
