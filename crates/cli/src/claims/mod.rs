@@ -14,6 +14,7 @@ mod mail_stack;
 mod markdown;
 mod output;
 mod runs;
+mod setting;
 
 pub use args::{ClaimsArgs, EXAMPLES};
 

@@ -2,7 +2,8 @@
 
 use super::{count, operations, p999, ratio};
 use crate::claims::claim::{Answer, Claim, Condition, Figures, Unit::*, Who};
-use crate::claims::runs::{Disk, Limits, Run, Runs, Setting, Work, both_sides};
+use crate::claims::runs::{Run, Runs, both_sides};
+use crate::claims::setting::{Disk, Limits, Setting, Work};
 use crate::scenario::{OnDirtyName, PolicyPatch};
 use crate::units::show_us;
 use highwater_engine::Preset;

@@ -6,7 +6,8 @@
 
 use super::{count, ooms, p999, ratio, unclean_share, written_by_reclaim};
 use crate::claims::claim::{Answer, Claim, Condition, Figures, Unit::*, Who};
-use crate::claims::runs::{Disk, Limits, Run, Runs, Setting, Work, both_sides};
+use crate::claims::runs::{Run, Runs, both_sides};
+use crate::claims::setting::{Disk, Limits, Setting, Work};
 use crate::units::show_count;
 use highwater_engine::Preset;
 

@@ -2,7 +2,8 @@
 
 use super::{count, operations};
 use crate::claims::claim::{Answer, Claim, Condition, Figures, Unit::*, Who};
-use crate::claims::runs::{Blocks, Run, Runs, Setting, Work};
+use crate::claims::runs::{Run, Runs};
+use crate::claims::setting::{Blocks, Setting, Work};
 use crate::report::ArmReport;
 use crate::scenario::{HighOrderName, PolicyPatch};
 use crate::units::show_count;

@@ -6,7 +6,8 @@ use crate::claims::claim::{Answer, Claim, Condition, Figures, Unit::*, Who};
 use crate::claims::mail_stack::{
     Subsystem, THREAD_SIZE, below_writepage, by_subsystem, rows, total,
 };
-use crate::claims::runs::{Limits, Run, Runs, Setting, Work};
+use crate::claims::runs::{Run, Runs};
+use crate::claims::setting::{Limits, Setting, Work};
 use crate::report::ArmReport;
 use crate::stack::{StackFrame, TaskStack};
 use crate::units::show_count;
