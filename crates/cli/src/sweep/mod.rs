@@ -15,6 +15,7 @@ mod axis;
 mod crossings;
 mod enough;
 mod figure;
+mod lists;
 mod plot;
 pub mod pressure;
 mod result;
@@ -48,7 +49,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
         ));
     };
     // What the command line says of the axis, before a long trace is read.
-    let (memory, dirty_limit) = axis::fixed(args)?;
+    let (memory, dirty_limit) = lists::fixed(args)?;
     let costs = crate::adjust::costs_of(args.costs.as_deref(), &worlds)?;
     let found = subject::find(args, world, memory)?;
     let (scenario, footprint) = (found.scenario, found.footprint);

@@ -5,7 +5,7 @@
 //! changes along the axis is pressure alone. A file of fresh pages is no part of the working set (nobody goes back to
 //! its pages) and keeps its length.
 
-use super::axis::POINTS_MAX;
+use super::lists::POINTS_MAX;
 use crate::error::{CliError, Result, did_you_mean};
 use crate::scenario::{Kind, Scenario};
 use crate::units::Size;
