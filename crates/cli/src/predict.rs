@@ -196,6 +196,15 @@ fn show(metric: &str, v: f64) -> String {
     }
 }
 
+/// A ratio to two digits, also of what is hundreds of times less: 0.00 would be nothing at all.
+fn show_ratio(ratio: f64) -> String {
+    let decimals = match ratio {
+        r if r <= 0.0 || r >= 0.1 => 2,
+        r => 1 + (-r.log10()).ceil() as usize,
+    };
+    format!("{ratio:.decimals$}")
+}
+
 /// How well the profile fits that the lab's disk has by `--probe`, in a line; None without.
 fn disk(report: &Report) -> Option<String> {
     let profile = report.arms.iter().find_map(|a| a.profile.as_ref())?;
@@ -254,7 +263,7 @@ pub fn table(reports: &[(&Report, &[Prediction])], width: usize) -> String {
                     show(p.metric, p.lab_min),
                     show(p.metric, p.lab_max)
                 ),
-                p.ratio.map_or("-".into(), |r| format!("{r:.2}")),
+                p.ratio.map_or("-".into(), show_ratio),
                 p.verdict.name().into(),
             ]);
             counts[p.verdict as usize] += 1;
@@ -342,6 +351,20 @@ mod tests {
         assert_eq!(of(2), ("written_pages", 150.0, Verdict::Missed));
         assert_eq!((p[2].os_min, p[2].os_max), (100.0, 200.0));
         assert_eq!(p[2].lab, 1000.0);
+    }
+
+    #[test]
+    fn a_small_ratio_is_not_nothing() {
+        for (ratio, text) in [
+            (1.204, "1.20"),
+            (17.213, "17.21"),
+            (0.5, "0.50"),
+            (0.0026, "0.0026"),
+            (0.01, "0.010"),
+            (0.0, "0.00"),
+        ] {
+            assert_eq!(show_ratio(ratio), text);
+        }
     }
 
     #[test]
