@@ -139,6 +139,7 @@ pub fn table(report: &Report) -> Table {
     }
     for name in names {
         add_task(&mut table, report, name);
+        add_replay(&mut table, report, name);
     }
     table
 }
@@ -225,6 +226,29 @@ fn add_task(table: &mut Table, report: &Report, name: &str) {
                 row.extend([l.p50, l.p99, l.p999, l.p9999, l.max].map(show));
             }
             None => row.extend(std::iter::repeat_n("-".to_string(), 6)),
+        }
+    }
+}
+
+/// A replay's reads apart from its writes: whoever waits for the ones seldom waits for the others.
+fn add_replay(table: &mut Table, report: &Report, name: &str) {
+    let of = |arm: &ArmReport| {
+        let task = arm.tasks.iter().find(|t| t.name == name)?;
+        task.replay.as_ref().map(|r| [r.read_us, r.write_us])
+    };
+    if !report.arms.iter().any(|a| of(a).is_some()) {
+        return;
+    }
+    for (i, what) in ["reads", "writes"].into_iter().enumerate() {
+        table.groups.push(Group {
+            title: format!("{what} of {name}"),
+            columns: ["p50", "p99", "p99.9", "max"].map(String::from).to_vec(),
+        });
+        for (row, arm) in table.cells.iter_mut().zip(&report.arms) {
+            match of(arm).and_then(|both| both[i]) {
+                Some(l) => row.extend([l.p50, l.p99, l.p999, l.max].map(show_us)),
+                None => row.extend(std::iter::repeat_n("-".to_string(), 4)),
+            }
         }
     }
 }

@@ -300,6 +300,8 @@ mod tests {
                 "reads",
                 "writes",
                 "flushes",
+                "read_us",
+                "write_us",
                 "discards_skipped",
                 "beyond_skipped",
                 "beyond_wrapped",

@@ -116,8 +116,8 @@ impl Tally {
 /// What became of an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Noted {
-    /// Done, and in the tally.
-    Measured,
+    /// Done, and in the tally: how long it took.
+    Measured(Nanos),
     /// Not in the tally: done before the window, or refused.
     Passed,
     /// Failed: the thread ends.
@@ -170,9 +170,9 @@ impl<'a, H: Host> Meter<'a, H> {
                 }
                 self.tally.ops += 1;
                 self.tally.bytes += bytes;
-                let took = end.since(begin).0.max(1);
-                self.tally.latency.saturating_record(took);
-                Noted::Measured
+                let took = Nanos(end.since(begin).0.max(1));
+                self.tally.latency.saturating_record(took.0);
+                Noted::Measured(took)
             }
             Err(OpError::Refused) => {
                 self.tally.refused += u64::from(self.measured);

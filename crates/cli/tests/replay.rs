@@ -61,6 +61,28 @@ fn the_real_trace_is_replayed_whole_and_repeats_by_seed() {
     assert_eq!(first, json(&args), "the same seed gives the same numbers");
 }
 
+/// Who waits for reads seldom waits for writes: one latency for both says what neither has.
+#[test]
+fn reads_and_writes_have_latencies_of_their_own() {
+    let dir = temp();
+    let path = write(dir.path(), "t.csv", cloudphysics(3_000));
+    let o = highwater(&["replay", &path, "--memory", "2MiB", "--json", "-"]);
+    let replay = &common::json(&o)["arms"][0]["tasks"][0]["replay"];
+    let us = |of: &str, q: &str| replay[of][q].as_f64().unwrap();
+    assert!(
+        us("read_us", "p99") > 5.0 * us("write_us", "p99"),
+        "{replay}"
+    );
+    for of in ["read_us", "write_us"] {
+        assert!(us(of, "p50") <= us(of, "p99") && us(of, "p99") <= us(of, "max"));
+    }
+    assert!(err(&o).contains("reads of replay"), "{}", err(&o));
+    let reads = cloudphysics(300).replace(",2a,", ",28,");
+    let path = write(dir.path(), "reads.csv", reads);
+    let replay = &json(&["replay", &path])["arms"][0]["tasks"][0]["replay"];
+    assert!(replay["write_us"].is_null() && replay["read_us"]["p50"].is_number());
+}
+
 #[test]
 fn timestamps_take_the_trace_s_span_over_speed_in_virtual_time() {
     let dir = temp();

@@ -26,6 +26,12 @@ pub struct ReplayReport {
     pub writes: u64,
     /// Flushes that were done, as syncs.
     pub flushes: u64,
+    /// Latency of reads, in microseconds; null without any.
+    #[serde(default)]
+    pub read_us: Option<Latency>,
+    /// Latency of writes, in microseconds; null without any.
+    #[serde(default)]
+    pub write_us: Option<Latency>,
     /// Writes that a sync was done before, as their flag asks (`blkparse`: an F before the W).
     #[serde(default)]
     pub preflushes: u64,
@@ -47,6 +53,8 @@ pub fn report(plan: &PlanReplay, tally: Option<&ReplayTally>) -> ReplayReport {
     let empty = ReplayTally::new();
     let tally = tally.unwrap_or(&empty);
     let [reads, writes, _, flushes] = tally.ops;
+    let [read_us, write_us] =
+        [0, 1].map(|i| (!tally.took[i].is_empty()).then(|| percentiles_of(&tally.took[i])));
     ReplayReport {
         trace: plan.path.display().to_string(),
         format: plan.format.name().to_string(),
@@ -56,6 +64,8 @@ pub fn report(plan: &PlanReplay, tally: Option<&ReplayTally>) -> ReplayReport {
         reads,
         writes,
         flushes,
+        read_us,
+        write_us,
         preflushes: tally.preflushes,
         fua_writes: tally.fua_writes,
         discards_skipped: tally.given.discards,

@@ -21,6 +21,8 @@ pub struct ReplayTally {
     pub preflushes: u64,
     /// Those of them that were written through.
     pub fua_writes: u64,
+    /// How long reads took, and writes, in nanoseconds.
+    pub took: [Histogram<u64>; 2],
     /// How late requests began, in nanoseconds (`pace = "timestamps"`).
     pub late: Histogram<u64>,
     /// What the source had given when the last thread ended.
@@ -34,9 +36,8 @@ impl ReplayTally {
             ops: [0; 4],
             preflushes: 0,
             fua_writes: 0,
-            // Up to a day, three digits.
-            late: Histogram::new_with_bounds(1, 86_400_000_000_000, 3)
-                .expect("bounds of a histogram"),
+            took: [0; 2].map(|_| nanoseconds(600)),
+            late: nanoseconds(86_400),
             given: Given::default(),
         }
     }
@@ -48,9 +49,10 @@ impl ReplayTally {
         }
         self.preflushes += other.preflushes;
         self.fua_writes += other.fua_writes;
-        self.late
-            .add(&other.late)
-            .expect("histograms of the same bounds");
+        let both = self.took.iter_mut().zip(&other.took);
+        for (sum, more) in both.chain([(&mut self.late, &other.late)]) {
+            sum.add(more).expect("histograms of the same bounds");
+        }
         // Counts of one source, which only grow: the largest is the last.
         let (a, b) = (&mut self.given, other.given);
         a.passes = a.passes.max(b.passes);
@@ -58,6 +60,11 @@ impl ReplayTally {
         a.beyond = a.beyond.max(b.beyond);
         a.wrapped = a.wrapped.max(b.wrapped);
     }
+}
+
+/// Nothing yet of spans of up to so many seconds, to three digits.
+fn nanoseconds(seconds: u64) -> Histogram<u64> {
+    Histogram::new_with_bounds(1, seconds * 1_000_000_000, 3).expect("bounds of a histogram")
 }
 
 /// Runs a thread of a replay until the trace or the window ends. `start` is when the trace's first record is due.
@@ -93,8 +100,13 @@ pub fn run<H: Host, F: Handle>(
         let Some(begin) = meter.begin() else { break };
         turn += 1;
         match meter.note(begin, operate(file, due.record, turn, &mut buf)) {
-            Noted::Measured => {
+            Noted::Measured(took) => {
                 replay.ops[due.record.op as usize] += 1;
+                match due.record.op {
+                    Op::Read => replay.took[0].saturating_record(took.0),
+                    Op::Write => replay.took[1].saturating_record(took.0),
+                    Op::Flush | Op::Discard => {}
+                }
                 replay.preflushes += u64::from(due.record.barrier.preflush);
                 replay.fua_writes += u64::from(due.record.barrier.fua);
                 if timed {
