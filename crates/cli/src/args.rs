@@ -6,7 +6,7 @@ use crate::scenario::parse_cpus;
 use crate::soak::{self, SoakArgs};
 use crate::stack::StackArgs;
 use crate::sweep::{self, SweepArgs};
-use crate::units::{parse_bytes, parse_dirty_limit, parse_duration};
+use crate::units::{parse_bytes, parse_dirty_limit, parse_duration, parse_seed};
 use crate::volume::{self, VolumeCommand};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -313,7 +313,7 @@ pub struct Common {
     #[arg(long, requires = "json")]
     pub samples: bool,
     /// The seed of the tasks' random numbers, and of the lab
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, allow_hyphen_values = true, value_parser = parse_seed)]
     pub seed: u64,
 }
 

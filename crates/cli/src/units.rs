@@ -64,6 +64,16 @@ pub fn parse_dirty_limit(text: &str) -> Result<u8, String> {
     })
 }
 
+/// What begins the random numbers of a run.
+pub fn parse_seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "{text:?} is no seed; expected a whole number from 0 to {}",
+            u64::MAX
+        )
+    })
+}
+
 /// A span of time.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let expected =

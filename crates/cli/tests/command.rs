@@ -73,6 +73,18 @@ fn nonsense_is_refused_with_a_remedy_and_exit_code_2() {
     refuses(&["run", "stream-read", "--raw"], 2, "no writer");
     refuses(&["run", "rfc", "--dir", "/no/such/dir"], 2, "/no/such/dir");
     refuses(&["matrix", "--world", "linux"], 2, "os and lab");
+    for command in [
+        "run rfc",
+        "soak",
+        "sweep rfc",
+        "claims",
+        "volume crash-test",
+    ] {
+        for bad in ["-1", "x", "1.5", "18446744073709551616"] {
+            let args = [&common::words(command)[..], &["--seed", bad]].concat();
+            refuses(&args, 2, "is no seed; expected a whole number from 0");
+        }
+    }
     refuses(&["rnu"], 2, "unrecognized");
 }
 

@@ -1,5 +1,6 @@
 //! The command line of `claims`.
 
+use crate::units::parse_seed;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -40,7 +41,7 @@ pub struct ClaimsArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub seeds: Option<u32>,
     /// The first seed
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, allow_hyphen_values = true, value_parser = parse_seed)]
     pub seed: u64,
     /// Quotation, scenario, rule and all figures of each claim, below the table
     #[arg(long, short)]

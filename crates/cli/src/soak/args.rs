@@ -1,6 +1,7 @@
 //! The command line of `soak`.
 
 use crate::jobs::parse_jobs;
+use crate::units::parse_seed;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -27,7 +28,7 @@ pub struct SoakArgs {
     #[arg(long, value_name = "N")]
     pub seeds: Option<u64>,
     /// The first seed
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, allow_hyphen_values = true, value_parser = parse_seed)]
     pub seed: u64,
     /// Seeds at one time, at most 1024 [default: one for each CPU]
     #[arg(long, value_name = "J", value_parser = parse_jobs)]

@@ -2,7 +2,7 @@
 
 use crate::replay::{PlayArgs, SelectArgs};
 use crate::scenario::parse_cpus;
-use crate::units::parse_duration;
+use crate::units::{parse_duration, parse_seed};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -86,7 +86,7 @@ pub struct SweepArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub seeds: Option<u32>,
     /// The first seed
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, allow_hyphen_values = true, value_parser = parse_seed)]
     pub seed: u64,
     /// The lab's disk: a built-in device's name (`highwater devices` lists them), or the path of a profile
     /// [default: the scenario's own, else quick]
