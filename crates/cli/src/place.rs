@@ -21,6 +21,8 @@ pub struct Place {
     pub dir: PathBuf,
     /// What the user should know about it.
     pub notes: Vec<String>,
+    /// It is no disk's.
+    pub in_memory: bool,
     _undo: Undo,
 }
 
@@ -55,9 +57,25 @@ fn kept(free: u64) -> u64 {
     SLACK_BYTES.max(free / SLACK_SHARE)
 }
 
-/// Bytes that files may have under `dir`; `None` where it does not say.
-pub fn room(dir: &Path) -> Option<u64> {
-    free_bytes(dir).map(|free| free.saturating_sub(kept(free)))
+/// Bytes of a file system.
+pub struct Room {
+    /// Free for this user.
+    pub free: u64,
+    /// What of it is left free.
+    pub kept: u64,
+    /// What files may have.
+    pub files: u64,
+}
+
+/// The room under `dir`; `None` where it does not say.
+pub fn room(dir: &Path) -> Option<Room> {
+    let free = free_bytes(dir)?;
+    let kept = kept(free);
+    Some(Room {
+        free,
+        kept: kept.min(free),
+        files: free.saturating_sub(kept),
+    })
 }
 
 /// Chooses the directory and makes one of a random name in it.
@@ -77,13 +95,18 @@ pub fn make(dir: Option<&Path>) -> Result<Place> {
         .find(on_disk)
         .or_else(|| candidates.iter().find(|d| writable(d)));
     let Some(base) = chosen else {
-        let names: Vec<String> = candidates.iter().map(|d| d.display().to_string()).collect();
+        let why = |d: &PathBuf| {
+            let why = refusal(d).map_or(String::new(), |e| format!(": {e}"));
+            format!("{}{why}", d.display())
+        };
+        let names: Vec<String> = candidates.iter().map(why).collect();
         return Err(CliError::usage(
-            format!("cannot write to {}", names.join(" or to ")),
+            format!("cannot write to {}", names.join(", or to ")),
             "--dir with a directory on a disk that you may write to",
         ));
     };
-    if fs_kind(base) == Some(FsKind::Memory) {
+    let in_memory = fs_kind(base) == Some(FsKind::Memory);
+    if in_memory {
         notes.push(format!(
             "{} is in memory (tmpfs): O_DIRECT is refused or free of cost there, and the numbers say little; use --dir with a disk",
             base.display()
@@ -111,17 +134,23 @@ pub fn make(dir: Option<&Path>) -> Result<Place> {
     Ok(Place {
         dir,
         notes,
+        in_memory,
         _undo: undo,
     })
 }
 
 fn writable(dir: &Path) -> bool {
-    rustix::fs::access(
-        dir,
-        rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
-    )
-    .is_ok()
-        && dir.is_dir()
+    refusal(dir).is_none()
+}
+
+/// Why no file can be made in `dir`, if so: no rights, mounted for reading only, no directory.
+fn refusal(dir: &Path) -> Option<std::io::Error> {
+    use rustix::fs::Access;
+    match rustix::fs::access(dir, Access::WRITE_OK | Access::EXEC_OK) {
+        Err(e) => Some(e.into()),
+        Ok(()) if !dir.is_dir() => Some(rustix::io::Errno::NOTDIR.into()),
+        Ok(()) => None,
+    }
 }
 
 fn random_name() -> String {
@@ -301,6 +330,12 @@ mod tests {
     fn a_directory_that_is_none_is_refused_with_the_remedy() {
         let e = make(Some(Path::new("/no/such/dir"))).err().unwrap();
         assert!(e.remedy.contains("--dir"), "{e}");
+        assert!(e.message.contains("No such file"), "the reason: {e}");
+        let file = refusal(Path::new("/proc/self/status")).unwrap();
+        assert!(
+            file.to_string().contains("irectory") || file.to_string().contains("denied"),
+            "{file}"
+        );
     }
 
     #[test]

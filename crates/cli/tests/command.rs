@@ -456,6 +456,15 @@ fn a_probe_of_nonsense_is_refused_with_a_remedy() {
     std::fs::write(&small, [1; 4096]).unwrap();
     refuses(&["probe", "/no/such/disk"], 1, "/no/such/disk");
     refuses(&["probe", "/dev/null"], 2, "neither a directory");
+    if std::path::Path::new("/sys/block").is_dir() {
+        // Whoever asks: a file system without files of one's own.
+        let o = highwater(&["probe", "/sys/block"]);
+        assert!(
+            !o.status.success() && err(&o).contains("  try: a directory on the disk"),
+            "{}",
+            err(&o)
+        );
+    }
     let place = dir.path().to_str().unwrap();
     refuses(
         &["probe", place, "--size", "1MiB"],
@@ -480,6 +489,10 @@ fn a_probe_of_nonsense_is_refused_with_a_remedy() {
         let o = highwater(&[&["probe", place], &common::words(args)[..]].concat());
         assert!(!err(&o).contains("laying out"), "{args}: {}", err(&o));
     }
+    // What is refused is not said to be overwritten.
+    let o = highwater(&["probe", small.to_str().unwrap(), "--write"]);
+    assert!(err(&o).contains("4 KiB"), "{}", err(&o));
+    assert!(!err(&o).contains("overwritten"), "{}", err(&o));
     let o = highwater(&["probe", small.to_str().unwrap()]);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     assert!(!o.status.success());

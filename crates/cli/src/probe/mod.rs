@@ -30,7 +30,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use points::{Point, Probe, Step};
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
-use std::io::{IsTerminal, Seek, SeekFrom};
+use std::io::{ErrorKind, IsTerminal, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -132,6 +132,10 @@ fn open(args: &ProbeArgs) -> Result<Subject> {
             remedy,
         ));
     }
+    let file = direct(path, args.write)?;
+    let len = (&file).seek(SeekFrom::End(0)).map_err(about)?;
+    let subject = subject(path, file, len)?;
+    // What is refused has been neither read nor overwritten.
     if args.write {
         say!("warning: --write: {} is being overwritten", path.display());
     } else {
@@ -140,9 +144,7 @@ fn open(args: &ProbeArgs) -> Result<Subject> {
             path.display()
         );
     }
-    let file = direct(path, args.write)?;
-    let len = (&file).seek(SeekFrom::End(0)).map_err(about)?;
-    subject(path, file, len)
+    Ok(subject)
 }
 
 fn direct(path: &Path, write: bool) -> Result<File> {
@@ -152,11 +154,14 @@ fn direct(path: &Path, write: bool) -> Result<File> {
         .custom_flags(libc::O_DIRECT)
         .open(path)
         .map_err(|e| {
-            CliError::os(
-                format!("open {} with O_DIRECT", path.display()),
-                e,
-                "a disk whose file system has O_DIRECT (not tmpfs), and rights to it",
-            )
+            let remedy = match e.kind() {
+                ErrorKind::PermissionDenied => {
+                    "the same as root, or a directory on that disk that you may write to"
+                }
+                ErrorKind::ReadOnlyFilesystem => "without --write it is only read",
+                _ => "a disk whose file system has O_DIRECT (not tmpfs)",
+            };
+            CliError::os(format!("open {} with O_DIRECT", path.display()), e, remedy)
         })
 }
 
@@ -198,25 +203,27 @@ fn front(file: &File) -> std::io::Result<Front> {
 
 fn in_directory(dir: &Path, size: u64) -> Result<Subject> {
     enough("the temporary file", size, "--size 512MiB")?;
-    if let Some(room) = place::room(dir)
-        && size > room
-    {
-        return Err(CliError::failed(
-            format!(
-                "{} has room for {} beside what is left free, and the temporary file has {}",
-                dir.display(),
-                show_bytes(room),
-                show_bytes(size)
-            ),
-            "a smaller --size, or a directory on a larger disk",
-        ));
-    }
     let place = place::make(Some(dir)).map_err(|e| CliError {
         remedy: "a directory on the disk that you may write to".into(),
         ..e
     })?;
-    for note in &place.notes {
-        say!("note: {note}");
+    if let Some(room) = place::room(dir)
+        && size > room.files
+    {
+        let [free, kept, size] = [room.free, room.kept, size].map(show_bytes);
+        return Err(CliError::failed(
+            format!(
+                "{} has {free} free, of which {kept} stay so, and the temporary file has {size}",
+                dir.display(),
+            ),
+            "a smaller --size, or a directory on a larger disk",
+        ));
+    }
+    if place.in_memory {
+        say!(
+            "note: {} is in memory (tmpfs): there is no disk below it, and the profile is that of a copy; name a directory on the disk",
+            dir.display()
+        );
     }
     let path = place.dir.join("probe.data");
     say!("laying out {} in {}", show_bytes(size), dir.display());
@@ -280,7 +287,11 @@ fn table(points: &[Point], lines: &[Line]) -> Table {
     for point in points {
         let mut cells = vec![
             show_count(point.per_s as u64),
-            format!("{:.1}", point.bytes_per_s() / 1e6),
+            match point.bytes_per_s() {
+                // A flush moves none.
+                0.0 => "-".into(),
+                bytes => format!("{:.1}", bytes / 1e6),
+            },
         ];
         cells.extend([0.01, 0.5, 0.99, 0.999].map(|q| show_us(point.us(q))));
         let line = lines.iter().find(|l| l.point == point.step.name());
