@@ -7,7 +7,6 @@
 use crate::backing::Backing;
 use crate::compact::Compaction;
 use crate::error::Error;
-use crate::file::{File, FileId, FileOptions};
 use crate::frame::{Carver, Frame, FrameTable, Memory};
 use crate::io::IoSink;
 use crate::lru::Lru;
@@ -146,13 +145,6 @@ fn check_config(c: &Config) -> Result<usize, Error> {
         ));
     }
     Ok(frames)
-}
-
-fn read_only_here() -> Error {
-    Error::Conflict(
-        "the file is open for reading only in this cache; close that handle, or open it for writing first"
-            .into(),
-    )
 }
 
 impl<W: World> Engine<W> {
@@ -295,63 +287,11 @@ impl<W: World> Engine<W> {
         self.mappings.lock(&*self.world).get(id)
     }
 
-    /// Opens the file `id` that stands behind `backing`. A second open of the same id shares the first one's pages and
-    /// backing.
-    ///
-    /// # Errors
-    /// `Conflict` when the file is open for reading only and this open is for writing; `Io` when the length cannot be
-    /// read; `Os` when no flusher can be started. Waits for reads of a file that was open for reading only.
-    pub fn open(
-        self: &Arc<Self>,
-        id: FileId,
-        backing: Arc<dyn Backing>,
-        options: FileOptions,
-    ) -> Result<File<W>, Error> {
-        self.usable()?;
-        let len = backing.len().map_err(|e| Error::io("open", e))?;
-        let dev = self.device(&backing)?;
-        if options.write {
-            self.outlive_readers(id)?;
-        }
-        let mut table = self.mappings.lock(&*self.world);
-        let mapping = match table.by_file(id) {
-            Some(m) if options.write && !m.writable => return Err(read_only_here()),
-            Some(m) => m.clone(),
-            None => {
-                let number = table.next_id();
-                let m = Arc::new(Mapping::new(number, id, backing, dev, len, options.write));
-                table.insert(m.clone());
-                m
-            }
-        };
-        // AcqRel: under the table's lock; pairs with `put_mapping`.
-        if mapping.handles.fetch_add(1, Ordering::AcqRel) == 0 {
-            mapping.durability.lock(&*self.world).reopen();
-        }
-        drop(table);
-        Ok(File::new(self.clone(), mapping, options.write))
-    }
-
-    /// A mapping for reading only, which nobody has open any more, stays while it is being read: waits until it is gone.
-    fn outlive_readers(&self, id: FileId) -> Result<(), Error> {
-        let until = self.world.now().plus(self.config.io_timeout);
-        loop {
-            let found = self.mappings.lock(&*self.world).by_file(id).cloned();
-            let Some(m) = found.filter(|m| !m.writable) else {
-                return Ok(());
-            };
-            if !m.is_unused() || self.world.now() >= until {
-                return Err(read_only_here());
-            }
-            if !self.drop_if_unused(&m) {
-                self.world
-                    .park(self.world.now().plus(Nanos::from_millis(1)));
-            }
-        }
-    }
-
     /// The record of a backing's device; starts its flusher if it is new.
-    fn device(self: &Arc<Self>, backing: &Arc<dyn Backing>) -> Result<Arc<BackingDev>, Error> {
+    pub(crate) fn device(
+        self: &Arc<Self>,
+        backing: &Arc<dyn Backing>,
+    ) -> Result<Arc<BackingDev>, Error> {
         let queue = backing.queue();
         let mut devices = self.devices.lock(&*self.world);
         if let Some(d) = devices.iter().find(|d| d.queue.id() == queue.id()) {
@@ -372,64 +312,6 @@ impl<W: World> Engine<W> {
             return Err(e);
         }
         Ok(dev)
-    }
-
-    /// The last handle of a mapping is gone.
-    pub(crate) fn put_mapping(&self, m: &Arc<Mapping>) {
-        if self.world.is_forked() {
-            return;
-        }
-        let gone = self.drop_if_unused(m);
-        // After the table's lock in `drop_if_unused`: if this is not seen, `abandon` finds the mapping without handles.
-        if self.stopping() {
-            // No flusher looks after what this task's calls have kept from being dropped.
-            self.drop_unused_mappings();
-        } else if !gone {
-            self.unpark_flusher(&m.dev);
-        }
-    }
-
-    /// Drops every mapping that nobody uses; false when one of them may go in a moment. For a cache that has stopped
-    /// (MAP-5).
-    fn drop_unused_mappings(&self) -> bool {
-        let unused: Vec<_> = {
-            let table = self.mappings.lock(&*self.world);
-            table.iter().filter(|m| m.is_unused()).cloned().collect()
-        };
-        let mut done = true;
-        for m in &unused {
-            // Dirty pages that were given up stay with their file until the engine goes.
-            done &= self.drop_if_unused(m) || m.nr_dirty() > 0;
-        }
-        done
-    }
-
-    /// Drops a mapping without handles, dirty pages, I/O or anything that is owed to its users, with its pages (MAP-4).
-    pub(crate) fn drop_if_unused(&self, m: &Arc<Mapping>) -> bool {
-        {
-            let mut table = self.mappings.lock(&*self.world);
-            // In this order: under the table's lock nobody opens the file, so once it is unused nothing more is dirtied.
-            if !m.is_unused() || table.get(m.id).is_none() {
-                return false;
-            }
-            // Under the dirty lock: a page that becomes clean for its write, or dirty by a failed one, is in one count or
-            // the other.
-            let busy = {
-                let dirty = m.dirty.lock(&*self.world);
-                dirty.len() > 0 || m.nr_writeback() > 0
-            };
-            // Once stopped, nothing is flushed any more, and nobody can open the file to be told.
-            let owed = !self.stopping() && !m.durability.lock(&*self.world).is_settled();
-            // A task that moves one of its pages holds this lock shared and has found the mapping in the table since
-            // (COMPACT-3): after this look it finds it gone.
-            let in_use = m.invalidate.is_held_shared();
-            if busy || owed || in_use || m.nr_loading() > 0 {
-                return false;
-            }
-            table.remove(m.id);
-        }
-        self.unlink_range(m, 0..u64::MAX);
-        true
     }
 
     /// A snapshot of counters and gauges; of hits, all of the calling task's and those that others have folded

@@ -27,6 +27,7 @@ mod dirty_list;
 mod durability;
 mod filemap;
 pub(crate) mod index;
+mod life;
 pub(crate) mod readahead;
 mod sleep_lock;
 mod table;
