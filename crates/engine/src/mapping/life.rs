@@ -28,28 +28,61 @@ impl<W: World> Engine<W> {
         options: FileOptions,
     ) -> Result<File<W>, Error> {
         self.usable()?;
-        let len = backing.len().map_err(|e| Error::io("open", e))?;
-        let dev = self.device(&backing)?;
         if options.write {
             self.outlive_readers(id)?;
         }
-        let mut table = self.mappings.lock(&*self.world);
-        let mapping = match table.by_file(id) {
-            Some(m) if options.write && !m.writable => return Err(read_only_here()),
-            Some(m) => m.clone(),
-            None => {
-                let number = table.next_id();
-                let m = Arc::new(Mapping::new(number, id, backing, dev, len, options.write));
-                table.insert(m.clone());
-                m
-            }
-        };
-        // AcqRel: under the table's lock; pairs with `put_mapping`.
-        if mapping.handles.fetch_add(1, Ordering::AcqRel) == 0 {
-            mapping.durability.lock(&*self.world).reopen();
+        let mut known = self.take_handle(id, options)?;
+        while known.is_none() {
+            known = self.map(id, &backing, options)?;
         }
-        drop(table);
+        let mapping = known.expect("the loop has ended");
         Ok(File::new(self.clone(), mapping, options.write))
+    }
+
+    /// A handle of the file's mapping, if it has one.
+    fn take_handle(&self, id: FileId, options: FileOptions) -> Result<Option<Arc<Mapping>>, Error> {
+        let table = self.mappings.lock(&*self.world);
+        let Some(m) = table.by_file(id) else {
+            return Ok(None);
+        };
+        if options.write && !m.writable {
+            return Err(read_only_here());
+        }
+        // AcqRel: under the table's lock; pairs with `put_mapping`.
+        if m.handles.fetch_add(1, Ordering::AcqRel) == 0 {
+            m.durability.lock(&*self.world).reopen();
+        }
+        Ok(Some(m.clone()))
+    }
+
+    /// A handle of a new mapping, or of one that somebody else has made meanwhile. `None`: another one has come and gone,
+    /// and the file may have another length than the one that was told.
+    fn map(
+        self: &Arc<Self>,
+        id: FileId,
+        backing: &Arc<dyn Backing>,
+        options: FileOptions,
+    ) -> Result<Option<Arc<Mapping>>, Error> {
+        let dev = self.device(backing)?;
+        let ticket = self.mappings.lock(&*self.world).begin_asking(id);
+        let len = backing.len();
+        let mut table = self.mappings.lock(&*self.world);
+        let current = table.end_asking(ticket);
+        let len = len.map_err(|e| Error::io("open", e))?;
+        if table.by_file(id).is_some() {
+            drop(table);
+            return self.take_handle(id, options);
+        }
+        if !current {
+            return Ok(None);
+        }
+        let number = table.next_id();
+        let m = Mapping::new(number, id, backing.clone(), dev, len, options.write);
+        let m = Arc::new(m);
+        // Relaxed: nobody else has it yet.
+        m.handles.store(1, Ordering::Relaxed);
+        table.insert(m.clone());
+        Ok(Some(m))
     }
 
     /// A mapping for reading only, which nobody has open any more, stays while it is being read: waits until it is gone.
