@@ -26,8 +26,6 @@ use std::sync::{Arc, Weak};
 
 /// Bytes of the top order: a huge page.
 const TOP_ORDER_BYTES: usize = 2 << 20;
-/// Turns of `close`: the second finds what calls that were under way have dirtied.
-const CLOSE_ROUNDS: usize = 3;
 /// How often `close` looks, a millisecond apart, before it takes a hold for a user's guard.
 const CLOSE_LOOKS: usize = 50;
 /// A cache has at least so many frames; fewer in loom's models.
@@ -364,20 +362,33 @@ impl<W: World> Engine<W> {
     pub fn close(&self) -> Result<(), Error> {
         self.usable()?;
         self.no_guards()?;
-        // Release: calls that begin now are refused; those under way may still dirty pages, so more than one round.
+        // Release: calls that begin now are refused.
         self.closed.store(true, Ordering::Release);
-        let mut result = Ok(());
-        for _ in 0..CLOSE_ROUNDS {
-            result = self.sync_all_mappings();
-            if result.is_err() || self.nr_dirty() == 0 {
-                break;
-            }
-        }
-        if let Err(e) = result {
+        let quiet = self.end_changes();
+        if let Err(e) = quiet.and_then(|()| self.sync_all_mappings()) {
             self.closed.store(false, Ordering::Release);
             return Err(e);
         }
         self.abandon();
+        Ok(())
+    }
+
+    /// MAP-6: after this no call that was under way when the cache was closed changes a file: it has done so, or looks after it
+    /// has got the invalidate lock. A file that is opened later is opened by a call that finds the cache closed.
+    fn end_changes(&self) -> Result<(), Error> {
+        for m in &self.all_mappings() {
+            self.lock_invalidate(m)?;
+            m.invalidate.unlock(&*self.world, &self.waits);
+        }
+        Ok(())
+    }
+
+    /// Whoever has taken the invalidate lock of a file asks before a change: one after `end_changes` would be lost (MAP-6).
+    pub(crate) fn may_change(&self) -> Result<(), Error> {
+        // Relaxed: ordered by the invalidate lock.
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
         Ok(())
     }
 
@@ -408,14 +419,15 @@ impl<W: World> Engine<W> {
         self.sync_all_mappings()
     }
 
+    fn all_mappings(&self) -> Vec<Arc<Mapping>> {
+        let table = self.mappings.lock(&*self.world);
+        table.iter().cloned().collect()
+    }
+
     /// Syncs every mapping; the first error.
     fn sync_all_mappings(&self) -> Result<(), Error> {
-        let all: Vec<_> = {
-            let table = self.mappings.lock(&*self.world);
-            table.iter().cloned().collect()
-        };
         let mut result = Ok(());
-        for m in &all {
+        for m in &self.all_mappings() {
             let synced = self.sync_mapping(m, &(0..u64::MAX), Scope::Data);
             result = result.and(synced);
         }

@@ -7,7 +7,7 @@ use common::{PAGE, lab, ms};
 use highwater_engine::backing::PlainBacking;
 use highwater_engine::io::{IoBuf, Lane, Request};
 use highwater_engine::world::{Device, Queue};
-use highwater_engine::{Config, FileId, FileOptions, IoError};
+use highwater_engine::{Config, Error, FileId, FileOptions, IoError, Nanos};
 use highwater_lab::RamDevice;
 use std::sync::Arc;
 
@@ -80,4 +80,43 @@ fn an_open_beside_the_end_of_another_one_sees_what_that_one_wrote() {
         rig.at_rest();
         rig.engine.close().expect("close");
     });
+}
+
+/// What a write that returned Ok had to say is on the device once `close` has returned Ok, however the two met. Each write
+/// reads its page first, so that there is time.
+#[test]
+fn a_write_beside_close_is_written_or_refused() {
+    let written: Vec<u64> = (0..60).map(write_beside_close).collect();
+    assert!(
+        written.contains(&0) && written.iter().any(|n| *n > 0),
+        "{written:?}"
+    );
+}
+
+/// How many writes were taken.
+fn write_beside_close(seed: u64) -> u64 {
+    let (tell, told) = std::sync::mpsc::channel();
+    lab(seed, 1024, nothing, move |rig| {
+        let (file, device) = rig.file(1, 64);
+        let writer = rig.spawn("writes", move || {
+            for n in 0..64 {
+                if let Err(error) = file.write_at(&[7; 10], n * PAGE) {
+                    assert_eq!(error, Error::Closed);
+                    return (n, file);
+                }
+            }
+            (64, file)
+        });
+        rig.nap(Nanos::from_micros(5 * seed));
+        rig.engine.close().expect("close");
+        let (taken, file) = rig.join(writer, ms(1_000));
+        let there = device.visible();
+        for n in 0..taken {
+            let at = (n * PAGE) as usize;
+            assert!(there[at..at + 10] == [7; 10], "{seed}: page {n} of {taken}");
+        }
+        drop(file);
+        tell.send(taken).expect("heard");
+    });
+    told.recv().expect("told")
 }

@@ -595,6 +595,11 @@ impl<W: World> Engine<W> {
             self.release(frame, EXCL, 0);
             return Ok(None);
         }
+        if let Err(e) = self.may_change() {
+            self.invalidate_put(m);
+            self.release(frame, EXCL, 0);
+            return Err(e);
+        }
         if writeback && let Some(copy) = with.spare.take() {
             // The copy is dirty now: unless it inherits, with our space.
             with.reserved &= self.switch_to_copy(m, key, frame, copy);
@@ -657,6 +662,10 @@ impl<W: World> Engine<W> {
         if !m.invalidate.try_shared() {
             self.put_back(with.run);
             self.invalidate_shared(m)?;
+        }
+        if let Err(e) = self.may_change() {
+            self.invalidate_put(m);
+            return Err(e);
         }
         // The length may have changed while we waited.
         let stale = fill(m.len()) != Fill::Zero && !planted!(self, StaleEnd);

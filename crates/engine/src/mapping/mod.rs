@@ -20,6 +20,8 @@
 //!   flush and no error that nobody has seen; its pages are dropped.
 //! - MAP-5: a cache that has closed has no mapping without a handle. Its flushers have ended: who lets the last handle go
 //!   drops the mapping, and `abandon` those whose last handle had gone before.
+//! - MAP-6: a change (a page dirtied, a new length, a hole) is made with `invalidate` held, after a look whether the cache is
+//!   closed. `close` passes through the lock of each file before its last sync, so what returned Ok is in that sync.
 //!
 //! **Kernel.** struct address_space, inode; filemap.c, truncate.c, errseq.c.
 

@@ -22,7 +22,8 @@ impl<W: World> Engine<W> {
         let until = self.world.now().plus(self.config().latch_timeout);
         loop {
             self.lock_invalidate(m)?;
-            let result = self.truncate_locked(m, len);
+            let result = self.may_change();
+            let result = result.and_then(|()| self.truncate_locked(m, len));
             m.invalidate.unlock(&*self.world, &self.waits);
             let Some((frame, seen)) = result? else {
                 return Ok(());
@@ -45,7 +46,8 @@ impl<W: World> Engine<W> {
     pub(crate) fn discard_range(&self, m: &Mapping, range: Range<u64>) -> Result<(), Error> {
         let size = self.memory.frame_size() as u64;
         self.lock_invalidate(m)?;
-        let result = self.discard_locked(m, range, size);
+        let result = self.may_change();
+        let result = result.and_then(|()| self.discard_locked(m, range, size));
         m.invalidate.unlock(&*self.world, &self.waits);
         result
     }
@@ -84,7 +86,7 @@ impl<W: World> Engine<W> {
         Ok(())
     }
 
-    fn lock_invalidate(&self, m: &Mapping) -> Result<(), Error> {
+    pub(crate) fn lock_invalidate(&self, m: &Mapping) -> Result<(), Error> {
         let start = self.world.now();
         let until = start.plus(self.config().io_timeout);
         match m
