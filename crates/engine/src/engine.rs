@@ -357,8 +357,9 @@ impl<W: World> Engine<W> {
     /// backings are dropped, and with them what these hold.
     ///
     /// # Errors
-    /// `StillPinned` with live guards or blocks; the first write or flush error, also one that nobody has seen yet. The
-    /// cache stays usable then, with its pages: repair and close again, or give them up with [`Engine::abandon`].
+    /// `StillPinned` with live guards or blocks; the first write or flush error, also one that nobody has seen yet (that of
+    /// another file the next call returns). The cache stays usable then, with its pages: repair and close again, or give them
+    /// up with [`Engine::abandon`].
     pub fn close(&self) -> Result<(), Error> {
         self.usable()?;
         self.no_guards()?;
@@ -424,11 +425,12 @@ impl<W: World> Engine<W> {
         table.iter().cloned().collect()
     }
 
-    /// Syncs every mapping; the first error.
+    /// Syncs every mapping; the first error. Those of other files nobody hears of now: they stay for the next who syncs.
     fn sync_all_mappings(&self) -> Result<(), Error> {
         let mut result = Ok(());
         for m in &self.all_mappings() {
-            let synced = self.sync_mapping(m, &(0..u64::MAX), Scope::Data);
+            let heard = result.is_ok();
+            let synced = self.sync_mapping(m, &(0..u64::MAX), Scope::Data, heard);
             result = result.and(synced);
         }
         result

@@ -257,8 +257,9 @@ impl Cache {
     /// ```
     ///
     /// # Errors
-    /// `StillPinned` with live guards or blocks; the first write or flush error, also one that nobody has seen yet. The cache
-    /// stays usable then, with its pages: repair and close again, or drop it. `Forked`.
+    /// `StillPinned` with live guards or blocks; the first write or flush error, also one that nobody has seen yet (that of
+    /// another file the next call returns). The cache stays usable then, with its pages: repair and close again, or drop it.
+    /// `Forked`.
     pub fn close(&self) -> Result<(), Error> {
         if self.world().forked() {
             return Err(Error::Forked);

@@ -3,11 +3,11 @@
 
 mod common;
 
-use common::{PAGE, lab, ms};
+use common::{PAGE, io, lab, ms};
 use highwater_engine::backing::PlainBacking;
 use highwater_engine::io::{IoBuf, Lane, Request};
 use highwater_engine::world::{Device, Queue};
-use highwater_engine::{Config, Error, FileId, FileOptions, IoError, Nanos};
+use highwater_engine::{Config, Error, FileId, FileOptions, IoError, IoErrorKind, Nanos};
 use highwater_lab::RamDevice;
 use std::sync::Arc;
 
@@ -119,4 +119,29 @@ fn write_beside_close(seed: u64) -> u64 {
         tell.send(taken).expect("heard");
     });
     told.recv().expect("told")
+}
+
+/// An error that nobody has seen is told once. `close` returns one error, and took those of all files for told.
+#[test]
+fn close_tells_the_errors_of_two_files_one_after_the_other() {
+    lab(3, 1024, nothing, |rig| {
+        let devices = [rig.device(16 * PAGE), rig.device(16 * PAGE)];
+        for (n, device) in devices.iter().enumerate() {
+            let file = rig.open(1 + n as u64, device);
+            file.write_at(&[7; 4096], n as u64 * PAGE).expect("a write");
+            device.fail_writes(0..u64::MAX, IoErrorKind::Io, Nanos(u64::MAX));
+        }
+        // Closed; the background has tried in vain, and then with success.
+        rig.nap(ms(100));
+        devices.iter().for_each(|device| device.heal());
+        rig.nap(ms(3_000));
+        for n in 0..2 {
+            let told = io(rig.engine.close(), "write");
+            assert_eq!(told, (IoErrorKind::Io, n * PAGE));
+        }
+        rig.engine.close().expect("both have been told");
+        for (n, device) in devices.iter().enumerate() {
+            assert!(device.visible()[n * 4096..][..4096] == [7; 4096]);
+        }
+    });
 }

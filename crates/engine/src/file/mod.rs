@@ -172,7 +172,7 @@ impl<W: World> File<W> {
     fn sync(&self, pages: &Range<u64>, scope: Scope) -> Result<(), Error> {
         let engine = self.engine();
         engine.usable()?;
-        engine.sync_mapping(&self.handle.mapping, pages, scope)
+        engine.sync_mapping(&self.handle.mapping, pages, scope, true)
     }
 
     /// Counts a hit of `page`, and tells whoever wants to know of it.

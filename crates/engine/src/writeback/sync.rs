@@ -43,18 +43,19 @@ const IN_FLIGHT_MAX: u64 = 1024;
 const FLUSH_RETRY: Nanos = Nanos::from_secs(1);
 
 impl<W: World> Engine<W> {
-    /// Makes the pages of `pages` durable.
+    /// Makes the pages of `pages` durable. `heard`: a user gets the error; one that nobody gets stays unseen.
     #[doc(alias = "vfs_fsync_range")]
     pub(crate) fn sync_mapping(
         &self,
         m: &Arc<Mapping>,
         pages: &Range<u64>,
         scope: Scope,
+        heard: bool,
     ) -> Result<(), Error> {
         self.count(Event::Syncs, 1);
         let start = self.world.now();
         self.take_sync_turn(m, start)?;
-        let result = self.sync_in_turn(m, pages, scope, start);
+        let result = self.sync_in_turn(m, pages, scope, heard, start);
         m.sync_turn.unlock(&*self.world, &self.waits);
         result
     }
@@ -78,13 +79,14 @@ impl<W: World> Engine<W> {
         m: &Arc<Mapping>,
         pages: &Range<u64>,
         scope: Scope,
+        heard: bool,
         start: Nanos,
     ) -> Result<(), Error> {
         let errors = m.write_errors();
-        let early = planted!(self, EarlyFlush).then(|| self.flush_mapping(m, scope, true));
+        let early = planted!(self, EarlyFlush).then(|| self.flush_mapping(m, scope, heard));
         let written = self.write_and_wait(m, pages, start);
         let failed = m.write_errors() != errors;
-        if failed || written.is_ok() {
+        if heard && (failed || written.is_ok()) {
             // Also an error of the background that nobody has seen: it is told once.
             let unseen = m.durability.lock(&*self.world).take_unseen();
             if let Some((op, e)) = unseen {
@@ -92,8 +94,8 @@ impl<W: World> Engine<W> {
             }
         }
         written?;
-        let flushed = early.unwrap_or_else(|| self.flush_mapping(m, scope, true));
-        if flushed.is_err() {
+        let flushed = early.unwrap_or_else(|| self.flush_mapping(m, scope, heard));
+        if heard && flushed.is_err() {
             m.durability.lock(&*self.world).take_unseen();
         }
         flushed
