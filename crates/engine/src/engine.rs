@@ -242,6 +242,10 @@ impl<W: World> Engine<W> {
         self.me.upgrade().expect("a task inside keeps the engine")
     }
 
+    pub(crate) fn me(&self) -> Weak<Engine<W>> {
+        self.me.clone()
+    }
+
     pub(crate) fn stopping(&self) -> bool {
         // Acquire: what the closer did before is visible.
         self.stop.load(Ordering::Acquire)

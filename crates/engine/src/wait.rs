@@ -31,8 +31,10 @@ pub(crate) enum Channel {
     Invalidate(u32),
     /// A mapping's turn to sync.
     Sync(u32),
-    /// The end of a mapping's writeback.
+    /// The end of a mapping's writeback, or of a read of it.
     Writeback(u32),
+    /// The end of a mapping.
+    Gone(u32),
     /// Completed writes anywhere: reclaimers and writers.
     Progress,
     /// The dirty pages' fall below the limit.
@@ -48,6 +50,7 @@ impl Channel {
             Channel::Writeback(n) => (33, n),
             Channel::Progress => (44, 0),
             Channel::Dirty => (55, 0),
+            Channel::Gone(n) => (63, n),
         };
         (kind + n as usize) % BUCKETS
     }

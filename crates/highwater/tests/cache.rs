@@ -320,6 +320,40 @@ fn truncate_empties_and_a_closed_cache_says_so() {
     assert_eq!(std::fs::read(&path).unwrap(), b"abc");
 }
 
+/// CACHE-2: while several threads let the last handles of a closed cache go, each has its file's lock back once its own call
+/// has returned.
+#[test]
+fn a_closed_cache_has_given_a_lock_back_when_the_last_handle_has_gone() {
+    use rustix::fs::{FlockOperation, flock};
+    let dir = disk_dir();
+    for round in 0..8 {
+        let ours = cache(IoEngine::Threads);
+        let mut files: Vec<_> = (0..=255u8)
+            .map(|n| {
+                let path = dir.path().join(n.to_string());
+                let file = ours.open(&path, create()).unwrap();
+                file.write_at(&[n; 40_000], 0).unwrap();
+                (std::fs::File::open(&path).unwrap(), file)
+            })
+            .collect();
+        ours.close().unwrap();
+        let start = std::sync::Barrier::new(2);
+        let let_go = |files: Vec<(std::fs::File, File)>| {
+            start.wait();
+            for (theirs, file) in files {
+                drop(file);
+                flock(&theirs, FlockOperation::NonBlockingLockExclusive)
+                    .unwrap_or_else(|e| panic!("round {round}: {e}"));
+            }
+        };
+        let others = files.split_off(128);
+        std::thread::scope(|s| {
+            s.spawn(|| let_go(others));
+            let_go(files);
+        });
+    }
+}
+
 #[test]
 fn a_slow_refusing_file_keeps_the_bytes() {
     let dir = disk_dir();

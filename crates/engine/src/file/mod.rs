@@ -11,7 +11,7 @@ pub use guard::{PageMut, PageRef};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::frame::state::{READAHEAD, TOUCH};
-use crate::mapping::{Mapping, Pinned, readahead::Readahead};
+use crate::mapping::{Leaving, Mapping, Pinned, readahead::Readahead};
 use crate::sync::Ordering;
 use crate::world::{Task, World};
 use crate::writeback::Scope;
@@ -43,13 +43,15 @@ pub(crate) struct Handle<W: World> {
     pub mapping: Arc<Mapping>,
     pub readahead: Readahead,
     pub write: bool,
+    /// Of the last handle, at its end. Dropped after `mapping`: fields are dropped in their order.
+    leaving: Option<Leaving<W>>,
 }
 
 impl<W: World> Drop for Handle<W> {
     fn drop(&mut self) {
         // AcqRel: the flusher that sees no handle also sees what this one did.
         if self.mapping.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.engine.put_mapping(&self.mapping);
+            self.leaving = self.engine.put_mapping(&self.mapping);
         }
     }
 }
@@ -85,6 +87,7 @@ impl<W: World> File<W> {
                 mapping,
                 readahead: Readahead::new(),
                 write,
+                leaving: None,
             }),
         }
     }

@@ -2,9 +2,10 @@
 
 use super::{
     model,
-    rig::{Disk, Rig, spawn},
+    rig::{Disk, DiskFile, LoomWorld, Rig, spawn},
 };
-use crate::PageNo;
+use crate::{File, FileId, FileOptions, PageNo};
+use std::sync::Arc;
 
 /// A page read while the file shrinks is not in the index afterwards.
 #[test]
@@ -55,6 +56,59 @@ fn truncate_against_evict() {
         rig.engine.unlink_range(&rig.m, 1..2);
         reclaimer.join().expect("no panic");
         assert_eq!(rig.free(), before, "FRAME-3: freed once");
+        rig.check();
+    });
+}
+
+/// A file of its own and its disk.
+fn another_file(rig: &Rig, ino: u64) -> (File<LoomWorld>, Arc<Disk>) {
+    let disk = Arc::new(Disk::default());
+    let (id, backing) = (FileId { dev: 1, ino }, Arc::new(DiskFile(disk.clone())));
+    let file = rig
+        .engine
+        .open(id, backing, FileOptions { write: true })
+        .expect("a file");
+    (file, disk)
+}
+
+/// Lets the last handle go: nobody has the disk any more.
+fn close(file: File<LoomWorld>, disk: &Arc<Disk>) {
+    drop(file);
+    assert_eq!(Arc::strong_count(disk), 1, "MAP-5");
+}
+
+/// MAP-5: of a cache that has stopped, each task that lets a file's last handle go finds the file gone, whoever else does the
+/// same with another one.
+#[test]
+fn last_close_against_last_close() {
+    model(|| {
+        let rig = Rig::new(Disk::default());
+        let ((first, disk), (second, other_disk)) = (another_file(&rig, 2), another_file(&rig, 3));
+        rig.engine.abandon();
+        let other = spawn(&rig.world, 1, move || close(first, &disk));
+        close(second, &other_disk);
+        other.join().expect("no panic");
+        rig.check();
+    });
+}
+
+/// MAP-5: the same, beside a task whose call was under way and has the mapping for a moment.
+#[test]
+fn last_close_against_a_task_that_is_inside() {
+    model(|| {
+        let rig = Rig::new(Disk::default());
+        let (file, disk) = another_file(&rig, 2);
+        rig.engine.abandon();
+        let r = rig.clone();
+        let inside = spawn(&rig.world, 1, move || {
+            if let Some(m) = r.engine.mapping(2)
+                && m.invalidate.try_shared()
+            {
+                r.engine.invalidate_put(&m);
+            }
+        });
+        close(file, &disk);
+        inside.join().expect("no panic");
         rig.check();
     });
 }

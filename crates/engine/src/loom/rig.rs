@@ -301,8 +301,9 @@ pub(super) struct Rig {
     pub world: Arc<LoomWorld>,
     pub engine: Arc<Engine<LoomWorld>>,
     pub disk: Arc<Disk>,
-    pub file: File<LoomWorld>,
+    /// Dropped before `file`, whose end waits until nobody has it (MAP-5).
     pub m: Arc<Mapping>,
+    pub file: File<LoomWorld>,
 }
 
 impl Rig {

@@ -10,9 +10,47 @@ use crate::backing::Backing;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::file::{File, FileId, FileOptions};
-use crate::sync::Ordering;
+use crate::sync::{AtomicBool, Ordering};
+use crate::wait::{Channel, Waited};
 use crate::world::{Nanos, World};
 use std::sync::Arc;
+
+/// After a stop, the drop of a last handle waits so long, at the most, for those who are still inside.
+const LEAVE_MAX: Nanos = Nanos::from_secs(5);
+
+/// Tells, when it is dropped, that a mapping has gone.
+pub(crate) struct Gone {
+    flag: Arc<AtomicBool>,
+    tell: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        // Release: the mapping's backing has been dropped for who sees it.
+        self.flag.store(true, Ordering::Release);
+        (self.tell)();
+    }
+}
+
+/// Waits, when it is dropped, until a mapping has gone: for the last handle, which has let it go before (MAP-5).
+pub(crate) struct Leaving<W: World> {
+    engine: Arc<Engine<W>>,
+    mapping: u32,
+    gone: Arc<AtomicBool>,
+}
+
+impl<W: World> Drop for Leaving<W> {
+    fn drop(&mut self) {
+        let e = &self.engine;
+        let until = e.world.now().plus(LEAVE_MAX);
+        // Acquire: pairs with the Release of `Gone`.
+        let gone = || self.gone.load(Ordering::Acquire);
+        let channel = Channel::Gone(self.mapping);
+        if e.waits.wait(&*e.world, &e.stat, channel, until, gone) == Waited::TimedOut {
+            tracing::error!("MAP-5: a task of a closed cache keeps a file that nobody has open");
+        }
+    }
+}
 
 impl<W: World> Engine<W> {
     /// Opens the file `id` that stands behind `backing`. A second open of the same id shares the first one's pages and
@@ -77,7 +115,8 @@ impl<W: World> Engine<W> {
             return Ok(None);
         }
         let number = table.next_id();
-        let m = Mapping::new(number, id, backing.clone(), dev, len, options.write);
+        let (backing, gone) = (backing.clone(), self.gone_of(number));
+        let m = Mapping::new(number, id, backing, dev, len, options.write, gone);
         let m = Arc::new(m);
         // Relaxed: nobody else has it yet.
         m.handles.store(1, Ordering::Relaxed);
@@ -103,19 +142,64 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// The last handle of a mapping is gone.
-    pub(crate) fn put_mapping(&self, m: &Arc<Mapping>) {
+    fn gone_of(&self, mapping: u32) -> Gone {
+        let engine = self.me();
+        Gone {
+            flag: Arc::new(AtomicBool::new(false)),
+            tell: Box::new(move || {
+                if let Some(e) = engine.upgrade() {
+                    e.waits.wake(&*e.world, Channel::Gone(mapping));
+                }
+            }),
+        }
+    }
+
+    /// The last handle of a mapping is gone. What this returns the caller drops when it has let go of the mapping itself.
+    pub(crate) fn put_mapping(self: &Arc<Self>, m: &Arc<Mapping>) -> Option<Leaving<W>> {
         if self.world.is_forked() {
-            return;
+            return None;
         }
         let gone = self.drop_if_unused(m);
         // After the table's lock in `drop_if_unused`: if this is not seen, `abandon` finds the mapping without handles.
-        if self.stopping() {
-            // No flusher looks after what this task's calls have kept from being dropped.
-            self.drop_unused_mappings();
-        } else if !gone {
-            self.unpark_flusher(&m.dev);
+        if !self.stopping() {
+            if !gone {
+                self.unpark_flusher(&m.dev);
+            }
+            return None;
         }
+        // No flusher looks after it any more.
+        let until = self.world.now().plus(LEAVE_MAX);
+        while !self.drop_if_unused(m) && self.is_leaving(m) && self.world.now() < until {
+            self.await_unused(m, until);
+        }
+        let left = self.mapping(m.id).is_none();
+        left.then(|| Leaving {
+            engine: self.clone(),
+            mapping: m.id,
+            gone: m.gone.flag.clone(),
+        })
+    }
+
+    /// Waits for the end of what keeps a mapping without handles: a page that is moved or submitted, requests in flight.
+    fn await_unused(&self, m: &Mapping, until: Nanos) {
+        let lock = &m.invalidate;
+        if lock.lock(&*self.world, &self.stat, &self.waits, until) == Waited::Ready {
+            lock.unlock(&*self.world, &self.waits);
+        }
+        let idle = || m.nr_writeback() == 0 && m.nr_loading() == 0;
+        let _ = (self.waits).wait(
+            &*self.world,
+            &self.stat,
+            Channel::Writeback(m.id),
+            until,
+            idle,
+        );
+    }
+
+    /// Is it in the table, and will it go as soon as nobody is inside? Dirty pages that were given up stay with their file
+    /// until the engine goes.
+    fn is_leaving(&self, m: &Mapping) -> bool {
+        self.mapping(m.id).is_some() && m.is_unused() && m.nr_dirty() == 0
     }
 
     /// Drops every mapping that nobody uses; false when one of them may go in a moment. For a cache that has stopped
@@ -127,8 +211,7 @@ impl<W: World> Engine<W> {
         };
         let mut done = true;
         for m in &unused {
-            // Dirty pages that were given up stay with their file until the engine goes.
-            done &= self.drop_if_unused(m) || m.nr_dirty() > 0;
+            done &= self.drop_if_unused(m) || !self.is_leaving(m);
         }
         done
     }

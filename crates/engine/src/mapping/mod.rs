@@ -19,7 +19,8 @@
 //! - MAP-4: a mapping leaves the table only with no handle, no dirty page, no page in flight, nothing that waits for a
 //!   flush and no error that nobody has seen; its pages are dropped.
 //! - MAP-5: a cache that has closed has no mapping without a handle. Its flushers have ended: who lets the last handle go
-//!   drops the mapping, and `abandon` those whose last handle had gone before.
+//!   drops the mapping, and `abandon` those whose last handle had gone before. A task that is still inside may have it for a
+//!   moment longer: when the drop of a last handle returns, the mapping and its backing have gone, whoever let them go.
 //! - MAP-6: a change (a page dirtied, a new length, a hole) is made with `invalidate` held, after a look whether the cache is
 //!   closed. `close` passes through the lock of each file before its last sync, so what returned Ok is in that sync.
 //!
@@ -39,6 +40,7 @@ pub(crate) use dirty_list::DirtyList;
 pub(crate) use durability::Durability;
 pub(crate) use filemap::{Fill, Pinned};
 pub(crate) use index::{Index, Key};
+pub(crate) use life::{Gone, Leaving};
 pub(crate) use sleep_lock::SleepLock;
 pub(crate) use table::MappingTable;
 
@@ -84,6 +86,8 @@ pub(crate) struct Mapping {
     write_errors: AtomicU64,
     /// When the oldest of the dirty pages became dirty, as far as is kept: when the list was last empty or written.
     dirty_since_ns: AtomicU64,
+    /// The last one: fields are dropped in their order, and it tells that the others are.
+    gone: Gone,
 }
 
 impl Mapping {
@@ -94,6 +98,7 @@ impl Mapping {
         dev: Arc<BackingDev>,
         len: u64,
         writable: bool,
+        gone: Gone,
     ) -> Mapping {
         Mapping {
             id,
@@ -118,6 +123,7 @@ impl Mapping {
             flush_failures: AtomicU64::new(0),
             write_errors: AtomicU64::new(0),
             dirty_since_ns: AtomicU64::new(0),
+            gone,
         }
     }
 

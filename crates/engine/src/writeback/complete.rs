@@ -79,6 +79,7 @@ impl<W: World> Engine<W> {
         }
         m.dev.reads.complete(self.world.now());
         m.end_loading();
+        self.waits.wake(&*self.world, Channel::Writeback(m.id));
         // Relaxed: a count for policy and close.
         self.loading_requests.fetch_sub(1, Ordering::Relaxed);
     }
