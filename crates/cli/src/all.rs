@@ -67,7 +67,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
             report.head(),
             columns::table(report).render(width())
         ));
-        for sentence in sentences::sentences(report) {
+        for sentence in sentences::all(report) {
             text.push_str(&sentence);
             text.push('\n');
         }

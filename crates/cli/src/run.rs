@@ -12,8 +12,8 @@ use crate::report::Report;
 use crate::scenario::{self, Scenario};
 use crate::sentences::{self, Again};
 use crate::{
-    all, blocks, cleanup, columns, disk, ftrace, html, outputs, parent, plan, predict, repeats,
-    replay, report,
+    all, cleanup, columns, disk, ftrace, html, outputs, parent, plan, predict, repeats, replay,
+    report,
 };
 use std::path::Path;
 
@@ -176,14 +176,7 @@ pub fn publish_as(
     again: &Again,
 ) -> Result<()> {
     let mut text = format!("\n{}\n{table}\n", report.head());
-    for sentence in sentences::sentences(report) {
-        text.push_str(&sentence);
-        text.push('\n');
-    }
-    for sentence in blocks::sentences(report)
-        .into_iter()
-        .chain(replay::sentences(report))
-    {
+    for sentence in sentences::all(report) {
         text.push_str(&sentence);
         text.push('\n');
     }

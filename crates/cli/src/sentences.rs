@@ -2,12 +2,20 @@
 //! in which an arm that ran several times is the median of its runs.
 
 use crate::command_line::{CommandLine, OUTPUTS};
-use crate::repeats;
 use crate::report::{ArmReport, Report};
 use crate::units::{show_count, show_us};
+use crate::{blocks, repeats, replay};
+
+/// All that is said of a report: the three sentences, then what became of requests for blocks and of each trace.
+pub fn all(report: &Report) -> Vec<String> {
+    let mut all = sentences(report);
+    all.extend(blocks::sentences(report));
+    all.extend(replay::sentences(report));
+    all
+}
 
 /// The three sentences, and of what its figures are medians where arms ran more often than once.
-pub fn sentences(report: &Report) -> Vec<String> {
+fn sentences(report: &Report) -> Vec<String> {
     let (report, runs) = repeats::medians(report);
     let mut all = vec![waits(&report), writers(&report), cost(&report)];
     if runs > 1 {

@@ -272,10 +272,13 @@ fn a_trace_is_replayed_in_each_order_and_with_a_trace_of_reclaim() {
 #[test]
 fn a_page_says_that_a_replay_ends_with_its_trace() {
     let dir = temp();
-    let path = write(dir.path(), "a.csv", cloudphysics(300));
+    let path = write(dir.path(), "a.csv", cloudphysics(300) + "bad line\n");
     let page = dir.path().join("page.html");
     common::ok(&["replay", &path, "--html", page.to_str().unwrap()]);
     let page = std::fs::read_to_string(page).unwrap();
+    // What is said below the table in a terminal is said here, too.
+    assert!(page.contains("300 requests of "), "{page}");
+    assert!(page.contains("1 bad lines"), "{page}");
     assert!(page.contains("to the trace&#39;s end, at most 3600"));
 }
 

@@ -18,7 +18,7 @@ use crate::plan::WorldName;
 use crate::report::Report;
 use crate::scenario::Scenario;
 use crate::units::{show_bytes, show_us};
-use crate::{columns, outputs, sentences};
+use crate::{columns, outputs, predict, sentences};
 use std::path::{Path, PathBuf};
 use svg::escape;
 
@@ -190,7 +190,7 @@ impl Part<'_> {
                 escape(command)
             ),
         };
-        let says: String = sentences::sentences(report)
+        let says: String = sentences::all(report)
             .iter()
             .map(|s| format!("<p>{}</p>\n", escape(s)))
             .collect();
@@ -265,7 +265,9 @@ pub fn page(report: &Report, about: &About) -> String {
         ids: String::new(),
         level: 1,
     };
-    document(&report.scenario, &part.html())
+    let predictions = predict::predictions(report);
+    let table = predict::table(&[(report, &predictions)], crate::console::WIDTH);
+    document(&report.scenario, &(part.html() + &predicted(&table)))
 }
 
 /// The page of several: an index, a section for each, and the predictions of all, if there are any.
@@ -292,17 +294,25 @@ pub fn page_of_all(title: &str, parts: &[(Report, About)], predictions: &str) ->
     }
     if !predictions.is_empty() {
         index.push_str("<li><a href=\"#predictions\">The lab against the OS world</a></li>\n");
-        sections.push_str(&format!(
-            "<section id=\"predictions\"><h2>The lab against the OS world</h2>\n<pre>{}</pre></section>\n",
-            escape(predictions)
-        ));
     }
+    sections.push_str(&predicted(predictions));
     let body = format!(
         "<header><h1>{}</h1><p class=\"soft\">To repeat it:</p><pre>{}</pre>\n<ul>\n{index}</ul></header>\n{sections}",
         escape(title),
         escape(command),
     );
     document(title, &body)
+}
+
+/// The section of the table of predictions; nothing without one.
+fn predicted(table: &str) -> String {
+    match table.is_empty() {
+        true => String::new(),
+        false => format!(
+            "<section id=\"predictions\"><h2>The lab against the OS world</h2>\n<pre>{}</pre></section>\n",
+            escape(table)
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -129,6 +129,22 @@ fn a_page_is_well_formed_and_alone() {
     assert!(!html.contains("NaN") && !html.contains("inf\"") && !html.contains("inf "));
 }
 
+/// Of a run in both worlds.
+#[test]
+fn a_page_has_the_predictions_of_its_run() {
+    let mut report = report("t");
+    assert!(!page(&report, &About::default()).contains("id=\"predictions\""));
+    let os = ArmReport {
+        world: "os".into(),
+        ..report.arms[0].clone()
+    };
+    report.arms.push(os);
+    let html = page(&report, &About::default());
+    assert_eq!(well_formed(&html), Ok(()), "{html}");
+    let (_, section) = html.split_once("<section id=\"predictions\">").unwrap();
+    assert!(section.contains("within 25 %"), "{section}");
+}
+
 #[test]
 fn no_name_is_markup() {
     let evil = "<script>alert('x')</script>&\"";
