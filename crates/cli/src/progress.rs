@@ -4,7 +4,7 @@
 //! warm-up takes as long as it takes. What it knows stands in one word ([`at`]); a thread of its own says it on standard
 //! error, since a task's stack may be too small for that ([`tell`]).
 //!
-//! **Tests.** Here and in `samples.rs`; `tests/command.rs` for the command.
+//! **Tests.** Here and in `samples/ends.rs`; `tests/command.rs` for the command.
 
 use crate::counted::Seldom;
 use crate::plan::{Arm, Plan};
@@ -57,8 +57,11 @@ pub fn at(phase: Phase, done: u64, of: u64) {
 }
 
 fn word(phase: Phase, done: u64, of: u64) -> u64 {
-    let thousandths = u128::from(done.min(of)) * 1_000 / u128::from(of.max(1));
-    (phase as u64) << 32 | thousandths as u64
+    (phase as u64) << 32 | thousandths(done, of)
+}
+
+fn thousandths(done: u64, of: u64) -> u64 {
+    (u128::from(done.min(of)) * 1_000 / u128::from(of.max(1))) as u64
 }
 
 /// As the child says it.
@@ -101,6 +104,7 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     label: String,
     begin: Instant,
+    planned: Duration,
     seldom: Seldom,
     silent: bool,
 }
@@ -112,6 +116,7 @@ impl Progress {
             bar: None,
             label: arm.title(),
             begin: Instant::now(),
+            planned: Duration::ZERO,
             seldom: Seldom::new(),
             silent: true,
         }
@@ -120,10 +125,8 @@ impl Progress {
     /// For the arm `index` of `of`.
     pub fn new(index: usize, of: usize, arm: &Arm, plan: &Plan) -> Progress {
         let label = format!("{}/{of} {}", index + 1, arm.title());
-        // As long as a child says nothing, as those that have no tasks, its plan's time is all there is to go by.
-        let plan_ms = (plan.settle_ns + plan.duration_ns) / 1_000_000;
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(plan_ms);
+            let bar = ProgressBar::new(1_000);
             if let Ok(style) =
                 ProgressStyle::with_template("{msg} {bar:30} {percent:>3} % {elapsed}")
             {
@@ -136,6 +139,7 @@ impl Progress {
             bar,
             label,
             begin: Instant::now(),
+            planned: Duration::from_nanos(plan.settle_ns + plan.duration_ns),
             seldom: Seldom::new(),
             silent: false,
         }
@@ -153,16 +157,10 @@ impl Progress {
             }
             return;
         };
-        match step {
-            Some(Step(phase, thousandths)) => {
-                bar.set_message(format!("{}, {}", self.label, phase.name()));
-                bar.set_length(1_000);
-                bar.set_position(thousandths.into());
-            }
-            None => {
-                let ms = self.begin.elapsed().as_millis() as u64;
-                bar.set_position(ms.min(bar.length().unwrap_or(ms)));
-            }
+        // The position first: each of these draws, and no number may stand beside another's name.
+        bar.set_position(position(step, self.begin.elapsed(), self.planned));
+        if let Some(Step(phase, _)) = step {
+            bar.set_message(format!("{}, {}", self.label, phase.name()));
         }
         bar.tick();
     }
@@ -204,6 +202,15 @@ impl Progress {
     }
 }
 
+/// Thousandths of what is being done. As long as a child says nothing, as those that have no tasks, its plan's time is all
+/// there is to go by.
+fn position(step: Option<Step>, elapsed: Duration, planned: Duration) -> u64 {
+    match step {
+        Some(Step(_, thousandths)) => thousandths.into(),
+        None => thousandths(elapsed.as_millis() as u64, planned.as_millis() as u64),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,6 +229,17 @@ mod tests {
         ] {
             assert_eq!(told(line), None, "{line:?}");
         }
+    }
+
+    #[test]
+    fn a_bar_has_one_scale_whoever_moves_it() {
+        let ms = Duration::from_millis;
+        assert_eq!(position(None, ms(200), ms(1_000)), 200);
+        assert_eq!(position(None, ms(9_000), ms(1_000)), 1_000);
+        // An hour's plan: 200 ms are next to nothing of it.
+        assert_eq!(position(None, ms(200), ms(3_600_000)), 0);
+        let step = Step(Phase::Measure, 140);
+        assert_eq!(position(Some(step), ms(200), ms(3_600_000)), 140);
     }
 
     #[test]
