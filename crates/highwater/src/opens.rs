@@ -13,7 +13,8 @@
 //! - OPENS-1: opens of one file come one after the other.
 //! - OPENS-2: a file's lock is in the table until it has been given back. An open that finds its last user gone waits for
 //!   that, so it never meets a lock of its own cache, and whoever refuses it the lock is another one.
-//! - OPENS-3: once an open for writing has returned, every device of the file can write.
+//! - OPENS-3: all devices of a file share their descriptors, so each can write once the file is open for writing: the engine
+//!   has one of them, that of any open, and of a reader no less.
 
 use crate::device::{FileDevice, FileLock, RateLimited, Slot};
 use crate::open::{How, OpenOptions};
@@ -59,9 +60,8 @@ enum Entry {
 
 struct OpenFile {
     lock: Weak<TableLock>,
-    /// Its devices, to be upgraded by an open for writing: the engine has one of them, and not always the first, which goes
-    /// with the last handle.
-    slots: Vec<Weak<Slot>>,
+    /// What its devices use (OPENS-3).
+    slot: Weak<Slot>,
     how: How,
     /// What it holds, mounted: once in a cache.
     volume: Weak<Volume>,
@@ -228,13 +228,10 @@ impl Opens {
                 (lock, file)
             }
         };
-        let how = options.how();
-        let device = FileDevice::new(world, path, fd, options.is_write(), how.direct)?
-            .with_lock(lock.clone());
-        file.slots.retain(|slot| slot.strong_count() > 0);
-        file.slots.push(Arc::downgrade(device.slot()));
+        let slot = file.share_slot(path, fd, options)?;
+        let device = FileDevice::over(world, path, slot)?.with_lock(lock.clone());
         let direct = device.direct();
-        let device: Arc<dyn Device> = match how.limit {
+        let device: Arc<dyn Device> = match options.how().limit {
             None => Arc::new(device),
             Some((bytes_per_s, iops)) => {
                 let limiter = world.limited(&device, bytes_per_s, iops);
@@ -267,7 +264,7 @@ impl Opens {
         });
         let file = OpenFile {
             lock: Arc::downgrade(&lock),
-            slots: Vec::new(),
+            slot: Weak::new(),
             how: options.how(),
             volume: Weak::new(),
         };
@@ -292,13 +289,27 @@ impl OpenFile {
         }
         if options.is_write() {
             lock.upgrade(path, fd)?;
-            // OPENS-3: also one that an open for reading made while the file was open for writing.
-            let slots = self.slots.iter().filter_map(Weak::upgrade);
-            for slot in slots.filter(|slot| !slot.is_write()) {
-                slot.upgrade(path, another(path, fd)?, self.how.direct)?;
-            }
         }
         Ok(())
+    }
+
+    /// The descriptors of the file's devices, able to write if this open is to (OPENS-3); `fd` if there are none yet.
+    fn share_slot(
+        &mut self,
+        path: &Path,
+        fd: OwnedFd,
+        options: &OpenOptions,
+    ) -> Result<Arc<Slot>, Error> {
+        let (write, direct) = (options.is_write(), self.how.direct);
+        if let Some(slot) = self.slot.upgrade() {
+            if write && !slot.is_write() {
+                slot.upgrade(path, fd, direct)?;
+            }
+            return Ok(slot);
+        }
+        let slot = Arc::new(Slot::new(path, fd, write, direct)?);
+        self.slot = Arc::downgrade(&slot);
+        Ok(slot)
     }
 }
 

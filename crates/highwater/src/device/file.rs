@@ -43,11 +43,22 @@ pub struct FileDevice {
     _lock: Option<Arc<dyn Send + Sync>>,
 }
 
-/// The descriptors that a device uses now; an open for writing replaces those of an open for reading. Requests on
-/// their way keep the ones they started with.
+/// The descriptors that the devices of a file use now; an open for writing replaces those of an open for reading. Requests
+/// on their way keep the ones they started with.
 pub(crate) struct Slot(RwLock<Arc<Target>>);
 
 impl Slot {
+    /// Uses `fd`, and a direct descriptor beside it as `mode` asks.
+    pub(crate) fn new(
+        path: &Path,
+        fd: OwnedFd,
+        write: bool,
+        mode: DirectIo,
+    ) -> Result<Slot, Error> {
+        let target = Target::new(path, fd, write, mode)?;
+        Ok(Slot(RwLock::new(Arc::new(target))))
+    }
+
     fn now(&self) -> Arc<Target> {
         self.0.read().clone()
     }
@@ -77,7 +88,13 @@ impl FileDevice {
         write: bool,
         mode: DirectIo,
     ) -> Result<FileDevice, Error> {
-        let stat = rustix::fs::fstat(&fd)
+        let slot = Slot::new(path, fd, write, mode)?;
+        FileDevice::over(world, path, Arc::new(slot))
+    }
+
+    /// A device over what another device of the file uses, too.
+    pub(crate) fn over(world: &OsWorld, path: &Path, slot: Arc<Slot>) -> Result<FileDevice, Error> {
+        let stat = rustix::fs::fstat(&slot.now().buffered)
             .map_err(|e| Error::os(format!("stat {}", path.display()), &e.into()))?;
         let (block_device, dev) = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => (false, stat.st_dev),
@@ -91,9 +108,7 @@ impl FileDevice {
             }
         };
         Ok(FileDevice {
-            target: Arc::new(Slot(RwLock::new(Arc::new(Target::new(
-                path, fd, write, mode,
-            )?)))),
+            target: slot,
             queue: world.queue(dev),
             block_device,
             _lock: None,
@@ -114,10 +129,6 @@ impl FileDevice {
     /// What its queue works through: [`IoEngine::Uring`] or [`IoEngine::Threads`].
     pub fn io_engine(&self) -> IoEngine {
         self.queue.io_engine()
-    }
-
-    pub(crate) fn slot(&self) -> &Arc<Slot> {
-        &self.target
     }
 
     pub(crate) fn os_queue(&self) -> &Arc<OsQueue> {

@@ -89,6 +89,16 @@ fn an_open_for_writing_upgrades_the_device_of_a_reader_that_a_writer_left_behind
     second.backing.write_now(0, &[7; 4096]).expect("upgraded");
 }
 
+/// OPENS-3: the reader comes later, and is the first to have the cache map the file.
+#[test]
+fn the_device_of_a_reader_can_write_beside_a_writer() {
+    let rig = Rig::patient();
+    let _writer = rig.open(true).expect("open");
+    let reader = rig.open(false).expect("open");
+    reader.backing.write_now(0, &[7; 4096]).expect("a write");
+    reader.backing.truncate(5).expect("a length");
+}
+
 /// OPENS-2.
 #[test]
 fn a_lock_that_is_being_given_back_is_waited_for_and_delays_no_other_file() {
