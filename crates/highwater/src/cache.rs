@@ -15,6 +15,7 @@ use crate::volume::{MountOptions, Volume, VolumeFailure};
 use crate::world::OsWorld;
 use highwater_engine::sync::{AtomicBool, Ordering};
 use highwater_engine::{BlockOptions, Config, Engine, Error, FileOptions, Stats};
+use parking_lot::Mutex;
 use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub struct Cache {
     engine: ManuallyDrop<Arc<Engine<OsWorld>>>,
     opens: Opens,
     closed: AtomicBool,
+    /// Held by the one that closes.
+    closing: Mutex<()>,
 }
 
 impl Cache {
@@ -64,6 +67,7 @@ impl Cache {
             opens: Opens::new(engine.config().io_timeout),
             engine: ManuallyDrop::new(engine),
             closed: AtomicBool::new(false),
+            closing: Mutex::new(()),
         }
     }
 
@@ -247,7 +251,7 @@ impl Cache {
     /// Writes everything back, makes it durable, and ends the cache's threads. Files opened from it fail with `Closed`
     /// afterwards. The lock of a file (see [`Cache::open`]) has been given back when this has returned and every `File` of
     /// it (of a volume, the `Volume`, too) is dropped, in whichever order: another cache may open it then, although this
-    /// one is not dropped yet. A second call does nothing.
+    /// one is not dropped yet. A second call does nothing; one beside the first waits for its end.
     ///
     /// ```
     /// # let cache = highwater::Cache::builder().memory(16 << 20).build()?;
@@ -264,12 +268,15 @@ impl Cache {
         if self.world().forked() {
             return Err(Error::Forked);
         }
-        // Acquire: pairs with the Release below.
+        // Each wait of the one that has it has a deadline.
+        let closing = self.closing.lock();
+        // Acquire: pairs with the Release in `end`.
         if self.closed.load(Ordering::Acquire) {
             return Ok(());
         }
         self.engine.close()?;
         self.end();
+        drop(closing);
         Ok(())
     }
 

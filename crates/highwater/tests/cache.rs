@@ -354,6 +354,28 @@ fn a_closed_cache_has_given_a_lock_back_when_the_last_handle_has_gone() {
     }
 }
 
+/// The second one says that the cache is closed when it is, and not while the first is at it.
+#[test]
+fn two_threads_close_one_cache() {
+    let dir = disk_dir();
+    let path = dir.path().join("slow");
+    let cache = cache(IoEngine::Auto);
+    let file = cache
+        .open(&path, create().limit_rate(20_000_000, 0))
+        .unwrap();
+    file.write_at(&[7; 1 << 20], 0).unwrap();
+    std::thread::scope(|s| {
+        let first = s.spawn(|| cache.close());
+        // From now on the first is under way, and has a twentieth of a second to write.
+        while file.write_at(b"x", 0).is_ok() {
+            std::thread::yield_now();
+        }
+        cache.close().unwrap();
+        assert!(std::fs::read(&path).unwrap()[1..] == [7; (1 << 20) - 1]);
+        first.join().unwrap().unwrap();
+    });
+}
+
 #[test]
 fn a_slow_refusing_file_keeps_the_bytes() {
     let dir = disk_dir();
