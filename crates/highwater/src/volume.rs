@@ -103,30 +103,53 @@ pub fn create(
 ) -> Result<VolumeInfo, VolumeFailure> {
     let path = path.as_ref();
     let os = |what: &str, e: &std::io::Error| Error::os(format!("{what} {}", path.display()), e);
-    // Whether it is new decides what is taken back on an error.
-    let new = !path.exists();
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(|e| os("open for writing", &e))?;
-    let result = create_in(path, file, options);
+    let (file, new) = open_or_make(path).map_err(|e| os("open for writing", &e))?;
+    let again = file.try_clone().map_err(|e| os("open", &e))?;
+    let lock = Arc::new(FileLock::new(path, again.into(), true)?);
+    if !is_at(path, &file) {
+        return Err(Error::Conflict(format!(
+            "{} was taken away, or replaced, while it was opened; try again",
+            path.display()
+        ))
+        .into());
+    }
+    let result = create_in(path, file, lock.clone(), options);
     if result.is_err() && new {
+        // Nobody else uses it: the lock is held still.
         let _ = std::fs::remove_file(path);
     }
+    drop(lock);
     result
+}
+
+/// Opens what is at `path`, or makes a file there. True when it is new: it is taken back then if there is an error.
+fn open_or_make(path: &Path) -> std::io::Result<(std::fs::File, bool)> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true);
+    match options.clone().create_new(true).open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            let there = options.create(true).truncate(false).open(path)?;
+            Ok((there, false))
+        }
+        made => Ok((made?, true)),
+    }
+}
+
+/// Is `file` what is at `path` now?
+fn is_at(path: &Path, file: &std::fs::File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |m: std::fs::Metadata| (m.dev(), m.ino());
+    let (at, open) = (std::fs::metadata(path), file.metadata());
+    at.is_ok_and(|at| open.is_ok_and(|open| id(at) == id(open)))
 }
 
 fn create_in(
     path: &Path,
     file: std::fs::File,
+    lock: Arc<FileLock>,
     options: &VolumeOptions,
 ) -> Result<VolumeInfo, VolumeFailure> {
     let os = |what: &str, e: &std::io::Error| Error::os(format!("{what} {}", path.display()), e);
-    let again = file.try_clone().map_err(|e| os("open", &e))?;
-    let lock = Arc::new(FileLock::new(path, again.into(), true)?);
     let regular = file.metadata().map_err(|e| os("stat", &e))?.is_file();
     let there = file.try_clone().map_err(|e| os("open", &e))?;
     let world = OsWorld::new(IoEngine::Threads)?;

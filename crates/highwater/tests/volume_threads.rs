@@ -120,3 +120,26 @@ fn many_threads_on_one_volume() {
 fn many_threads_on_a_volume_whose_allocations_reclaim() {
     stress(LendContext::Reclaim);
 }
+
+/// Whoever is late is refused, and takes back nothing that is not his.
+#[test]
+fn of_two_that_make_one_volume_the_late_one_leaves_the_others_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = VolumeOptions::new(1 << 20);
+    for round in 0..100 {
+        let path = dir.path().join(format!("{round}"));
+        let start = std::sync::Barrier::new(2);
+        let make = || {
+            start.wait();
+            volume::create(&path, &small).is_ok()
+        };
+        let made = thread::scope(|s| {
+            let other = s.spawn(make);
+            [make(), other.join().unwrap()]
+        });
+        assert!(made[0] || made[1], "round {round}");
+        assert!(!(made[0] && made[1]), "round {round}");
+        volume::info(&path).unwrap_or_else(|e| panic!("round {round}: {e}"));
+        std::fs::remove_file(&path).unwrap();
+    }
+}
