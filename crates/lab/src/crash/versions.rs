@@ -134,8 +134,11 @@ impl Versions {
                 bytes.into()
             })
             .collect();
-        for bytes in cut {
-            self.begin(page, bytes);
+        // Each content once, where it is newest: while no sync succeeds, cut after cut would double what there is.
+        for (n, bytes) in cut.iter().enumerate() {
+            if !cut[n + 1..].contains(bytes) {
+                self.begin(page, bytes.clone());
+            }
         }
     }
 
@@ -365,6 +368,34 @@ mod tests {
         v.promise(&cut);
         assert!(v.check_crash(0, &cut_of(1)).is_err(), "promised");
         assert!(v.check_crash(0, &cut_of(2)).is_ok());
+    }
+
+    /// Seed 309: its syncs failed one after the other, and each cut of a page made twice as many versions of it, until memory
+    /// was full of them.
+    #[test]
+    fn cuts_of_which_none_is_promised_do_not_double_the_versions() {
+        let mut v = Versions::new(64, 1, 64);
+        for byte in 1..4 {
+            v.begin(0, page(byte));
+            v.end(0, true);
+        }
+        for n in 0..40 {
+            v.begin_cut(0, 60 - n);
+            v.end(0, false);
+            v.begin_cut(0, 30);
+            v.end(0, false);
+            let versions = v.pages[0].history.versions.len();
+            assert!(versions < 10_000, "{versions} versions");
+        }
+        let cut_of = |byte| {
+            let mut bytes = [byte; 64];
+            bytes[20..].fill(0);
+            bytes
+        };
+        v.begin_cut(0, 20);
+        v.end(0, false);
+        assert!((1..4).all(|byte| v.check_crash(0, &cut_of(byte)).is_ok()));
+        assert!(v.check_now(0, &cut_of(3)).is_ok() && v.check_now(0, &cut_of(2)).is_err());
     }
 
     #[test]
