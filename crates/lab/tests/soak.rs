@@ -74,6 +74,31 @@ fn half_of_the_seeds_have_a_fault_or_a_crash() {
     assert!(troubled >= 40, "{troubled} of the seeds of a build");
 }
 
+/// CI wants every slow path reached by 120 seeds, whichever they are. Of those that need a draw of their own each has it in so
+/// many seeds that one block of 120 in a thousand has none.
+#[test]
+fn what_a_slow_path_needs_is_drawn_often_enough_for_any_block_of_seeds() {
+    let drawn: Vec<_> = (0..10_000).map(SoakOptions::draw).collect();
+    let share = |what: &str, has: &dyn Fn(&SoakOptions) -> bool| {
+        let n = drawn.iter().filter(|o| has(o)).count();
+        assert!(n >= 560, "{what}: {n} of 10000");
+    };
+    use Trouble::{Flushes, Hangs, NoSpace, Reads, Spikes, Worn};
+    for trouble in [Flushes, Hangs, NoSpace, Reads, Spikes, Worn] {
+        share(&trouble.name(), &|o| o.trouble.has(trouble));
+    }
+    share("refusing", &|o| o.refusing);
+    share("an arm", &|o| o.arm);
+}
+
+#[test]
+fn most_seeds_with_an_arm_have_a_read_that_is_overdue() {
+    let arms = (0..).map(SoakOptions::draw).filter(|o| o.arm).take(6);
+    let overdue = |o| run_options(o).stats.event(Event::WbtOverdue);
+    let reached = arms.map(overdue).filter(|n| *n > 0).count();
+    assert!(reached >= 4, "{reached} of 6");
+}
+
 #[test]
 fn a_third_of_the_seeds_have_a_volume_of_any_room() {
     let drawn: Vec<_> = (0..10_000).map(SoakOptions::draw).collect();

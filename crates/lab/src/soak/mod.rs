@@ -25,6 +25,7 @@
 //! Whatever happens, a run ends with a verdict: within `TIME_MAX` of virtual time and `STEPS_MAX` steps of the scheduler,
 //! and no task goes round without time passing (SCHED-4 of the world).
 
+mod arm;
 mod disks;
 mod options;
 mod told;

@@ -1,5 +1,6 @@
 //! What a seed draws: one line that says what kind of run it is.
 
+use super::arm::Arm;
 use super::disks;
 use super::trouble::{CrashPoint, Trouble, Troubles};
 use super::volume::VolumeOptions;
@@ -74,6 +75,8 @@ pub struct SoakOptions {
     pub readahead_max: usize,
     /// The disks.
     pub disks: Vec<QueueOptions>,
+    /// Is a disk among them whose arm stays with the writes of one file while others are read?
+    pub arm: bool,
     /// Each file's disk and first length in bytes.
     pub files: Vec<(usize, u64)>,
     /// The volume that each file lies on, if it does.
@@ -126,7 +129,7 @@ impl SoakOptions {
             .collect();
         let total = memory * r.between(3, 6) / 2;
         let count = r.between(1, 3);
-        let files: Vec<_> = (0..count)
+        let mut files: Vec<_> = (0..count)
             .map(|_| {
                 let len = total / count + r.below(frame_size as u64);
                 (r.below(disks.len() as u64) as usize, len)
@@ -207,6 +210,10 @@ impl SoakOptions {
             use HighOrder as H;
             policy.high_order = late.pick(&[H::Lumpy, H::Compaction, H::Both]);
         }
+        let arm = Arm::draw(&mut Rng::new(seed, 19)).filter(|_| spared.is_none());
+        if let Some(arm) = &arm {
+            arm.take(&mut disks, &mut files);
+        }
         let volumes = draw_volumes(&mut Rng::new(seed, 14), files.len());
         // Later than that.
         let last = &mut Rng::new(seed, 15);
@@ -226,6 +233,11 @@ impl SoakOptions {
         for disk in &mut disks {
             disks::front(last, &mut disk.model);
         }
+        // What wears out does so beside other trouble, too: by itself it is one seed in fifty.
+        let worn = &mut Rng::new(seed, 20);
+        if trouble.any() && trouble.1 == Trouble::None && worn.chance(150_000) {
+            trouble.1 = Trouble::Worn;
+        }
         // What was added last.
         let newest = &mut Rng::new(seed, 16);
         let discard = newest.pick(&[0, 1, 3, 10, 40]);
@@ -239,6 +251,9 @@ impl SoakOptions {
         let youngest = &mut Rng::new(seed, 18);
         let readahead_max = youngest.pick(&[256, 256, 64, 1_024, 4_096, 0]) << 10;
         let pages_mut = youngest.pick(&[0, 2, 20]);
+        if let Some(arm) = &arm {
+            arm.set(&mut policy);
+        }
         // What they borrow is not the pages'.
         let on_volumes = files.iter().zip(&volumes).filter(|(_, v)| v.is_some());
         let lent: u64 = on_volumes
@@ -260,6 +275,7 @@ impl SoakOptions {
             hold: Nanos::from_micros(r.pick(&[100, 2_000, 50_000])),
             readahead_max,
             disks,
+            arm: arm.is_some(),
             files,
             volumes,
             sparse,
@@ -431,6 +447,9 @@ impl fmt::Display for SoakOptions {
         )?;
         for d in &self.disks {
             write!(f, " {}", disks::text(d))?;
+        }
+        if self.arm {
+            write!(f, ", an arm kept from reads")?;
         }
         for (n, volume) in self.volumes.iter().enumerate() {
             if let Some(volume) = volume {
