@@ -89,6 +89,12 @@ pub enum Plant {
     UntoldFlush,
     /// A superblock whose write failed is taken for one that is not there.
     TrustedSuperblock,
+    /// A checkpoint that stands for a commit is written under one superblock.
+    OneSuperblock,
+    /// The last block of a commit is written once.
+    OneMark,
+    /// Space that is not needed leaves its leaf of the map pinned.
+    KeptPin,
 }
 
 impl Plant {
@@ -135,6 +141,9 @@ impl Plant {
         Plant::CommittedDoubt,
         Plant::UntoldFlush,
         Plant::TrustedSuperblock,
+        Plant::OneSuperblock,
+        Plant::OneMark,
+        Plant::KeptPin,
     ];
 
     /// The name as a command line has it: `lost-dirty`.

@@ -311,6 +311,21 @@ fn a_superblock_that_may_be_there_all_the_same() {
 }
 
 #[test]
+fn a_checkpoint_under_one_superblock() {
+    find_by_crash(Plant::OneSuperblock, &["CRASH-"]);
+}
+
+#[test]
+fn a_commit_that_is_written_once() {
+    find_by_crash(Plant::OneMark, &["CRASH-"]);
+}
+
+#[test]
+fn a_leaf_of_the_map_that_stays_pinned() {
+    find(Plant::KeptPin, &["MAP-JRN-1"]);
+}
+
+#[test]
 fn each_bug_has_a_test() {
     let tests = include_str!("planted.rs");
     for bug in Plant::ALL {

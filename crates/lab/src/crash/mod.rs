@@ -10,6 +10,8 @@
 //! **Invariants.** CRASH-1, CRASH-2 (`versions.rs`).
 //! - CRASH-3: `fsck` finds no fault on any image, before its mount and after.
 //! - CRASH-4: without faults, no write fails at writeback: a full volume is the writer's error (RESERVE-1).
+//! - CRASH-5: an image of which a superblock or a block of the log does not verify holds what sync promised all the same, or is
+//!   refused at its mount.
 //!
 //! **Tests.** `tests/journaled.rs`; `highwater volume crash-test` runs it for as many images as one likes.
 
@@ -23,7 +25,7 @@ pub use flip::{Flipped, flip_each_byte};
 use crate::device::{FaultRates, LabQueue, Moment, QueueOptions, RamDevice, RamOptions};
 use crate::rng::Rng;
 use crate::world::{LabOptions, LabWorld};
-use highwater_engine::backing::journaled::{FormatOptions, MountOptions, Volume};
+use highwater_engine::backing::journaled::{FormatOptions, MountOptions, Volume, VolumeError};
 use highwater_engine::{
     Config, Engine, Error, File, FileId, FileOptions, LendContext, Nanos, Preset, World,
 };
@@ -161,6 +163,10 @@ pub struct CrashReport {
     pub images: u64,
     /// Pages compared, live and on images.
     pub pages_checked: u64,
+    /// Images looked at once more with a superblock or a block of the log spoiled.
+    pub spoiled: u64,
+    /// Those of them that were refused.
+    pub refused_mounts: u64,
     /// Images whose recovery read a part of the log.
     pub replayed: u64,
     /// Times that a volume was mounted again and used on.
@@ -177,6 +183,8 @@ impl std::ops::AddAssign for CrashReport {
         self.syncs += o.syncs;
         self.images += o.images;
         self.pages_checked += o.pages_checked;
+        self.spoiled += o.spoiled;
+        self.refused_mounts += o.refused_mounts;
         self.replayed += o.replayed;
         self.mounts += o.mounts;
         self.faults += o.faults;
@@ -310,16 +318,23 @@ fn mount(
     device: &Arc<RamDevice>,
     drawn: &Drawn,
 ) -> (Arc<Volume>, File<LabWorld>) {
+    try_mount(engine, device, drawn).unwrap_or_else(|e| panic!("CRASH-1: mount: {e}"))
+}
+
+fn try_mount(
+    engine: &Arc<Engine<LabWorld>>,
+    device: &Arc<RamDevice>,
+    drawn: &Drawn,
+) -> Result<(Arc<Volume>, File<LabWorld>), VolumeError> {
     let options = MountOptions {
         lend_context: drawn.lend,
         refuse_reclaim: drawn.refuse,
     };
-    let volume = Volume::mount(device.clone(), engine.page_source(), options)
-        .unwrap_or_else(|e| panic!("CRASH-1: mount: {e}"));
+    let volume = Volume::mount(device.clone(), engine.page_source(), options)?;
     let file = engine
         .open(FILE, volume.clone(), FileOptions { write: true })
         .expect("open");
-    (volume, file)
+    Ok((volume, file))
 }
 
 /// Mounts the image and uses it; what happened, and the photos.

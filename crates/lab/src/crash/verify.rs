@@ -1,8 +1,9 @@
 //! What an image is worth: `fsck`, mount, every byte compared, a few writes, `fsck` again.
 
 use super::versions::{Bytes, Versions};
-use super::{CrashReport, Drawn, Photo, device, engine, mount};
+use super::{CrashReport, Drawn, PHOTOS_MAX, Photo, device, engine, mount, try_mount};
 use crate::device::{FaultRates, RamDevice};
+use crate::rng::Rng;
 use crate::world::{LabOptions, LabWorld};
 use highwater_engine::backing::journaled::{Damage, fsck};
 use highwater_engine::{File, IoErrorKind};
@@ -10,6 +11,9 @@ use std::sync::Arc;
 
 /// One in so many images is also written to, and looked at once more.
 const USED_EVERY: usize = 4;
+
+/// One in so many is looked at once more with a superblock or a block of the log spoiled.
+const SPOILED_EVERY: usize = 2;
 
 /// Checks the photos of one mount.
 pub(super) fn verify(drawn: &Drawn, nth: u64, photos: &[Photo]) -> CrashReport {
@@ -20,8 +24,44 @@ pub(super) fn verify(drawn: &Drawn, nth: u64, photos: &[Photo]) -> CrashReport {
             one(world, drawn, image, legal, &what, i % USED_EVERY == 0)
         });
         total += counts;
+        if i % SPOILED_EVERY == 0 {
+            let mut rng = Rng::new(drawn.seed, 130 + nth * PHOTOS_MAX as u64 + i as u64);
+            let block = match rng.below(4) {
+                superblock @ 0..=1 => superblock,
+                _ => 2 + rng.below(drawn.log_blocks),
+            };
+            total += in_a_world(drawn, photo, move |world, drawn, image, legal| {
+                let what = format!("mount {nth}, image {i} with block {block} spoiled");
+                spoiled(world, drawn, image, legal, block, &what)
+            });
+        }
     }
     total
+}
+
+/// CRASH-5: a block does not verify.
+fn spoiled(
+    world: &Arc<LabWorld>,
+    drawn: &Drawn,
+    mut image: Vec<u8>,
+    legal: &Versions,
+    block: u64,
+    what: &str,
+) -> CrashReport {
+    // Of its first bytes some are what it is known by; this is one that its checksum covers.
+    image[block as usize * drawn.page_size + 40] ^= 0x55;
+    let device = device(world, image, FaultRates::default(), false);
+    let engine = engine(world, drawn);
+    let mut counts = CrashReport {
+        spoiled: 1,
+        ..CrashReport::default()
+    };
+    match try_mount(&engine, &device, drawn) {
+        Ok((_volume, file)) => counts.pages_checked = compare(&file, legal, drawn, what),
+        Err(_) => counts.refused_mounts = 1,
+    }
+    engine.abandon();
+    counts
 }
 
 fn in_a_world<R: 'static>(

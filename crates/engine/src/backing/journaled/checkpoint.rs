@@ -98,7 +98,7 @@ impl Volume {
         self.state().space.end_leaves();
         log.tried.clear();
         self.state().stats.checkpoints += 1;
-        if superblocks == Superblocks::Both {
+        if superblocks == Superblocks::Both && !planted!(self, OneSuperblock) {
             // The other one, which may be found when this one is damaged, is of before the commit until then.
             log.in_doubt = true;
             self.repeat_superblock(log)?;

@@ -10,7 +10,8 @@
 //! write, so that the completion, which cannot wait for memory, always finds the leaf.
 //!
 //! **Invariants.**
-//! - MAP-JRN-1: `mapped` of a leaf is the number of its entries that are not zero; a leaf with neither pages nor pins is gone.
+//! - MAP-JRN-1: `mapped` of a leaf is the number of its entries that are not zero; a leaf with neither pages nor pins is gone;
+//!   at rest there is a pin for each reservation, and no other.
 //!
 //! **Tests.** Below: against a `BTreeMap`.
 
@@ -290,6 +291,12 @@ impl<F: DerefMut<Target = [u8]>> ExtentMap<F> {
             next = extent.page + extent.count;
             Some(extent)
         })
+    }
+
+    /// Pins of all leaves.
+    pub(super) fn pins(&self) -> u64 {
+        let leaves = self.leaves.iter().flatten();
+        leaves.map(|leaf| u64::from(leaf.pins)).sum()
     }
 
     /// MAP-JRN-1.

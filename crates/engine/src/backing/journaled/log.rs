@@ -165,6 +165,9 @@ impl Volume {
         let (used, before) = (log.encoder.used, log.chain);
         log.tried.extend([log.next, log.next + 1]);
         self.write_block(log, COMMIT);
+        if planted!(self, OneMark) {
+            return self.return_buffer(spare);
+        }
         self.write_sealed(log, spare, used, COMMIT | COPY, before);
     }
 

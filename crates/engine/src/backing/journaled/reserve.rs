@@ -95,6 +95,7 @@ impl Volume {
             st.reserved -= 1;
             match st.leafless.remove(&page) {
                 true => None,
+                false if planted!(self, KeptPin) => None,
                 false => st.map.unpin(page),
             }
         };

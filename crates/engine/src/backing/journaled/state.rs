@@ -244,6 +244,8 @@ impl Volume {
         let st = self.state();
         st.map.check_invariants();
         st.space.check_invariants();
+        let pins = st.map.pins() + st.leafless.len() as u64;
+        assert_eq!(pins, st.reserved, "MAP-JRN-1: a pin for each reservation");
         assert_eq!(st.flights.len() + st.parents.len(), 0, "JRN-5: in flight");
         let used = self.geometry.data_blocks() - st.space.free() - st.space.pending();
         assert_eq!(used, st.map.mapped(), "JRN-2: each used block has a page");
