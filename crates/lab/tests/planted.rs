@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Seeds after which a bug counts as not found.
-const SEEDS_MAX: u64 = 400;
+const SEEDS_MAX: u64 = 200;
 /// Images after which one counts as not found, where power failures of volumes are to find it.
 const IMAGES_MAX: u64 = 2000;
 
