@@ -215,6 +215,39 @@ fn a_flusher_that_would_start_above_the_limit_is_refused_before_anything_runs() 
 }
 
 /// What the built-in scenario offers in its comments runs.
+/// As the remedy of each of these errors promises.
+#[test]
+fn each_field_is_explained_in_rfc() {
+    let (_, text) = crate::scenario::text("rfc").unwrap();
+    for section in [
+        "",
+        "[files.data]",
+        "[[tasks]]",
+        "[[arms]]",
+        "[lab]",
+        "[policy]",
+        "[device]",
+    ] {
+        let e = error(&format!(
+            "name = \"x\"\nabout = \"x\"\nmemory = \"16MiB\"\n{section}\nzzz = 1\n"
+        ));
+        let (_, known) = e
+            .message
+            .split_once("expected one of ")
+            .or_else(|| e.message.split_once("expected "))
+            .unwrap();
+        let known = known.lines().next().unwrap();
+        let fields: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+        assert!(fields.len() > 1, "{section}: {e}");
+        for field in fields {
+            let found = text
+                .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+                .any(|word| word == field);
+            assert!(found, "{section} {field}");
+        }
+    }
+}
+
 #[test]
 fn the_arm_that_rfc_s_comments_offer_loads() {
     let (_, text) = crate::scenario::text("rfc").unwrap();
