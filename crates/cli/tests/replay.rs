@@ -303,6 +303,21 @@ fn times_that_no_disk_can_have_met_are_doubted() {
     );
 }
 
+#[test]
+fn times_that_go_back_are_counted() {
+    let dir = temp();
+    let lines = [5, 1, 9, 3].map(|s| format!("1,{s}000000,28,4096,0\n"));
+    let path = write(dir.path(), "back.csv", lines.concat());
+    let o = highwater(&["trace", "info", &path, "--json", "-"]);
+    assert_eq!(common::json(&o)["backwards"], 2);
+    let said = "earlier than one before them: 2";
+    assert!(err(&o).contains(said), "{}", err(&o));
+    assert!(err(&highwater(&["replay", &path, "--pace", "timestamps"])).contains(said));
+    let ordered = write(dir.path(), "t.csv", cloudphysics(30));
+    let o = highwater(&["trace", "info", &ordered]);
+    assert!(!common::out(&o).contains("earlier"), "{}", common::out(&o));
+}
+
 /// A trace of 2,000 reads of whole pages, twice: the second time all of them are in memory.
 fn twice(dir: &Path, mark: &str) -> String {
     let mut text = format!("{mark}version,time,op,size,lbn\n");

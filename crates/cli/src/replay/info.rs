@@ -47,6 +47,7 @@ struct Found<'a> {
     read_bytes: u64,
     written_bytes: u64,
     span_ns: u64,
+    backwards: u64,
     footprint_bytes: u64,
     written_footprint_bytes: u64,
     /// There was no room to count all pages of the footprints.
@@ -75,6 +76,7 @@ impl<'a> Found<'a> {
             read_bytes: s.bytes[0],
             written_bytes: s.bytes[1],
             span_ns: s.span_ns(),
+            backwards: s.backwards,
             footprint_bytes: s.touched.bytes(),
             written_footprint_bytes: s.written.bytes(),
             footprint_at_least: s.touched.at_least,
@@ -127,7 +129,7 @@ fn info(path: &Path, s: &Summary) -> String {
         ),
     );
     row("time", show_us(s.span_ns() as f64 / 1e3));
-    if let Some(doubt) = s.doubt() {
+    for doubt in s.doubts() {
         row("", doubt);
     }
     let more = if s.touched.at_least { "at least " } else { "" };

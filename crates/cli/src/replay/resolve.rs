@@ -161,8 +161,9 @@ pub fn resolve(scenario: &mut Scenario, origin: &str, strict: bool) -> Result<Ve
             _ => {}
         }
         notes.extend(summary.notes(&path));
-        if let (Some(Pace::Timestamps), Some(doubt)) = (task.pace, summary.doubt()) {
-            notes.push(format!("{}: {doubt}", path.display()));
+        if task.pace == Some(Pace::Timestamps) {
+            let doubts = summary.doubts().into_iter();
+            notes.extend(doubts.map(|doubt| format!("{}: {doubt}", path.display())));
         }
         if task.disk.is_none() && summary.disks.len() > 1 {
             notes.push(format!(

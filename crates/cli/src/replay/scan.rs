@@ -54,6 +54,8 @@ pub struct Summary {
     pub first_ns: u64,
     /// The latest time.
     pub last_ns: u64,
+    /// Requests that are earlier than one before them.
+    pub backwards: u64,
     /// The read or write that ends last.
     pub furthest: Option<Spot>,
     /// The first read or write that ends beyond the limit that was asked about.
@@ -152,6 +154,7 @@ pub fn scan(path: &Path, options: &Options) -> Result<Summary> {
         named: Vec::new(),
         first_ns: 0,
         last_ns: 0,
+        backwards: 0,
         furthest: None,
         beyond: None,
         touched: Footprint::default(),
@@ -204,8 +207,19 @@ fn selectable(path: &Path, format: Format, select: &Select) -> Result<()> {
 }
 
 impl Summary {
-    /// What speaks against the times, if they cannot be meant so.
-    pub fn doubt(&self) -> Option<String> {
+    /// What speaks against the times: for those who replay at them.
+    pub fn doubts(&self) -> Vec<String> {
+        let backwards = (self.backwards > 0).then(|| {
+            format!(
+                "requests that are earlier than one before them: {}; they come in their turn, and so too late",
+                show_count(self.backwards)
+            )
+        });
+        self.doubt().into_iter().chain(backwards).collect()
+    }
+
+    /// Times that cannot be meant so.
+    fn doubt(&self) -> Option<String> {
         let (n, span) = (self.records(), self.span_ns());
         if span == 0 || n < DOUBT_MIN || n.saturating_mul(1_000_000_000) / span < DOUBT_PER_S {
             return None;
@@ -222,6 +236,7 @@ impl Summary {
         if self.records() == 0 {
             (self.first_ns, self.last_ns) = (record.time_ns, record.time_ns);
         }
+        self.backwards += u64::from(record.time_ns < self.last_ns);
         self.last_ns = self.last_ns.max(record.time_ns);
         self.ops[record.op as usize] += 1;
         self.barriers[0] += u64::from(record.barrier.preflush);
