@@ -3,7 +3,7 @@
 use crate::blocks::BlocksReport;
 use crate::report::{ArmReport, Report};
 use crate::table::{Group, Table};
-use crate::units::{show_bytes, show_count, show_us};
+use crate::units::{show_bytes, show_count, show_rate, show_us};
 
 /// A column: its name and the cell of an arm.
 type Column = (&'static str, fn(&ArmReport) -> String);
@@ -21,8 +21,8 @@ const GROUPS: [(&str, &[Column]); 6] = [
     (
         "throughput",
         &[
-            ("ops/s", |a| show_count(a.ops_per_s as u64)),
-            ("with sync", |a| show_count(a.ops_per_s_with_sync as u64)),
+            ("ops/s", |a| show_rate(a.ops_per_s)),
+            ("with sync", |a| show_rate(a.ops_per_s_with_sync)),
             ("hit %", |a| {
                 a.hit_ratio
                     .map_or("-".into(), |r| format!("{:.1}", r * 100.0))
@@ -214,7 +214,7 @@ fn add_task(table: &mut Table, report: &Report, name: &str) {
         match arm.tasks.iter().find(|t| t.name == name) {
             Some(task) => {
                 let l = task.latency_us;
-                row.push(show_count(task.ops_per_s as u64));
+                row.push(show_rate(task.ops_per_s));
                 // Nothing was done: no latency of it is 0.
                 let show = |us| {
                     if task.ops == 0 {

@@ -12,7 +12,7 @@ use crate::report::{ArmReport, Report};
 use crate::scenario::{PolicyPatch, ThrottleName, WritebackFromName};
 use crate::sentences::Again;
 use crate::table::{Group, Table};
-use crate::units::{show_count, show_us};
+use crate::units::{show_count, show_rate, show_us};
 use highwater_engine::Preset;
 use std::time::Duration;
 
@@ -149,7 +149,7 @@ fn cell(arm: Option<&ArmReport>) -> [String; 3] {
     };
     let own = arm.written_pages.direct.unwrap_or(0) + arm.written_pages.writer.unwrap_or(0);
     [
-        show_count(arm.ops_per_s as u64),
+        show_rate(arm.ops_per_s),
         arm.stall_s.longest.map_or("-".into(), |s| show_us(s * 1e6)),
         show_count(own),
     ]

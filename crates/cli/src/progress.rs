@@ -9,7 +9,7 @@
 use crate::counted::Seldom;
 use crate::plan::{Arm, Plan};
 use crate::report::ArmReport;
-use crate::units::{show_count, show_us};
+use crate::units::{show_rate, show_us};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -182,7 +182,7 @@ impl Progress {
         say!(
             "{}: {} ops/s, longest wait {}  ({:.1} s)",
             self.label,
-            show_count(report.ops_per_s as u64),
+            show_rate(report.ops_per_s),
             report
                 .stall_s
                 .longest

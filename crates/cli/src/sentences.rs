@@ -3,7 +3,7 @@
 
 use crate::command_line::{CommandLine, OUTPUTS};
 use crate::report::{ArmReport, Report};
-use crate::units::{show_count, show_us};
+use crate::units::{show_count, show_rate, show_us};
 use crate::{blocks, repeats, replay};
 
 /// All that is said of a report: the three sentences, then what became of requests for blocks and of each trace.
@@ -150,7 +150,7 @@ pub fn cost(report: &Report) -> String {
     let (Some(fastest), Some(calmest)) = (fastest, calmest) else {
         return "There is no throughput to compare.".into();
     };
-    let ops = show_count(fastest.ops_per_s_with_sync as u64);
+    let ops = show_rate(fastest.ops_per_s_with_sync);
     if arms.len() == 1 {
         return format!(
             "{} did {ops} operations/s, the final sync included.",

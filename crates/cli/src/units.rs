@@ -135,6 +135,14 @@ pub fn show_count(n: u64) -> String {
     out
 }
 
+/// Operations a second, for people: a few of them have their fractions.
+pub fn show_rate(per_s: f64) -> String {
+    match per_s {
+        r if r > 0.0 && r < 10.0 => format!("{r:.2}"),
+        r => show_count(r as u64),
+    }
+}
+
 /// Microseconds for people, in a unit that keeps three digits.
 pub fn show_us(us: f64) -> String {
     if us >= 1e6 {
@@ -308,6 +316,8 @@ mod tests {
         assert_eq!(show_count(12_345_678), "12.35 M");
         assert_eq!(show_bytes(64 << 20), "64 MiB");
         assert_eq!(show_bytes(1 << 40), "1 TiB");
+        let rates = [0.0, 0.504, 9.0, 41_722.9].map(show_rate);
+        assert_eq!(rates, ["0", "0.50", "9.00", "41,722"]);
         assert_eq!(show_us(2.346), "2.35 µs");
         assert_eq!(show_us(120_000.0), "120.0 ms");
     }
