@@ -340,23 +340,19 @@ impl Soak {
 /// # Panics
 /// Where the engine is wrong, after the line that repeats the run.
 pub fn run_seed(seed: u64) -> SoakReport {
-    run_options(SoakOptions::draw(seed))
-}
-
-/// Runs one seed's options, perhaps changed.
-///
-/// # Panics
-/// As [`run_seed`].
-pub fn run_options(options: SoakOptions) -> SoakReport {
+    let options = SoakOptions::draw(seed);
     let line = options.to_string();
-    let seed = options.seed;
-    catch_unwind(AssertUnwindSafe(|| run(options))).unwrap_or_else(|panic| {
+    catch_unwind(AssertUnwindSafe(|| run_options(options))).unwrap_or_else(|panic| {
         eprintln!("{line}\nrepeat with: highwater soak --seed {seed} --seeds 1");
         resume_unwind(panic)
     })
 }
 
-fn run(options: SoakOptions) -> SoakReport {
+/// Runs one seed's options, perhaps changed: what was changed, and how to say so again, the caller knows.
+///
+/// # Panics
+/// Where the engine is wrong.
+pub fn run_options(options: SoakOptions) -> SoakReport {
     let calm = LabOptions::new(options.seed);
     let (preempt_ppm, steal_ppm) = match options.rude {
         true => RUDE,
