@@ -67,7 +67,7 @@ fn results_that_have_no_room_are_an_error() {
         .args(["soak", "--seeds", "1", "--verbose"])
         .stderr(full);
     let o = child.output().unwrap();
-    assert!(o.status.success() && common::out(&o).contains("1 seeds from 0"));
+    assert!(o.status.success() && common::out(&o).contains("1 seed from 0"));
     assert_eq!(err(&o), "");
 }
 
