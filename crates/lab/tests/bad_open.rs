@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{PAGE, io, lab, ms};
+use common::{PAGE, io, lab, ms, survives_crashes};
 use highwater_engine::backing::PlainBacking;
 use highwater_engine::io::{IoBuf, Lane, Request};
 use highwater_engine::world::{Device, Queue};
@@ -143,5 +143,55 @@ fn close_tells_the_errors_of_two_files_one_after_the_other() {
         for (n, device) in devices.iter().enumerate() {
             assert!(device.visible()[n * 4096..][..4096] == [7; 4096]);
         }
+    });
+}
+
+/// A write that fails keeps nobody else's pages from the disk: a sync, and `close`, write what can be written. They gave up
+/// after the first batch with an error, and a cache that was then dropped took the rest along.
+#[test]
+fn a_sync_writes_every_page_that_can_be_written() {
+    const PAGES: u64 = 12_000;
+    let no_flusher = |config: &mut Config| {
+        config.policy.background_percent = 60;
+        config.policy.limit_percent = 70;
+    };
+    lab(4, 12_000, no_flusher, |rig| {
+        let (file, device) = rig.file(1, PAGES);
+        device.fail_writes(0..16 * PAGE, IoErrorKind::Io, Nanos(u64::MAX));
+        // Each is a request of its own.
+        for n in 0..PAGES / 2 {
+            file.write_at(&[0xA5; 4096], 2 * n * PAGE).expect("a write");
+        }
+        io(rig.engine.close(), "write");
+        let there = device.visible();
+        let missing = (16..PAGES as usize).step_by(2);
+        let missing = missing.filter(|n| there[n * 4096] != 0xA5);
+        assert_eq!(missing.count(), 0);
+        device.heal();
+        rig.nap(ms(3_000));
+        rig.works(&file, &device);
+        drop(file);
+        rig.engine.close().expect("close");
+    });
+}
+
+/// A cache that is dropped is closed, and given up if that fails. The error of a write that has succeeded since kept the file
+/// from being flushed.
+#[test]
+fn a_sync_that_tells_of_an_old_error_makes_durable_what_is_written() {
+    lab(5, 1024, nothing, |rig| {
+        let (file, device) = rig.file(1, 16);
+        file.write_at(&[0xA5; 4096], 0).expect("a write");
+        drop(file);
+        device.fail_writes(0..u64::MAX, IoErrorKind::Io, Nanos(u64::MAX));
+        rig.nap(ms(100));
+        device.heal();
+        // Nobody has it open, and the disk's flushes fail in the background.
+        device.fail_flush(100, false);
+        rig.nap(ms(3_000));
+        device.heal();
+        io(rig.engine.close(), "flush");
+        rig.engine.abandon();
+        survives_crashes(&device, 0, &[0xA5; 4096], "dropped");
     });
 }

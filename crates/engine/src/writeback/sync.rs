@@ -90,6 +90,10 @@ impl<W: World> Engine<W> {
             // Also an error of the background that nobody has seen: it is told once.
             let unseen = m.durability.lock(&*self.world).take_unseen();
             if let Some((op, e)) = unseen {
+                if !failed {
+                    // It is an old one, and what it was about is written. What this flush says the next sync tells.
+                    let _ = self.flush_mapping(m, scope, false);
+                }
                 return Err(Error::io(op, e));
             }
         }
@@ -120,7 +124,8 @@ impl<W: World> Engine<W> {
         true
     }
 
-    /// Writes the dirty pages of the range and waits for every write submitted so far.
+    /// Writes the dirty pages of the range and waits for every write submitted so far. Each page gets its try, although others
+    /// fail: those come back to the list, behind the ones that have not been tried.
     pub(crate) fn write_and_wait(
         &self,
         m: &Arc<Mapping>,
@@ -132,6 +137,7 @@ impl<W: World> Engine<W> {
             m.turn_dirty_generation()
         };
         let errors = m.write_errors();
+        let mut untried = m.nr_dirty();
         let mut batch = Vec::new();
         let mut wrote = false;
         loop {
@@ -139,13 +145,14 @@ impl<W: World> Engine<W> {
                 let f = self.frames.get(f);
                 f.generation() <= generation && pages.contains(&f.page())
             });
-            if batch.is_empty() || m.write_errors() != errors {
+            if batch.is_empty() || untried == 0 && m.write_errors() != errors {
                 break;
             }
             self.invalidate_shared(m)?;
             self.invalidate_put(m);
             let done = self.write_batch(m, &batch, WriteContext::Sync, Room::UNLIMITED);
             wrote |= done.pages > 0;
+            untried = untried.saturating_sub(done.pages);
             if done.pages == 0 {
                 self.wait_for_busy(m, &batch, start)?;
             }
