@@ -83,7 +83,11 @@ fn skipped_wake() {
 
 #[test]
 fn early_look() {
-    find(Plant::EarlyLook, &["WAIT-2"]);
+    // Or one who waits behind the sleeper that nobody wakes is told, a moment before that one's own deadline.
+    find(
+        Plant::EarlyLook,
+        &["WAIT-2", "set_len or evict of another task: no answer"],
+    );
 }
 
 #[test]
