@@ -95,6 +95,8 @@ pub enum Plant {
     OneMark,
     /// Space that is not needed leaves its leaf of the map pinned.
     KeptPin,
+    /// A file whose writes have failed is taken for one whose writes fail, however many end well.
+    LastingFailure,
 }
 
 impl Plant {
@@ -144,6 +146,7 @@ impl Plant {
         Plant::OneSuperblock,
         Plant::OneMark,
         Plant::KeptPin,
+        Plant::LastingFailure,
     ];
 
     /// The name as a command line has it: `lost-dirty`.

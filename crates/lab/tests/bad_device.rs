@@ -205,6 +205,32 @@ fn after_a_failed_flush_pages_in_memory_are_dirty_again_and_the_next_sync_keeps_
 
 /// The zeroes of a hole are writes of the device, and nobody has them in memory. A flush that lost them was told as any other,
 /// and the next sync succeeded with the old bytes on the disk.
+/// Each failed flush ends two write epochs and a sync one dirty generation: numbers that must not be taken for each other.
+#[test]
+fn a_page_that_many_failed_flushes_made_dirty_again_belongs_to_the_next_sync() {
+    lab(6, 300, nothing, |rig| {
+        let (file, device) = rig.file(1, 8);
+        file.write_at(&[7; PAGE as usize], PAGE).expect("a write");
+        for _ in 0..6 {
+            device.fail_flush(1, false);
+            assert!(file.sync_data().is_err());
+            assert_eq!(rig.stat("nr_dirty"), 1, "dirty again");
+            let written = rig.stat("nr_written");
+            file.sync_data().expect("the flush succeeds");
+            assert_eq!(rig.stat("nr_written"), written + 1, "by this sync");
+            assert_eq!(rig.stat("nr_dirty"), 0);
+            file.write_at(&[7; PAGE as usize], PAGE).expect("a write");
+            for _ in 0..4 {
+                device.fail_flush(1, false);
+                assert!(file.sync_data().is_err());
+            }
+        }
+        file.sync_data().expect("the flush succeeds");
+        assert_eq!(rig.stat("nr_dirty"), 0);
+        rig.works(&file, &device);
+    });
+}
+
 #[test]
 fn a_hole_that_a_failed_flush_has_lost_is_reported() {
     lab(6, 512, nothing, |rig| {

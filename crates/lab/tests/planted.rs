@@ -330,6 +330,11 @@ fn a_leaf_of_the_map_that_stays_pinned() {
 }
 
 #[test]
+fn a_failure_that_has_passed_and_is_told_all_the_same() {
+    find(Plant::LastingFailure, &["SOAK-11", "SOAK-3"]);
+}
+
+#[test]
 fn each_bug_has_a_test() {
     let tests = include_str!("planted.rs");
     for bug in Plant::ALL {

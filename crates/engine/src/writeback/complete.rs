@@ -133,7 +133,9 @@ impl<W: World> Engine<W> {
             m.backing.release(page);
         }
         let now = self.world.now();
-        m.note_write(ok, now.0);
+        if !ok || !planted!(self, LastingFailure) {
+            m.note_write(ok, now.0);
+        }
         m.dev.note_write(ok, now);
         if !ok {
             let mut d = m.durability.lock(&*self.world);

@@ -21,6 +21,8 @@
 //!   not promised, and no disk is spared.
 //! - SOAK-9: what a power failure leaves of a volume is a volume without a fault (`volume.rs`).
 //! - SOAK-10: the error of a write is told by the file's next sync (`told.rs`).
+//! - SOAK-11: once trouble has ended and a sync of a file that began later has succeeded, no operation on the file fails; once
+//!   that is so of all files, none runs out of memory, or waits for a page in vain.
 //!
 //! Whatever happens, a run ends with a verdict: within `TIME_MAX` of virtual time and `STEPS_MAX` steps of the scheduler,
 //! and no task goes round without time passing (SCHED-4 of the world).
@@ -124,6 +126,8 @@ struct Subject {
     lost: RefCell<Vec<Range<u64>>>,
     /// A sync has failed, and none has succeeded since.
     doubtful: Cell<bool>,
+    /// A sync that began when trouble had ended has succeeded (SOAK-11).
+    well: Cell<bool>,
     told: told::Told,
 }
 
@@ -217,17 +221,19 @@ impl Soak {
         let trouble = self.options.trouble;
         let spared = self.options.is_spared(n);
         let volume = &self.options.volumes[n];
+        let well = self.subjects[n].well.get();
+        let all_well = self.subjects.iter().all(|s| s.well.get());
         let fits = match error {
             // A full volume says so to its writers, and to nobody else.
             e if volume::is_full(what, e) && what != "sync" => {
                 trouble.may_fail() || volume.is_some_and(|v| v.is_tight())
             }
-            Error::Io { .. } => trouble.may_fail() && !spared,
+            Error::Io { .. } => trouble.may_fail() && !spared && !well,
             // Memory is shared: what a failing disk keeps dirty, others cannot have.
-            Error::OutOfMemory(_) => trouble.may_fail(),
+            Error::OutOfMemory(_) => trouble.may_fail() && !all_well,
             // Only its own disk lets a write wait for so long.
-            Error::TimedOut { .. } => trouble.may_fail_writes() && !spared,
-            Error::Busy { .. } => trouble.may_fail_writes(),
+            Error::TimedOut { .. } => trouble.may_fail_writes() && !spared && !well,
+            Error::Busy { .. } => trouble.may_fail_writes() && !all_well,
             // A volume's flush writes its log first.
             Error::DurabilityLost { .. } if volume.is_some() => {
                 trouble.may_fail_writes() && !spared
@@ -235,7 +241,11 @@ impl Soak {
             Error::DurabilityLost { .. } => trouble.has(Trouble::Flushes) && !spared,
             _ => false,
         };
-        let rule = if spared { "SOAK-8" } else { "SOAK-1" };
+        let rule = match (spared, well) {
+            (true, _) => "SOAK-8",
+            (false, true) => "SOAK-11",
+            (false, false) => "SOAK-1",
+        };
         assert!(
             fits,
             "{rule}: {what} of file {n} failed under {trouble}: {error}; the others: {}",
@@ -291,9 +301,12 @@ impl Soak {
         }
     }
 
-    /// A sync of the file `n` has succeeded, of the `whole` file or a part. If one has failed before: what the failed flush
+    /// A sync of the file `n` has succeeded, of the `whole` file or a part; `healed`: trouble had ended when it began. If one has failed before: what the failed flush
     /// lost has been written anew, or is missing now, before other writes cover it up.
-    fn synced(&self, n: usize, whole: bool) {
+    fn synced(&self, n: usize, whole: bool, healed: bool) {
+        if whole && healed {
+            self.subjects[n].well.set(true);
+        }
         let cuts = self.cuts_after_doubt.get();
         let doubtful = whole && self.subjects[n].doubtful.replace(false);
         if doubtful && self.options.trouble.cuts() && cuts < CUTS_AFTER_DOUBT {
@@ -529,6 +542,7 @@ fn open(
         shadow: RefCell::new(shadow),
         lost: RefCell::default(),
         doubtful: Cell::new(false),
+        well: Cell::new(false),
         told: told::Told::default(),
     }
 }

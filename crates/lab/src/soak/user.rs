@@ -576,7 +576,7 @@ impl<'a> User<'a> {
     fn sync_by(&mut self, n: usize, file: File<LabWorld>, range: Option<Range<u64>>) {
         let s = self.subject(n);
         let promise = s.shadow.borrow_mut().begin_sync(range.clone());
-        let whole = range.is_none();
+        let (whole, healed) = (range.is_none(), self.soak.healed.get());
         self.state("sync", false);
         let result = match range {
             Some(range) => s.telling(|| file.sync_range(range)),
@@ -592,7 +592,7 @@ impl<'a> User<'a> {
                     "file {n}: a sync succeeds after DurabilityLost"
                 );
                 s.shadow.borrow_mut().keep(&promise);
-                self.soak.synced(n, whole);
+                self.soak.synced(n, whole, healed);
             }
             Err(error) => {
                 s.note_lost(&error);

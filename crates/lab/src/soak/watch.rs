@@ -231,6 +231,7 @@ fn reopen(soak: &Soak) {
         assert_eq!(file.len(), len, "the length of file {n}, opened anew");
         *s.handle.borrow_mut() = Some(file);
         let lost = s.lost.take();
+        s.well.set(false);
         s.shadow.borrow_mut().lose(&lost);
         soak.reopened.set(soak.reopened.get() + 1);
     }
@@ -258,6 +259,7 @@ fn hear(soak: &Soak, n: usize) {
 fn sync(soak: &Soak, n: usize) -> Result<(), Error> {
     let s = &soak.subjects[n];
     let promise = s.shadow.borrow_mut().begin_sync(None);
+    let healed = soak.healed.get();
     s.telling(|| s.file().sync_all())
         .inspect_err(|e| soak.tolerate(n, "sync", e))?;
     assert!(
@@ -265,6 +267,7 @@ fn sync(soak: &Soak, n: usize) -> Result<(), Error> {
         "file {n}: a sync succeeds after DurabilityLost"
     );
     s.shadow.borrow_mut().keep(&promise);
+    s.well.set(healed);
     Ok(())
 }
 
