@@ -5,11 +5,11 @@
 //! - the latencies are the quantiles of the points of 4 KiB at depth 1;
 //! - `completions` come together when the medians of 4 KiB at depth 2 to 32 are nearer to a latency and all occupancies
 //!   after each other than to the longer of the two;
-//! - `*_crowd` is what the median of 4 KiB gains from depth 1 to each other depth. Where a part of them waits before a
-//!   full ring and completions come together, a request takes one round or two, and the median falls between: there it
-//!   is what a round gains over one request;
-//! - `*_iops` is the most requests of 4 KiB a second, but for what passes once a round (a latency less an occupancy) where
-//!   completions come together;
+//! - `*_crowd` is what the median of 4 KiB gains from depth 1 to each other depth; where completions come together, from the
+//!   latest of so many that are alone each ([`Latency::of_round`]). Where besides a part of them waits before a full ring, a
+//!   request takes one round or two, and the median falls between: there it is what a round's mean gains;
+//! - `*_iops` is the most requests of 4 KiB a second, but for what passes once a round (its latest latency less an occupancy)
+//!   where completions come together;
 //! - `*_rate` and `*_segment` are least squares, in relative error, of what a request of 16 KiB to 1 MiB occupies the disk
 //!   for beyond one of 4 KiB at the same depth. Points that are not saturated (twice their latency alone) say nothing
 //!   of that and are left out. What scattered memory adds to a request that is alone, at depth 1 or in the ring, is one more
@@ -93,6 +93,12 @@ fn quantiles(point: &Point, handed_in: f64) -> Vec<(u32, u64)> {
     of.collect()
 }
 
+/// As the lab has it.
+fn latency(points: &[(u32, u64)]) -> Latency {
+    let points = points.iter().map(|(ppm, ns)| (*ppm, Nanos(*ns))).collect();
+    Latency::quantiles(points).unwrap_or(Latency::constant(Nanos(1_000)))
+}
+
 /// As the lab has it: by other requests.
 fn curve(crowd: &[(u32, u64)]) -> Curve {
     let points = crowd.iter().map(|(n, ns)| (n - 1, Nanos(*ns))).collect();
@@ -135,12 +141,13 @@ struct Loads<'a> {
     points: Vec<(&'a Point, Requests)>,
     read: bool,
     front: Front,
+    completions: Completions,
     /// CPU of a loop's thread for one request; 0: not told apart.
     hand_in: f64,
 }
 
 impl<'a> Loads<'a> {
-    fn of(points: &'a [Point], read: bool, front: Front, hand_in: f64) -> Loads<'a> {
+    fn of(points: &'a [Point], read: bool, front: Front, completions: Completions) -> Loads<'a> {
         let of = |p: &'a Point| match p.step {
             Step::Load(r) if r.work.read == read => Some((p, r)),
             _ => None,
@@ -149,18 +156,32 @@ impl<'a> Loads<'a> {
             points: points.iter().filter_map(of).collect(),
             read,
             front,
-            hand_in,
+            completions,
+            hand_in: hand_in(points, read, completions),
         }
     }
 
-    /// The median of 4 KiB alone, in nanoseconds, less what it took to hand it in where a loop did so.
+    /// What handing in one of 4 KiB alone took, in nanoseconds.
+    fn handed_in_alone(&self) -> f64 {
+        match by_callers(self.read, 4096, 1) {
+            true => 0.0,
+            false => self.hand_in,
+        }
+    }
+
+    /// What 4 KiB take alone, less what it took to hand them in; where completions come together, the latest of a round of
+    /// `n`.
+    fn latest(&self, alone: &Point, n: u32) -> Latency {
+        let one = latency(&quantiles(alone, self.handed_in_alone()));
+        match self.completions {
+            Completions::Together => one.of_round(n),
+            Completions::Each => one,
+        }
+    }
+
+    /// The median of 4 KiB alone.
     fn median(&self, alone: &Point) -> f64 {
-        let handed_in = if by_callers(self.read, 4096, 1) {
-            0.0
-        } else {
-            self.hand_in
-        };
-        (alone.us(0.5) * 1e3 - handed_in).max(1.0)
+        self.latest(alone, 1).at(500_000).0.max(1) as f64
     }
 
     /// How long a round of `depth` of 4 KiB waits until its first requests are handed in: those that are plugged together.
@@ -203,18 +224,23 @@ impl<'a> Loads<'a> {
             self.handed_in(depth)
         };
         let others = f64::from(inside - 1).max(1.0);
-        (round - self.median(alone) - handed_in).max(0.0) / others
+        let latest = self.latest(alone, inside).mean().0 as f64;
+        (round - latest - handed_in).max(0.0) / others
     }
 
     /// What others add to 4 KiB: (requests under way in all, nanoseconds).
-    fn crowd(&self, alone: &Point, completions: Completions) -> Vec<(u32, u64)> {
+    fn crowd(&self, alone: &Point) -> Vec<(u32, u64)> {
         let mut most = 0;
         let deep = self.small().filter(|(_, r)| r.depth > 1);
         let of = deep.map(|(p, r)| {
-            let rounds = completions == Completions::Together && self.inside(r.depth, 1) < r.depth;
+            let rounds =
+                self.completions == Completions::Together && self.inside(r.depth, 1) < r.depth;
             let added = match rounds {
                 true => self.gain(p, r.depth, alone) * f64::from(r.depth - 1),
-                false => (p.us(0.5) * 1e3 - self.median(alone) - self.handed_in(r.depth)).max(0.0),
+                false => {
+                    let latest = self.latest(alone, r.depth).at(500_000).0 as f64;
+                    (p.us(0.5) * 1e3 - latest - self.handed_in(r.depth)).max(0.0)
+                }
             };
             most = most.max(added as u64);
             (r.depth, most)
@@ -224,10 +250,10 @@ impl<'a> Loads<'a> {
 
     /// What one of 4 KiB occupies the disk for, in nanoseconds: of those deep enough, the least. A round that ended sooner
     /// than a request alone tells nothing: no less than a quarter of what each took where they came quickest.
-    fn pace(&self, alone: &Point, completions: Completions) -> f64 {
+    fn pace(&self, alone: &Point) -> f64 {
         let took = |p: &Point| 1e9 / p.per_s.max(1e-9);
         let quickest = self.small().map(|(p, _)| took(p)).fold(1e9, f64::min);
-        let each = self.small().map(|(p, r)| match completions {
+        let each = self.small().map(|(p, r)| match self.completions {
             Completions::Each => took(p),
             Completions::Together if r.depth >= 8 => self.gain(p, r.depth, alone),
             Completions::Together => f64::INFINITY,
@@ -238,7 +264,12 @@ impl<'a> Loads<'a> {
 
     /// Of `*_rate` and `*_segment`: nanoseconds a byte, and for each further piece.
     /// `saved`: what one of a sequence costs less.
-    fn occupancy(&self, small: impl Fn(u32) -> f64, once: f64, saved: f64) -> (f64, f64) {
+    fn occupancy(
+        &self,
+        small: impl Fn(u32) -> f64,
+        once: impl Fn(u32) -> f64,
+        saved: f64,
+    ) -> (f64, f64) {
         let row = |(point, r): &(&Point, Requests)| {
             let alone = self.alone(r.io)?;
             let pieces = r.pieces(self.front.pieces_max);
@@ -262,7 +293,9 @@ impl<'a> Loads<'a> {
             (saturated && r.io > 4096).then(|| Row {
                 a: (r.io - 4096) as f64,
                 b: pieces,
-                c: each - small(r.depth) - (once + self.hand_in * plugged(r, fit)) / f64::from(fit)
+                c: each
+                    - small(r.depth)
+                    - (once(fit) + self.hand_in * plugged(r, fit)) / f64::from(fit)
                     + if r.work.sequential { saved } else { 0.0 },
                 whole: each,
             })
@@ -313,7 +346,7 @@ fn hand_in(points: &[Point], read: bool, completions: Completions) -> f64 {
 fn completions(points: &[Point], front: Front) -> Completions {
     let (mut each, mut together) = (0.0, 0.0);
     for read in [true, false] {
-        let loads = Loads::of(points, read, front, 0.0);
+        let loads = Loads::of(points, read, front, Completions::Each);
         let Some(alone) = loads.alone(4096) else {
             continue;
         };
@@ -339,11 +372,10 @@ impl Direction {
         front: Front,
         completions: Completions,
     ) -> Option<Direction> {
-        let hand_in = hand_in(points, read, completions);
-        let loads = Loads::of(points, read, front, hand_in);
+        let loads = Loads::of(points, read, front, completions);
         let alone = loads.alone(4096)?;
-        let pace = loads.pace(alone, completions);
-        let crowd = loads.crowd(alone, completions);
+        let pace = loads.pace(alone);
+        let crowd = loads.crowd(alone);
         let curve = curve(&crowd);
         // What one of 4 KiB costs at a depth, as the model has it.
         let median = loads.median(alone);
@@ -356,8 +388,8 @@ impl Direction {
             (each.0 as f64).max(pace)
         };
         // What passes once for all that are signalled together.
-        let once = match completions {
-            Completions::Together => (median - pace).max(0.0),
+        let once = |n: u32| match completions {
+            Completions::Together => (loads.latest(alone, n).mean().0 as f64 - pace).max(0.0),
             Completions::Each => 0.0,
         };
         // The model has it for writes.
@@ -371,7 +403,7 @@ impl Direction {
         let quickest = loads.small().map(|(p, _)| p.per_s).fold(1.0, f64::max);
         let depth = loads.small().filter(|(p, _)| p.per_s >= quickest * 0.97);
         Some(Direction {
-            quantiles: quantiles(alone, alone.us(0.5) * 1e3 - median),
+            quantiles: quantiles(alone, loads.handed_in_alone()),
             request_bytes_per_s: bytes_per_s(loads.further(alone)),
             bytes_per_s: match bytes_per_s(byte) {
                 0 => most.fold(1.0, f64::max) as u64,
@@ -384,7 +416,7 @@ impl Direction {
             segment_ns: piece as u64,
             adjoining_ns: saved as u64,
             iops: ((1e9 / pace) as u64).max(1),
-            hand_in_ns: hand_in as u64,
+            hand_in_ns: loads.hand_in as u64,
             depth: depth.map(|(_, r)| r.depth).min().unwrap_or(DEPTH_MIN),
             crowd,
         })
@@ -466,10 +498,6 @@ impl Fit {
 
     /// As the lab has it.
     pub(super) fn model(&self) -> Model {
-        let latency = |points: &[(u32, u64)]| {
-            let points = points.iter().map(|(ppm, ns)| (*ppm, Nanos(*ns))).collect();
-            Latency::quantiles(points).unwrap_or(Latency::constant(Nanos(1_000)))
-        };
         let rate = Rate::bytes_per_s;
         Model::Ssd(Ssd {
             depth: self.depth() as usize,

@@ -84,6 +84,11 @@ impl Latency {
         Nanos(y0 + share as u64)
     }
 
+    /// The quantiles, per million, between which it is straight.
+    pub(super) fn corners(&self) -> impl Iterator<Item = u32> {
+        self.points.iter().map(|p| p.0)
+    }
+
     /// The mean, in nanoseconds.
     pub fn mean(&self) -> Nanos {
         let pairs = self.points.iter().zip(self.points.iter().skip(1));

@@ -6,7 +6,7 @@
 //! (`leave`). What a model leaves out, its head says.
 //!
 //! **Context.** Called under the queue's cell; never sleeps. Draws from the queue's stream of random numbers only, and
-//! one draw for each request of [`Ssd`] or for each round of them, so that a seed names a run.
+//! one draw for each request of [`Ssd`], so that a seed names a run.
 //! **Invariants.**
 //! - MODEL-1: a request ends after it reached the device.
 //! - MODEL-2: parameters that `Model::check` accepts serve every request in finite time.
@@ -19,6 +19,7 @@ mod hdd;
 mod latency;
 mod nvme;
 mod object;
+mod round;
 mod simulate;
 mod ssd;
 #[cfg(test)]

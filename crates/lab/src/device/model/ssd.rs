@@ -16,18 +16,19 @@
 //!   a host does that works through a ring and then interrupts its guest. Then a *round* is what was served between two
 //!   idle times. An idle server begins `wake` after it was called, and whoever comes meanwhile is of the same round. What
 //!   a latency has beyond that and the occupancy passes after the signal, and so does what a crowd costs beyond the
-//!   occupancies of all (the guest hands in one after the other): meanwhile the server is idle. What makes latencies
-//!   differ (the host wakes, interrupts, the guest wakes) is common to a round: one draw gives the quantile of all, so
-//!   that those who were signalled together stay together.
+//!   occupancies of all (the guest hands in one after the other): meanwhile the server is idle. All of a round take the
+//!   same quantile of their latencies, so that those who were signalled together stay together; how late that is,
+//!   [`super::round`] says.
 //! - **Ring**: a request takes a descriptor for each piece and two more (virtio: its header and its status). Those in
 //!   the ring are served in order. Those that find no room (or no place, `depth`) wait with the host, in the order of
 //!   the elevator and of [`Dispatch`].
 //!
 //! Left out: garbage collection as a state (its effect is in the tail of the latencies that were measured). Pauses of a
 //! host that come by time and not by request: a virtio disk stood still for 1 to 4 ms about every 40 ms beside reads, which
-//! is one request of a thousand alone and one round of fifty at depth 64; here rounds pause as seldom as requests do alone.
+//! is one request of a thousand alone and one round of fifty at depth 64; here, one round of sixteen.
 
 use super::dispatch::Dispatch;
+use super::round::Round;
 use super::{
     Access, Curve, DEPTH_EXPECTED, Latency, Places, Rate, Served, Share, TIME_EXPECTED, TIME_MAX,
     Waiting, depth_fits, expect,
@@ -230,23 +231,6 @@ pub(in crate::device) struct Flash {
     outside: u64,
 }
 
-/// Requests that are signalled together.
-#[derive(Default)]
-struct Round {
-    /// Reads, and writes.
-    requests: [u64; 2],
-    /// Of each latency, per million.
-    quantile: u32,
-    /// What passes after the signal until they are heard of: of those served so far the most.
-    delay: u64,
-}
-
-impl Round {
-    fn len(&self) -> u64 {
-        self.requests.iter().sum()
-    }
-}
-
 impl Flash {
     pub fn new(ssd: Ssd) -> Flash {
         Flash {
@@ -309,7 +293,7 @@ impl Flash {
         };
         let crowds = [&self.ssd.read_crowd, &self.ssd.write_crowd];
         let each = crowds.into_iter().zip(&self.costs).map(each);
-        let all: u64 = each.zip(self.round.requests).map(|(e, n)| e * n).sum();
+        let all: u64 = each.zip(self.round.requests()).map(|(e, n)| e * n).sum();
         self.round.delay + all * others / self.round.len().max(1)
     }
 
@@ -387,13 +371,9 @@ impl Flash {
     fn join_round(&mut self, at: u64, op: IoOp, rng: &mut Rng) -> u32 {
         if self.round.len() == 0 || at > self.server_free_at {
             self.server_free_at = at + self.ssd.wake.0;
-            self.round = Round {
-                quantile: rng.below(1_000_000) as u32,
-                ..Round::default()
-            };
+            self.round = Round::default();
         }
-        self.round.requests[usize::from(op == IoOp::Write)] += 1;
-        self.round.quantile
+        self.round.join(op, rng.below(1_000_000) as u32)
     }
 
     pub fn flush_end(&mut self, at: u64, rng: &mut Rng) -> u64 {
