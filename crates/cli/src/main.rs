@@ -8,6 +8,7 @@
 mod console;
 
 mod adjust;
+mod affinity;
 mod all;
 mod args;
 mod arm_process;

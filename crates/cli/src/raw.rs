@@ -1,5 +1,5 @@
 //! The device's own bound: `O_DIRECT` requests at a queue depth, by io_uring, or by a thread for each request where
-//! io_uring is forbidden. A few readers of 4 KiB are threads that call `preadv`, as misses of the cache do.
+//! io_uring is forbidden. A reader that is alone calls `preadv`, as misses of the cache do.
 //!
 //! Each request in flight has memory of its own, as far as [`Region`] goes, on huge pages where there are any: what a disk's
 //! driver does for a request depends on the pieces of memory that it consists of. The next request takes the memory that was
@@ -7,11 +7,14 @@
 #![allow(unsafe_code)]
 
 mod memory;
+mod nearest;
 mod pairs;
 
 pub use memory::Region;
+pub use nearest::nearest;
 pub use pairs::pairs;
 
+use crate::affinity::bind;
 use crate::error::{CliError, Result};
 use crate::measure::percentiles;
 use crate::plan::Plan;
@@ -26,9 +29,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-/// So many reads of 4 KiB at one time are made by as many threads.
-const READERS_MAX: u32 = 4;
 
 /// What to read or write.
 #[derive(Clone, Debug)]
@@ -49,6 +49,8 @@ pub struct Job {
     pub work: Work,
     /// Pieces of memory of one request that do not adjoin; at most one for each 4 KiB.
     pub pieces: u32,
+    /// Where a job of one thread runs; none: anywhere.
+    pub cpus: Vec<usize>,
 }
 
 /// What a job does, and in which order.
@@ -145,10 +147,12 @@ pub fn random(job: &Job) -> Result<Done> {
 /// # Errors
 /// What the device answers.
 pub fn work(job: &Job, file: &File, region: &Region) -> std::io::Result<(Histogram<u64>, f64)> {
-    let ring = match by_callers(job.work.read, job.io, job.depth) {
+    let ring = match by_caller(job.work.read, job.depth) {
         true => None,
         false => IoUring::new(job.depth.next_power_of_two()).ok(),
     };
+    let single = ring.is_some() || job.depth == 1;
+    let _bound = (single && !job.cpus.is_empty()).then(|| bind(&job.cpus));
     let begin = Instant::now();
     let latency = match ring {
         Some(ring) => by_ring(job, file, region, ring)?,
@@ -157,9 +161,9 @@ pub fn work(job: &Job, file: &File, region: &Region) -> std::io::Result<(Histogr
     Ok((latency, begin.elapsed().as_secs_f64()))
 }
 
-/// Is each request made by a thread of its own, which waits for it in its system call?
-pub fn by_callers(read: bool, io: u64, depth: u32) -> bool {
-    read && (depth == 1 || io == 4096 && depth <= READERS_MAX)
+/// Is each request made by a thread that waits for it in its system call?
+pub fn by_caller(read: bool, depth: u32) -> bool {
+    read && depth == 1
 }
 
 fn by_ring(
@@ -292,6 +296,7 @@ pub fn run(plan: &Plan) -> Result<ArmReport> {
         duration: Duration::from_nanos(plan.duration_ns),
         work: Work::default(),
         pieces: 1,
+        cpus: Vec::new(),
     };
     let done = random(&job)?;
     let us = |q: f64| done.latency.value_at_quantile(q) as f64 / 1e3;
@@ -341,6 +346,7 @@ mod tests {
             duration: Duration::from_millis(50),
             work: Work::default(),
             pieces: 1,
+            cpus: Vec::new(),
         };
         let done = match random(&job) {
             Ok(done) => done,

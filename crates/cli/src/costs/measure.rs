@@ -7,12 +7,14 @@ use super::CostTable;
 use super::bench::{COLD_PAGES, Cold, Hot, PAGE, each, file_device};
 use super::round::Round;
 use super::spread::{Spread, Spreads};
-use super::wake::{cpus, late, ping_pong, unpark};
+use super::wake::{late, ping_pong, unpark};
+use crate::affinity::allowed;
 use crate::args::CostsArgs;
 use crate::cpu::of_this_thread;
 use crate::error::{CliError, Result};
 use crate::place;
 use crate::plan::PlanTask;
+use crate::raw::{Region, nearest};
 use crate::scenario::Kind;
 use crate::target::{Handle, OpError, WorldHost};
 use crate::tasks::{self, Window};
@@ -22,10 +24,14 @@ use highwater_engine::world::{Device, Nanos, World};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Rounds of each figure.
 const ROUNDS: usize = 9;
+/// Reads on each CPU, in a round.
+const IPI_EACH: Duration = Duration::from_millis(60);
 
 /// A figure: the median of its rounds, and how far they went apart.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
@@ -94,6 +100,23 @@ impl Raw {
         }
         Ok((of_this_thread() - cpu) as f64 / READS as f64)
     }
+}
+
+/// What a read takes longer on a CPU that the disk's interrupts do not come to.
+fn ipi(path: &std::path::Path) -> Result<f64> {
+    let about = |e| CliError::os(path.display(), e, "another --dir, on another disk");
+    let file = std::fs::File::options()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(path);
+    let file = match file {
+        // No disk, and no interrupts.
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return Ok(0.0),
+        file => file.map_err(about)?,
+    };
+    let region = Region::new().map_err(about)?;
+    let found = nearest(&file, COLD_PAGES * PAGE, &region, IPI_EACH).map_err(about)?;
+    Ok(found.further.as_nanos() as f64)
 }
 
 /// As O_DIRECT wants it.
@@ -193,6 +216,8 @@ fn measure(dir: &std::path::Path) -> Result<(Vec<(&'static str, Figure)>, Spread
     Cold::lay_out(&path)?;
     let raw = Raw::new(&path)?;
     let syscall = Figure::measure(|| raw.syscall())?;
+    progress("interrupts");
+    let ipi = Figure::measure(|| ipi(&path))?;
     progress("wake-ups, timers, and the tasks themselves");
     let world = OsWorld::new(IoEngine::Auto).map_err(failed)?;
     let spin = Figure::measure(|| {
@@ -201,7 +226,7 @@ fn measure(dir: &std::path::Path) -> Result<(Vec<(&'static str, Figure)>, Spread
             Ok(())
         })
     })?;
-    let cpus = cpus();
+    let cpus = allowed();
     let other = cpus.get(1).copied().unwrap_or(cpus[0]);
     let switch = Figure::measure(|| ping_pong(&world, [cpus[0]; 2]))?;
     let wake = Figure::measure(|| ping_pong(&world, [cpus[0], other]))?;
@@ -242,6 +267,7 @@ fn measure(dir: &std::path::Path) -> Result<(Vec<(&'static str, Figure)>, Spread
         ("unpark_ns", unpark),
         ("wake_ns", wake),
         ("switch_ns", switch),
+        ("resched_ipi_ns", ipi),
         ("timer_slack_ns", slack),
     ];
     Ok((figures, spreads))
@@ -261,7 +287,7 @@ fn machine() -> [(&'static str, String); 5] {
             "machine",
             format!(
                 "{} CPUs, {}",
-                cpus().len(),
+                allowed().len(),
                 model.map_or("unknown", |m| m.trim_start_matches([' ', '\t', ':']))
             ),
         ),

@@ -65,6 +65,8 @@ pub struct CostTable {
     pub wake_ns: u64,
     /// The same on a CPU that ran another task until then.
     pub switch_ns: u64,
+    /// How much later a thread runs that a disk's interrupt wakes on an idle CPU other than the interrupt's own.
+    pub resched_ipi_ns: u64,
     /// How much later than asked for a timer goes off that no other timer joins, `wake_ns` not counted.
     pub timer_slack_ns: u64,
     /// How single look-ups and copies lie about their mean; without it they are all alike.
@@ -119,7 +121,7 @@ impl CostTable {
     }
 
     /// Names and figures, in the order of the file.
-    fn rows(&self) -> [(&'static str, u64); 20] {
+    fn rows(&self) -> [(&'static str, u64); 21] {
         [
             ("hit_ns", self.hit_ns),
             ("read_page_ns", self.read_page_ns),
@@ -140,6 +142,7 @@ impl CostTable {
             ("unpark_ns", self.unpark_ns),
             ("wake_ns", self.wake_ns),
             ("switch_ns", self.switch_ns),
+            ("resched_ipi_ns", self.resched_ipi_ns),
             ("timer_slack_ns", self.timer_slack_ns),
         ]
     }
@@ -171,6 +174,7 @@ impl CostTable {
             unpark: self.unpark_ns,
             wake: self.wake_ns,
             switch: self.switch_ns,
+            resched_ipi: self.resched_ipi_ns,
             timer_slack: self.timer_slack_ns,
         }
     }

@@ -1,10 +1,10 @@
 //! What waking up costs: parks, unparks and timers of the OS world.
 
 use super::measure::failed;
+use crate::affinity::bind;
 use crate::error::{CliError, Result};
 use highwater::OsWorld;
 use highwater_engine::world::{Nanos, TaskId, World};
-use rustix::thread::CpuSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -81,18 +81,13 @@ fn beside(
     mine: impl FnOnce(TaskId),
 ) -> Result<()> {
     let body = move || {
-        bind(cpus[1]);
+        let _bound = bind(&cpus[1..]);
         other();
     };
-    let home = rustix::thread::sched_getaffinity(None);
-    bind(cpus[0]);
+    let _bound = bind(&cpus[..1]);
     let task = world.spawn("costs-other", Box::new(body)).map_err(failed)?;
     mine(task);
-    let ended = joined(world, task);
-    if let Ok(home) = home {
-        let _ = rustix::thread::sched_setaffinity(None, &home);
-    }
-    ended
+    joined(world, task)
 }
 
 fn joined(world: &OsWorld, task: TaskId) -> Result<()> {
@@ -103,21 +98,6 @@ fn joined(world: &OsWorld, task: TaskId) -> Result<()> {
         "costs: a thread did not end within 10 s",
         "a machine with less load",
     ))
-}
-
-fn bind(cpu: usize) {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    // Refused by a cpuset that changed meanwhile: the figure is then of any CPU.
-    let _ = rustix::thread::sched_setaffinity(None, &set);
-}
-
-/// The CPUs that this thread may use.
-pub(super) fn cpus() -> Vec<usize> {
-    let Ok(set) = rustix::thread::sched_getaffinity(None) else {
-        return vec![0];
-    };
-    (0..CpuSet::MAX_CPU).filter(|&i| set.is_set(i)).collect()
 }
 
 /// How late a sleep of 300 µs ends, on a thread of the world's: those ask the kernel for no slack.

@@ -162,6 +162,7 @@ fn verify(device: &Path, len: u64, limit: DeviceLimit) -> Result<f64> {
         duration: Duration::from_millis(1200),
         work: Work::default(),
         pieces: 1,
+        cpus: Vec::new(),
     };
     let seen = random(&job)?.ops_per_s();
     let want = (limit.iops as f64).min(limit.bytes_per_s as f64 / 4096.0);

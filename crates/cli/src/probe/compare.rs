@@ -2,7 +2,7 @@
 
 use super::fit::Fit;
 use super::points::{Point, Requests, Step};
-use crate::raw::by_callers;
+use crate::raw::by_caller;
 use highwater_engine::Nanos;
 use highwater_engine::io::IoOp;
 use highwater_lab::Model;
@@ -61,7 +61,7 @@ pub(super) fn load(
         copying: (copied_per_s / 1e6) as u32,
         beside,
         hand_in: HandIn {
-            load: match by_callers(requests.work.read, requests.io, requests.depth) {
+            load: match by_caller(requests.work.read, requests.depth) {
                 true => Nanos::ZERO,
                 false => hand_in[usize::from(!requests.work.read)],
             },

@@ -1,5 +1,6 @@
 //! Copies beside a measurement, as a cache makes them: a CPU copies a page that it holds into memory that it does not.
 
+use crate::affinity::bind;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -18,14 +19,15 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// What `measure` says while one thread copies all the time, and how many bytes a second that copied.
-pub(super) fn beside<R>(measure: impl FnOnce() -> R) -> (R, f64) {
+/// What `measure` says while one thread copies all the time on `cpus`, and how many bytes a second that copied.
+pub(super) fn beside<R>(cpus: &[usize], measure: impl FnOnce() -> R) -> (R, f64) {
     let ended = AtomicBool::new(false);
     let from = [0xC3u8; PAGE];
     let mut to = vec![1u8; MEMORY];
     std::thread::scope(|scope| {
         let ends = Ends(&ended);
         let copier = scope.spawn(|| {
+            let _bound = bind(cpus);
             let begin = Instant::now();
             // Relaxed: as `Ends` has it.
             let (mut at, mut copied) = (0, 0);
@@ -46,15 +48,17 @@ pub(super) fn beside<R>(measure: impl FnOnce() -> R) -> (R, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::affinity::allowed;
 
     #[test]
     fn it_ends_with_the_measurement() {
-        let (seven, copied) = beside(|| {
+        let (seven, copied) = beside(&allowed(), || {
             std::thread::sleep(std::time::Duration::from_millis(20));
             7
         });
         assert!(seven == 7 && copied > 1e6, "{copied}");
-        let panics = std::panic::catch_unwind(|| beside(|| panic!("a measurement that fails")));
+        let panics =
+            std::panic::catch_unwind(|| beside(&allowed(), || panic!("a measurement that fails")));
         assert!(panics.is_err());
     }
 }

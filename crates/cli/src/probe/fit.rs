@@ -31,7 +31,7 @@
 use super::front::Front;
 use super::points::{FLUSH_BYTES, Point, Requests, Step};
 use crate::least_squares::{Row, least};
-use crate::raw::by_callers;
+use crate::raw::by_caller;
 use highwater_engine::Nanos;
 use highwater_lab::Model;
 use highwater_lab::model::{COPIES_PER_S, Completions, Curve, Latency, Rate, Scheduler, Ssd};
@@ -163,7 +163,7 @@ impl<'a> Loads<'a> {
 
     /// What handing in one of 4 KiB alone took, in nanoseconds.
     fn handed_in_alone(&self) -> f64 {
-        match by_callers(self.read, 4096, 1) {
+        match by_caller(self.read, 1) {
             true => 0.0,
             false => self.hand_in,
         }
@@ -186,7 +186,7 @@ impl<'a> Loads<'a> {
 
     /// How long a round of `depth` of 4 KiB waits until its first requests are handed in: those that are plugged together.
     fn handed_in(&self, depth: u32) -> f64 {
-        match by_callers(self.read, 4096, depth) {
+        match by_caller(self.read, depth) {
             true => 0.0,
             false => self.hand_in * f64::from(depth.min(PLUG_REQUESTS)),
         }

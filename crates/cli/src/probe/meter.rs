@@ -67,7 +67,7 @@ impl Meter {
             self.each,
             self.subject.front.pieces_max,
         )
-        .map_err(super::no_memory)?;
+        .map_err(super::not_begun)?;
         let mut round = Vec::new();
         for step in &self.steps {
             let point = probe

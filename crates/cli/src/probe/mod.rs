@@ -69,7 +69,7 @@ pub fn run(args: &ProbeArgs) -> Result<()> {
     let bar = bar(&steps);
     let front = subject.front;
     let probe =
-        Probe::new(&subject.file, subject.len, each, front.pieces_max).map_err(no_memory)?;
+        Probe::new(&subject.file, subject.len, each, front.pieces_max).map_err(not_begun)?;
     let mut points = Vec::new();
     for step in &steps {
         bar.set_message(step.name());
@@ -92,8 +92,9 @@ pub fn run(args: &ProbeArgs) -> Result<()> {
     publish(args, &points, &lines, &profile)
 }
 
-fn no_memory(e: std::io::Error) -> CliError {
-    CliError::os("memory for requests", e, "64 MiB of free memory")
+fn not_begun(e: std::io::Error) -> CliError {
+    let remedy = "64 MiB of free memory, and a disk without errors (`dmesg`)";
+    CliError::os("the probe cannot begin", e, remedy)
 }
 
 fn failed(path: &Path, step: &Step, e: std::io::Error) -> CliError {

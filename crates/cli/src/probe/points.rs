@@ -1,8 +1,9 @@
 //! What is measured, and how: one point after the other.
 
 use super::copies;
+use crate::affinity::{allowed, bind};
 use crate::cpu::of_this_thread;
-use crate::raw::{Job, Region, Work, pairs, work};
+use crate::raw::{Job, Region, Work, nearest, pairs, work};
 use serde::{Serialize, Serializer};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -10,6 +11,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const KIB: u64 = 1 << 10;
+/// What each CPU is given, at least, to show whether it is the nearest.
+const NEAREST_EACH: Duration = Duration::from_millis(30);
 /// No two pages adjoin in memory.
 const SCATTERED: u32 = u32::MAX;
 /// So many pieces has a MiB of a cache that has worked for a while.
@@ -253,6 +256,10 @@ pub struct Probe<'a> {
     each: Duration,
     pieces_max: u32,
     region: Region,
+    /// Where the disk's interrupts come, and whoever asks for one thing at a time runs.
+    near: Vec<usize>,
+    /// The other CPUs, if there are any; else that one.
+    far: Vec<usize>,
 }
 
 impl Probe<'_> {
@@ -260,19 +267,27 @@ impl Probe<'_> {
     /// weight 1 takes `each`.
     ///
     /// # Errors
-    /// When there is no memory for requests.
+    /// When there is no memory for requests, or the device answers with an error.
     pub fn new(
         file: &File,
         len: u64,
         each: Duration,
         pieces_max: u32,
     ) -> std::io::Result<Probe<'_>> {
+        let region = Region::new()?;
+        let near = nearest(file, len, &region, each.max(NEAREST_EACH))?.cpu;
+        let mut far: Vec<usize> = allowed().into_iter().filter(|&cpu| cpu != near).collect();
+        if far.is_empty() {
+            far.push(near);
+        }
         Ok(Probe {
             file,
             len,
             each,
             pieces_max,
-            region: Region::new()?,
+            region,
+            near: vec![near],
+            far,
         })
     }
 
@@ -289,7 +304,8 @@ impl Probe<'_> {
             Step::Mixed(beside) => self.mixed(&beside, duration)?,
             Step::Copies(requests) => {
                 let job = self.job(&requests, duration);
-                let (done, copied) = copies::beside(|| work(&job, self.file, &self.region));
+                let (done, copied) =
+                    copies::beside(&self.far, || work(&job, self.file, &self.region));
                 copied_per_s = copied;
                 done?
             }
@@ -326,13 +342,17 @@ impl Probe<'_> {
             duration,
             work: requests.work,
             pieces: requests.pieces(self.pieces_max),
+            cpus: self.near.clone(),
         }
     }
 
     fn mixed(&self, beside: &Requests, duration: Duration) -> std::io::Result<(Histogram, f64)> {
         // The writes begin before the reads and end after them.
         let margin = duration / 10;
-        let writes = self.job(beside, duration + margin * 2);
+        let writes = Job {
+            cpus: self.far.clone(),
+            ..self.job(beside, duration + margin * 2)
+        };
         let reads = self.job(&Requests::random(true, 4096, 1), duration);
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| work(&writes, self.file, &self.region));
@@ -359,6 +379,7 @@ impl Probe<'_> {
     }
 
     fn flushes(&self, after_writes: bool, duration: Duration) -> std::io::Result<(Histogram, f64)> {
+        let _bound = bind(&self.near);
         let bounds = Histogram::new_with_bounds(1, 600_000_000_000, 3);
         let mut latency = bounds.map_err(std::io::Error::other)?;
         let mut space = vec![0xC3u8; (FLUSH_BYTES + 4096) as usize];

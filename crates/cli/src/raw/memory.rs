@@ -196,6 +196,7 @@ mod tests {
                 duration: Duration::ZERO,
                 work: Work::default(),
                 pieces,
+                cpus: Vec::new(),
             };
             Memory::new(&job, &region, Part::ALL)
         };

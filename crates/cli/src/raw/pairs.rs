@@ -6,6 +6,7 @@
 
 use super::memory::{Memory, Part};
 use super::{Job, Places, Region};
+use crate::affinity::bind;
 use io_uring::{IoUring, opcode, types};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -27,6 +28,7 @@ pub fn pairs(job: &Job, file: &File, region: &Region) -> std::io::Result<Option<
     let Ok(ring) = IoUring::new(2) else {
         return Ok(None);
     };
+    let _bound = (!job.cpus.is_empty()).then(|| bind(&job.cpus));
     let mut pairs = Pairs {
         memory: Memory::new(job, region, Part::ALL),
         places: Places::new(job, 2, 6),

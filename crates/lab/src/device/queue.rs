@@ -224,7 +224,7 @@ impl LabQueue {
             });
             // The device works meanwhile.
             self.world.charge_syscall();
-            return self.world.sleep_until(Nanos(end));
+            return self.world.sleep_until_served(Nanos(end));
         }
         let token = self.enter(Slot::Caller(self.world.task().id()), access);
         self.world.charge_syscall();
@@ -273,7 +273,7 @@ impl LabQueue {
         let end = self
             .rng
             .with(|rng| self.state.with(|s| s.server.flush_end(now, rng)));
-        self.world.sleep_until(Nanos(end));
+        self.world.sleep_until_served(Nanos(end));
     }
 
     /// The writes of `device` in flight.

@@ -9,6 +9,7 @@ use highwater_engine::io::{IoBuf, IoOp, Lane, Request};
 use highwater_engine::world::{Device, Queue, TaskId};
 use highwater_engine::{IoError, Nanos, World};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 struct Lab {
     world: Arc<LabWorld>,
@@ -178,4 +179,56 @@ fn completions_together_come_when_nothing_is_left() {
     l.world.park(Nanos::from_millis(3));
     assert_eq!(l.ends()[5..], [(5, 2_000)]);
     assert_eq!(l.queue.in_flight(), 0);
+}
+
+/// What two reads of one disk take that end together, on the interrupts' CPU and on the other, in us.
+fn near_and_far(ipi: u64, completions: Option<Completions>) -> [u64; 2] {
+    let mut options = LabOptions::calm(1);
+    options.costs.resched_ipi = ipi;
+    let world = LabWorld::new(options);
+    let read = Latency::constant(Nanos::from_micros(100));
+    let model = Model::Ssd(Ssd {
+        depth: 8,
+        ring: if completions.is_some() { 16 } else { 0 },
+        completions: completions.unwrap_or_default(),
+        read,
+        read_rate: Rate::UNLIMITED,
+        ..Ssd::default()
+    });
+    let options = QueueOptions {
+        model,
+        ..QueueOptions::default()
+    };
+    let device = RamDevice::new(&LabQueue::new(&world, options), RamOptions::default());
+    let took = Arc::new([const { AtomicU64::new(0) }; 2]);
+    let w = world.clone();
+    let out = took.clone();
+    world.run(move || {
+        let tasks = [0, 1].map(|i| {
+            let (w, device, took) = (w.clone(), device.clone(), out.clone());
+            w.clone().spawn_local("reader", move || {
+                let mut page = vec![0u8; PAGE];
+                let buf = IoBuf {
+                    ptr: page.as_mut_ptr(),
+                    len: PAGE,
+                };
+                let begin = w.now();
+                device.read_now(i * PAGE as u64, &[buf]).unwrap();
+                let far = usize::from(w.cpu() + 1 < w.cpus());
+                took[far].store(w.now().since(begin).0 / 1_000, Ordering::Relaxed);
+            })
+        });
+        for task in tasks {
+            assert!(w.join(task, Nanos::from_secs(1)));
+        }
+    });
+    [0, 1].map(|i| took[i].load(Ordering::Relaxed))
+}
+
+#[test]
+fn who_is_woken_on_a_cpu_that_interrupts_do_not_come_to_is_called_there() {
+    for completions in [None, Some(Completions::Each), Some(Completions::Together)] {
+        assert_eq!(near_and_far(0, completions), [100, 100], "{completions:?}");
+        assert_eq!(near_and_far(12_000, completions), [100, 112], "{completions:?}");
+    }
 }

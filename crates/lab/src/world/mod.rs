@@ -272,6 +272,14 @@ impl LabWorld {
         self.wait(Then::Sleep(u64::MAX));
     }
 
+    /// `sleep_until` of a task whose device has told it when its request ends.
+    pub(crate) fn sleep_until_served(&self, until: Nanos) {
+        self.sched.with(|s| s.await_interrupt(true));
+        self.sleep_until(until);
+        // It need not have slept.
+        self.sched.with(|s| s.await_interrupt(false));
+    }
+
     /// `unpark` of a task that waits in its device's queue: what it takes to wake it is in the device's time.
     pub(crate) fn unpark_served(&self, task: TaskId) {
         self.sched.with(|s| s.unpark(task.0 as usize, true));

@@ -55,6 +55,9 @@ pub struct Costs {
     pub wake: u64,
     /// The same on a CPU that ran another task until then.
     pub switch: u64,
+    /// How much later a task runs that a device's interrupt wakes on an idle CPU which is not the interrupts' (the last one): it
+    /// is called by another interrupt.
+    pub resched_ipi: u64,
     /// How much later than asked for a park's deadline comes at most, `wake` not counted: as soon as another timer
     /// interrupts the CPU in that time, it comes with it.
     pub timer_slack: u64,
@@ -88,6 +91,7 @@ impl Default for Costs {
             unpark: 0,
             wake: 0,
             switch: 0,
+            resched_ipi: 0,
             timer_slack: 0,
         }
     }

@@ -26,9 +26,8 @@ fn work(w: &LabWorld, ms: u32) {
     }
 }
 
-/// How long a task's 10 ms of work take when it wakes another, which works as long, after both CPUs were busy for `busy` ms;
-/// the other CPU is idle from then on.
-fn waker_takes(wake_affine: bool, busy: u32) -> Nanos {
+/// How long a task's 10 ms of work take when it wakes another, which works as long; the other CPU has been idle for `idle` us.
+fn waker_takes(wake_affine: bool, idle: u32) -> Nanos {
     let world = world(wake_affine, 0);
     let w = world.clone();
     let run = world.run(move || {
@@ -39,10 +38,11 @@ fn waker_takes(wake_affine: bool, busy: u32) -> Nanos {
             work(&w2, 10);
         });
         let w2 = w.clone();
-        let other = w.spawn_local("other", move || work(&w2, busy));
+        let other = w.spawn_local("other", move || work(&w2, 200));
         let (w2, out) = (w.clone(), took.clone());
         let waker = w.spawn_local("waker", move || {
-            work(&w2, busy + 1);
+            work(&w2, 200);
+            (0..idle).for_each(|_| w2.charge(Work::Copy, 1));
             let begin = w2.now();
             w2.unpark(woken);
             work(&w2, 10);
@@ -57,18 +57,53 @@ fn waker_takes(wake_affine: bool, busy: u32) -> Nanos {
 }
 
 #[test]
-fn on_a_busy_machine_a_woken_task_pre_empts_its_waker_beside_an_idle_cpu() {
-    assert_eq!(waker_takes(false, 200), ms(10), "it runs where nobody is");
+fn a_woken_task_pre_empts_its_waker_beside_a_cpu_that_its_host_has_put_to_sleep() {
+    let halted = (placement::HALTED_NS / 1_000) as u32;
+    assert_eq!(waker_takes(false, 1_000), ms(10), "it runs where nobody is");
     assert_eq!(
-        waker_takes(true, 5),
+        waker_takes(true, halted - 10),
         ms(10),
-        "so it does when CPUs are searched for"
+        "the other CPU is seen"
     );
     // Until a tick finds the waiting one's caches cold: then the idle CPU takes it.
-    let took = waker_takes(true, 200);
+    let took = waker_takes(true, halted + 10);
     let least = Nanos(10_000_000 + placement::CACHE_HOT_NS);
     let most = least.plus(Nanos(2 * runqueue::TICK_NS));
     assert!(took >= least && took < most, "{took:?}");
+}
+
+#[test]
+fn an_interrupt_wakes_for_its_own_cpu_and_sees_a_halted_one_after_a_tick_only() {
+    let mut p = placement::Placement::new(2);
+    (0..2).for_each(|task| p.add(task, 0));
+    for (cpu, task) in [(0, 0), (1, 1)] {
+        assert_eq!(p.dispatch(0), Some((cpu, task)));
+    }
+    let sleep = |p: &mut placement::Placement, tasks: [usize; 2], at| {
+        let cpus = [0, 1].into_iter().zip(tasks);
+        cpus.for_each(|(cpu, task)| p.leave(cpu, task, true, at));
+    };
+    sleep(&mut p, [0, 1], 0);
+    // CPU 1, where interrupts come, is idle: it keeps whom it wakes, though that one's own is idle, too.
+    p.wake(0, 1, 10);
+    assert_eq!(p.dispatch(10), Some((1, 0)));
+    p.wake(1, 1, 10);
+    assert_eq!(p.dispatch(10), Some((0, 1)), "its own is taken");
+    sleep(&mut p, [1, 0], 20);
+    let halted = |since| since + placement::HALTED_NS + 1;
+    let late = halted(20);
+    p.wake(1, 1, late);
+    assert_eq!(p.dispatch(late), Some((1, 1)));
+    // Both were on CPU 1 last, and CPU 0 has been idle for too long to be seen.
+    p.wake(0, 1, late);
+    assert_eq!(p.dispatch(late), None);
+    // The first tick: who waits has hot caches and stays.
+    let tick = late + 20_000;
+    p.ran(1, 20_000, tick);
+    p.leave(1, 1, true, tick);
+    assert_eq!(p.dispatch(tick), Some((1, 0)));
+    p.wake(1, 1, halted(tick));
+    assert_eq!(p.dispatch(halted(tick)), Some((0, 1)), "it is called");
 }
 
 #[test]

@@ -445,6 +445,7 @@ impl Sched {
         let s = &mut self.slots[slot];
         s.woken = true;
         s.owes_wake = s.state == State::Parked;
+        s.owes_ipi |= self.current == SOFTIRQ;
         s.since = self.clock;
         if slot == ROOT {
             s.state = State::Running;
@@ -528,6 +529,11 @@ impl Sched {
         }
     }
 
+    /// A device's interrupt is what will wake the running task, though a timer does so in its place.
+    pub fn await_interrupt(&mut self, awaits: bool) {
+        self.slots[self.current].owes_ipi = awaits;
+    }
+
     /// Ends `slot`'s sleep, or makes the next one return at once.
     pub fn rouse(&mut self, slot: usize) {
         match self.slots[slot].state {
@@ -595,6 +601,11 @@ impl Sched {
             } else {
                 self.owed += costs.switch;
             }
+        }
+        let called = std::mem::take(&mut self.slots[slot].owes_ipi);
+        if called && cpu + 1 < self.cpus.len() && self.idle_since[cpu] < self.clock {
+            self.waking += self.options.costs.resched_ipi;
+            self.owed += self.options.costs.resched_ipi;
         }
         if cpu + 1 == self.cpus.len() {
             let busy = self.interrupts_until.saturating_sub(self.clock);

@@ -54,6 +54,8 @@ pub(super) struct Slot {
     pub used_ns: u64,
     /// Woken from a park: its way back to a CPU is not paid yet.
     pub owes_wake: bool,
+    /// Woken by a device's interrupt, which may have to call its CPU.
+    pub owes_ipi: bool,
     pub co: Option<Co>,
     pub yielder: YielderCell,
     pub joiners: Vec<usize>,
@@ -78,6 +80,7 @@ impl Slot {
             after: Then::Continue,
             used_ns: 0,
             owes_wake: false,
+            owes_ipi: false,
             co,
             yielder,
             joiners: Vec::new(),
