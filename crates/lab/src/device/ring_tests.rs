@@ -229,6 +229,10 @@ fn near_and_far(ipi: u64, completions: Option<Completions>) -> [u64; 2] {
 fn who_is_woken_on_a_cpu_that_interrupts_do_not_come_to_is_called_there() {
     for completions in [None, Some(Completions::Each), Some(Completions::Together)] {
         assert_eq!(near_and_far(0, completions), [100, 100], "{completions:?}");
-        assert_eq!(near_and_far(12_000, completions), [100, 112], "{completions:?}");
+        assert_eq!(
+            near_and_far(12_000, completions),
+            [100, 112],
+            "{completions:?}"
+        );
     }
 }
