@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{PAGE, io, lab, ms, survives_crashes};
+use common::{PAGE, io, lab, ms};
 use highwater_engine::backing::PlainBacking;
 use highwater_engine::io::{IoBuf, Lane, Request};
 use highwater_engine::world::{Device, Queue};
@@ -172,26 +172,5 @@ fn a_sync_writes_every_page_that_can_be_written() {
         rig.works(&file, &device);
         drop(file);
         rig.engine.close().expect("close");
-    });
-}
-
-/// A cache that is dropped is closed, and given up if that fails. The error of a write that has succeeded since kept the file
-/// from being flushed.
-#[test]
-fn a_sync_that_tells_of_an_old_error_makes_durable_what_is_written() {
-    lab(5, 1024, nothing, |rig| {
-        let (file, device) = rig.file(1, 16);
-        file.write_at(&[0xA5; 4096], 0).expect("a write");
-        drop(file);
-        device.fail_writes(0..u64::MAX, IoErrorKind::Io, Nanos(u64::MAX));
-        rig.nap(ms(100));
-        device.heal();
-        // Nobody has it open, and the disk's flushes fail in the background.
-        device.fail_flush(100, false);
-        rig.nap(ms(3_000));
-        device.heal();
-        io(rig.engine.close(), "flush");
-        rig.engine.abandon();
-        survives_crashes(&device, 0, &[0xA5; 4096], "dropped");
     });
 }

@@ -90,10 +90,6 @@ impl<W: World> Engine<W> {
             // Also an error of the background that nobody has seen: it is told once.
             let unseen = m.durability.lock(&*self.world).take_unseen();
             if let Some((op, e)) = unseen {
-                if !failed {
-                    // It is an old one, and what it was about is written. What this flush says the next sync tells.
-                    let _ = self.flush_mapping(m, scope, false);
-                }
                 return Err(Error::io(op, e));
             }
         }
