@@ -218,6 +218,8 @@ fn near_and_far(ipi: u64, completions: Option<Completions>) -> [u64; 2] {
                 took[far].store(w.now().since(begin).0 / 1_000, Ordering::Relaxed);
             })
         });
+        // Whoever joins one that ends would keep its CPU awake.
+        w.sleep_until(Nanos::from_millis(1));
         for task in tasks {
             assert!(w.join(task, Nanos::from_secs(1)));
         }

@@ -99,7 +99,7 @@ fn an_interrupt_wakes_for_its_own_cpu_and_sees_a_halted_one_after_a_tick_only() 
     assert_eq!(p.dispatch(late), None);
     // The first tick: who waits has hot caches and stays.
     let tick = late + 20_000;
-    p.ran(1, 20_000, tick);
+    p.ran(1, 0, tick);
     p.leave(1, 1, true, tick);
     assert_eq!(p.dispatch(tick), Some((1, 0)));
     p.wake(1, 1, halted(tick));
