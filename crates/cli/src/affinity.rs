@@ -13,9 +13,12 @@ pub fn allowed() -> Vec<usize> {
 /// The calling thread is bound while this lives; threads that it starts meanwhile are, too.
 pub struct Bound(Option<CpuSet>);
 
-/// Binds the calling thread to `cpus`, of which there is one at least. Refused by a cpuset that has changed meanwhile, it runs
-/// where it ran.
+/// Binds the calling thread to `cpus`; to none, it runs anywhere as before. Refused by a cpuset that has changed meanwhile, it
+/// runs where it ran.
 pub fn bind(cpus: &[usize]) -> Bound {
+    if cpus.is_empty() {
+        return Bound(None);
+    }
     let home = sched_getaffinity(None).ok();
     let mut set = CpuSet::new();
     cpus.iter().for_each(|&cpu| set.set(cpu));
@@ -44,6 +47,8 @@ mod tests {
         let heir = std::thread::spawn(allowed).join().unwrap();
         assert_eq!(heir, before[..1]);
         drop(bound);
+        assert_eq!(allowed(), before);
+        let _anywhere = bind(&[]);
         assert_eq!(allowed(), before);
     }
 }

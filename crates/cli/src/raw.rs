@@ -152,7 +152,7 @@ pub fn work(job: &Job, file: &File, region: &Region) -> std::io::Result<(Histogr
         false => IoUring::new(job.depth.next_power_of_two()).ok(),
     };
     let single = ring.is_some() || job.depth == 1;
-    let _bound = (single && !job.cpus.is_empty()).then(|| bind(&job.cpus));
+    let _bound = single.then(|| bind(&job.cpus));
     let begin = Instant::now();
     let latency = match ring {
         Some(ring) => by_ring(job, file, region, ring)?,

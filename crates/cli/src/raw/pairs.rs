@@ -28,7 +28,7 @@ pub fn pairs(job: &Job, file: &File, region: &Region) -> std::io::Result<Option<
     let Ok(ring) = IoUring::new(2) else {
         return Ok(None);
     };
-    let _bound = (!job.cpus.is_empty()).then(|| bind(&job.cpus));
+    let _bound = bind(&job.cpus);
     let mut pairs = Pairs {
         memory: Memory::new(job, region, Part::ALL),
         places: Places::new(job, 2, 6),

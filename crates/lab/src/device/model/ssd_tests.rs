@@ -175,7 +175,7 @@ fn who_was_signalled_together_stays_together() {
             2.0,
         );
         let spread = us(got.quantile(0.99)) - us(got.quantile(0.01));
-        near(spread, us(latest.at(990_000)) - us(latest.at(10_000)), 6.0);
+        near(spread, us(latest.at(990_000)) - us(latest.at(10_000)), 5.0);
     }
 }
 
