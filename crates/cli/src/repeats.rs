@@ -106,47 +106,14 @@ fn middle(mut values: Vec<f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn arm(preset: &str, ops: f64, longest: f64, p999: f64, direct: u64) -> ArmReport {
-        ArmReport {
-            world: "os".into(),
-            preset: preset.into(),
-            ops_per_s_with_sync: ops,
-            stall_s: Stall {
-                longest: Some(longest),
-                ..Stall::default()
-            },
-            written_pages: Written {
-                direct: Some(direct),
-                ..Written::default()
-            },
-            tasks: vec![TaskReport {
-                name: "w".into(),
-                latency_us: Latency {
-                    p999,
-                    ..Latency::default()
-                },
-                ..TaskReport::default()
-            }],
-            ..ArmReport::default()
-        }
-    }
-
-    fn report(arms: Vec<ArmReport>) -> Report {
-        Report {
-            scenario: "rfc".into(),
-            memory_bytes: 1,
-            disk: None,
-            arms,
-        }
-    }
+    use crate::sentences::tests::{arm, report};
 
     #[test]
     fn runs_of_an_arm_have_numbers_and_a_single_one_has_none() {
         let mut r = report(vec![
-            arm("a", 1.0, 1.0, 1.0, 0),
-            arm("b", 1.0, 1.0, 1.0, 0),
-            arm("a", 1.0, 1.0, 1.0, 0),
+            arm("a", 1.0, 0, 0, 1.0, 1.0),
+            arm("b", 1.0, 0, 0, 1.0, 1.0),
+            arm("a", 1.0, 0, 0, 1.0, 1.0),
         ]);
         number(&mut r);
         let titles: Vec<String> = r.arms.iter().map(ArmReport::title).collect();
@@ -156,10 +123,10 @@ mod tests {
     #[test]
     fn an_arm_is_the_median_of_its_runs() {
         let mut r = report(vec![
-            arm("a", 10.0, 0.1, 5.0, 4),
-            arm("a", 30.0, 0.9, 7.0, 0),
-            arm("a", 20.0, 0.2, 90.0, 2),
-            arm("b", 25.0, 0.3, 6.0, 0),
+            arm("a", 0.1, 4, 0, 10.0, 5.0),
+            arm("a", 0.9, 0, 0, 30.0, 7.0),
+            arm("a", 0.2, 2, 0, 20.0, 90.0),
+            arm("b", 0.3, 0, 0, 25.0, 6.0),
         ]);
         number(&mut r);
         let (whole, runs) = medians(&r);
@@ -172,6 +139,6 @@ mod tests {
         assert_eq!((a.stall_s.longest, a.stall_s.alloc), (Some(0.2), None));
         assert_eq!(a.written_pages.direct, Some(2));
         assert_eq!(a.worst_p999(), Some(("w", 7.0)));
-        assert_eq!(medians(&report(vec![arm("a", 1.0, 1.0, 1.0, 0)])).1, 1);
+        assert_eq!(medians(&report(vec![arm("a", 1.0, 0, 0, 1.0, 1.0)])).1, 1);
     }
 }

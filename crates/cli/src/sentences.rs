@@ -226,11 +226,11 @@ pub fn next_command(report: &Report, again: &Again) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::report::{Latency, Stall, TaskReport, Written};
 
-    fn arm(
+    pub(crate) fn arm(
         preset: &str,
         longest: f64,
         direct: u64,
@@ -263,7 +263,7 @@ mod tests {
         }
     }
 
-    fn report(arms: Vec<ArmReport>) -> Report {
+    pub(crate) fn report(arms: Vec<ArmReport>) -> Report {
         Report {
             scenario: "rfc".into(),
             memory_bytes: 1,

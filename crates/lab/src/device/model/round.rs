@@ -50,7 +50,7 @@ impl Latency {
     /// measurement with `n` under way. Floating point, so no part of a simulation.
     pub fn of_round(&self, n: u32) -> Latency {
         const STEPS: u64 = 16;
-        // Later than `ppm` is a round of which one is.
+        // A round is no later than `ppm` when none of it is.
         let share = |ppm: u64| {
             let own = ppm as f64 / 1e6;
             let others = own.max(f64::from(TAIL) / 1e6).powf(f64::from(n) - 1.0);
@@ -63,10 +63,10 @@ impl Latency {
         let pairs = corners.iter().zip(corners.iter().skip(1));
         let between = pairs.flat_map(|(a, b)| (0..STEPS).map(move |i| a + (b - a) * i / STEPS));
         for ppm in between.chain([1_000_000]) {
-            let time = self.at(ppm as u32);
+            let point = (share(ppm), self.at(ppm as u32));
             match points.last_mut() {
-                Some(last) if last.0 == share(ppm) => last.1 = time,
-                _ => points.push((share(ppm), time)),
+                Some(last) if last.0 == point.0 => *last = point,
+                _ => points.push(point),
             }
         }
         Latency::quantiles(points).expect("shares and times that rise")
