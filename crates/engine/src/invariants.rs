@@ -10,6 +10,7 @@ use crate::frame::state::{
 use crate::mapping::{Key, Mapping};
 use crate::sync::{AtomicU64, Ordering};
 use crate::world::World;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 pub(crate) fn check<W: World>(e: &Engine<W>) {
@@ -69,8 +70,14 @@ fn mappings<W: World>(e: &Engine<W>) -> Vec<Arc<Mapping>> {
     e.mappings.lock(&*e.world).iter().cloned().collect()
 }
 
-/// MAP-1, MAP-3 and FRAME-3 for each frame.
+/// MAP-1, MAP-3, LRU-3, DUR-3 and FRAME-3 for each frame.
 fn frames<W: World>(e: &Engine<W>) {
+    let files: HashMap<u32, (Arc<Mapping>, u64)> = (mappings(e).into_iter())
+        .map(|m| {
+            let epoch = m.durability.lock(&*e.world).epoch();
+            (m.id, (m, epoch))
+        })
+        .collect();
     for (i, f) in e.frames.iter() {
         let s = f.state.peek();
         free_alone(i, s);
@@ -84,7 +91,7 @@ fn frames<W: World>(e: &Engine<W>) {
                 Some(i),
                 "MAP-1: frame {i} is hashed"
             );
-            let m = e.mapping(f.mapping()).expect("MAP-4: a page has a mapping");
+            let (m, epoch) = (files.get(&f.mapping())).expect("MAP-4: a page has a mapping");
             assert!(
                 f.page() < e.pages_of(m.len()),
                 "MAP-3: page {} is beyond the end {}",
@@ -94,6 +101,19 @@ fn frames<W: World>(e: &Engine<W>) {
             assert!(
                 s & (UPTODATE | LOADING) != 0,
                 "a page without bytes: {s:#x}"
+            );
+            assert!(
+                s & (LRU | ISOLATED) != 0,
+                "LRU-3: reclaim never meets the page in frame {i}, {s:#x}"
+            );
+            let newest = match s & (DIRTY | WRITEBACK) {
+                0 => *epoch,
+                _ => m.dirty_generation(),
+            };
+            assert!(
+                f.generation() <= newest,
+                "DUR-3: frame {i} is of generation {}, its file of {newest}, {s:#x}",
+                f.generation()
             );
         }
         dirty_somewhere(i, s);

@@ -10,6 +10,8 @@
 //! **Invariants.**
 //! - LRU-1: a frame is on a list of the order exactly while LRU is set.
 //! - LRU-2: an isolated frame (ISOLATED, not LRU) is put back or freed by the task that isolated it.
+//! - LRU-3: a page in the index is on a list or isolated, once the task that put it there has left the engine. Else reclaim
+//!   would never meet it.
 //!
 //! **Kernel.** swap.c, `isolate_lru_folios`, workingset.c. Left out: anonymous lists (they come with swap); batches of single
 //! pages that wait in a CPU's hands (`lru_add` of `cpu_fbatches`): pages that come together enter together, those of a

@@ -228,10 +228,11 @@ pub trait PageOrder: Send {
     /// Takes up to `out.len()` pages off the lists, the first to go first.
     fn isolate(&mut self, frames: Frames<'_>, out: &mut [FrameNo]) -> Isolated;
 
-    /// A page that was isolated comes back.
+    /// A page that was isolated, or removed for it to come back elsewhere, comes back.
     fn putback(&mut self, frames: Frames<'_>, frame: FrameNo, reason: Reason);
 
-    /// A page that is on a list leaves: it was truncated, or evicted by name.
+    /// A page that is on a list leaves: it was truncated, evicted by name, taken for a block of frames, or its writeback has
+    /// ended and `putback` follows.
     fn remove(&mut self, frames: Frames<'_>, frame: FrameNo);
 
     /// The number of pages.

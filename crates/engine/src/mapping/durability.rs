@@ -9,6 +9,8 @@
 //! - DUR-1: a page with an epoch above `flushed` is not known to be durable.
 //! - DUR-2: what is lost stays lost until the file is opened anew, by a user who has been told: a flush may fail while nobody
 //!   has the file open, and a page leave memory after the last error.
+//! - DUR-3: a clean page's epoch is one of its file, at most the current; a frame brings none from its life before. Else a
+//!   page that was only read would count as lost.
 //!
 //! **Kernel.** errseq_t, and what "fsyncgate" (2018) showed to be missing.
 
@@ -60,6 +62,11 @@ impl Durability {
             unflushed: false,
             flushing: false,
         }
+    }
+
+    /// The current epoch.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The epoch of a write that completes now.

@@ -9,6 +9,7 @@
 //! **Invariants.**
 //! - DEV-1: the bytes of a write do not change between its submission and its completion (checked by a sum).
 //! - DEV-2: a flush makes durable what completed before it began, and nothing later.
+//! - DEV-3: each piece of a request has bytes: a page beyond its file's end would count as written, and be lost.
 //!
 //! **Kernel.** brd, null_blk, dm-flakey, dm-log-writes.
 

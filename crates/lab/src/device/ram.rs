@@ -298,6 +298,10 @@ impl RamDevice {
             unreachable!("a device in use is alive")
         };
         let len = request.len();
+        assert!(
+            !request.bufs.is_empty() && request.bufs.iter().all(|b| b.len > 0),
+            "DEV-3: a piece of {request:?} is empty"
+        );
         let hole = self.reads_hole(request.op, request.offset, len);
         let sum = match request.op {
             IoOp::Write if !self.ghost => sum_of(&request.bufs),
