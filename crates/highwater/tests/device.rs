@@ -212,6 +212,31 @@ fn holes_are_found_and_made() {
     assert_eq!(device.len().unwrap(), 1 << 20);
 }
 
+/// What is zeroed takes no space any more, and what was a hole takes none either.
+#[test]
+fn zeroes_take_no_space() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = disk_dir();
+    let path = dir.path().join("thin");
+    let world = OsWorld::new(highwater::IoEngine::Auto).unwrap();
+    let device = open(&world, &path, true, DirectIo::Auto);
+    let bytes = || std::fs::metadata(&path).unwrap().blocks() * 512;
+    device.write_now(0, &[1; 1 << 20]).unwrap();
+    device.truncate(1 << 30).unwrap();
+    device.flush_all().unwrap();
+    let before = bytes();
+    assert!(before >= 1 << 20);
+    device.write_zeroes(1 << 29, 1 << 29).unwrap();
+    assert_eq!(bytes(), before, "a hole of half a gibibyte");
+    device.write_zeroes(0, 1 << 20).unwrap();
+    device.flush_all().unwrap();
+    assert!(bytes() < 1 << 16, "{} bytes are kept", bytes());
+    let mut page = Memory::new(4096);
+    let buf = page.buf(0, 4096);
+    device.read_now(8192, &[buf]).unwrap();
+    assert_eq!(page.bytes(), [0; 4096]);
+}
+
 #[test]
 fn tmpfs_is_buffered_and_says_so() {
     let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
