@@ -1,8 +1,8 @@
 //! Truncation beside everything else that holds or brings in pages.
 
 use super::{
-    model,
-    rig::{Disk, DiskFile, LoomWorld, Rig, spawn},
+    bounded, model,
+    rig::{Disk, DiskFile, LoomWorld, Rig, SIZE, spawn},
 };
 use crate::{File, FileId, FileOptions, PageNo};
 use std::sync::Arc;
@@ -109,6 +109,30 @@ fn last_close_against_a_task_that_is_inside() {
         });
         close(file, &disk);
         inside.join().expect("no panic");
+        rig.check();
+    });
+}
+
+/// A page beyond the end that two tasks write a part of: the one that comes second finds what the first has written, although
+/// that has been written back and evicted meanwhile. It decides from the file's length whether there is something to read.
+#[test]
+fn a_write_past_the_end_against_another_that_is_evicted() {
+    bounded(1, || {
+        let rig = Rig::new(Disk {
+            sync_at_once: true,
+            ..Disk::default()
+        });
+        rig.file.set_len(SIZE as u64).expect("nothing fails");
+        let r = rig.clone();
+        let other = spawn(&rig.world, 1, move || {
+            r.file.write_at(&[7], SIZE as u64).expect("a write");
+            let _ = r.file.evict(0..u64::MAX);
+        });
+        rig.file.write_at(&[9], SIZE as u64 + 10).expect("a write");
+        other.join().expect("no panic");
+        let mut byte = [0];
+        rig.file.read_at(&mut byte, SIZE as u64).expect("a read");
+        assert_eq!(byte, [7], "lost");
         rig.check();
     });
 }

@@ -667,13 +667,20 @@ impl<W: World> Engine<W> {
             self.invalidate_put(m);
             return Err(e);
         }
-        // The length may have changed while we waited.
-        let stale = fill(m.len()) != Fill::Zero && !planted!(self, StaleEnd);
-        if stale || !self.install(frame, key, EXCL | REF1) {
+        if !self.install(frame, key, EXCL | REF1) {
             self.invalidate_put(m);
             return Ok(None);
         }
         with.spare = None;
+        // Looked at with the page in hand. The length may have changed while we waited; and at any moment before, somebody may
+        // have written this very page beyond the end, and it have been written back and evicted.
+        if fill(m.len()) != Fill::Zero && !planted!(self, StaleEnd) {
+            let ours = self.unhash(m, frame);
+            debug_assert!(ours, "MAP-1: a latched page is in the index");
+            self.invalidate_put(m);
+            self.release(frame, EXCL, ORPHAN);
+            return Ok(None);
+        }
         self.lru_enter(frame, key);
         Ok(Some(Exclusive::of(frame, true)))
     }
