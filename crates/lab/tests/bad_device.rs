@@ -3,7 +3,12 @@
 mod common;
 
 use common::{PAGE, io, lab, ms, page_pattern, survives_crashes};
-use highwater_engine::{Error, IoErrorKind, Nanos, PageNo};
+use highwater_engine::backing::PlainBacking;
+use highwater_engine::io::{IoBuf, Lane, Request};
+use highwater_engine::world::{Device, Queue};
+use highwater_engine::{Error, FileId, FileOptions, IoError, IoErrorKind, Nanos, PageNo};
+use highwater_lab::RamDevice;
+use std::sync::Arc;
 
 const FOR_EVER: Nanos = Nanos(u64::MAX);
 
@@ -432,6 +437,79 @@ fn a_sync_that_fails_otherwise_leaves_the_unseen_error_for_the_next() {
             file.sync_data().unwrap();
             rig.works(&file, &device);
             rig.engine.close().unwrap();
+        },
+    );
+}
+
+/// A full disk says so at once: its writes have failed before the call that submits them returns.
+struct FullAtOnce(Arc<RamDevice>);
+
+impl Device for FullAtOnce {
+    fn queue(&self) -> Arc<dyn Queue> {
+        self.0.queue()
+    }
+    fn submit(&self, _: Lane, batch: &mut Vec<Request>) {
+        for request in batch.drain(..) {
+            let e = IoError::new(IoErrorKind::NoSpace, request.offset);
+            request.complete(Err(e));
+        }
+    }
+    fn read_now(&self, offset: u64, bufs: &[IoBuf]) -> Result<(), IoError> {
+        self.0.read_now(offset, bufs)
+    }
+    fn write_now(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
+        self.0.write_now(offset, buf)
+    }
+    fn flush(&self) -> Result<(), IoError> {
+        self.0.flush()
+    }
+    fn len(&self) -> Result<u64, IoError> {
+        self.0.len()
+    }
+    fn truncate(&self, len: u64) -> Result<(), IoError> {
+        self.0.truncate(len)
+    }
+    fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        self.0.write_zeroes(offset, len)
+    }
+}
+
+/// Each page of a sync gets its try: not as many tries as the file has dirty pages elsewhere.
+#[test]
+fn a_sync_of_a_range_tries_its_pages_once() {
+    lab(
+        3,
+        4096,
+        |c| {
+            c.dirty_expire = ms(600_000);
+            c.writeback_interval = ms(600_000);
+        },
+        |rig| {
+            let device = rig.device(1024 * PAGE);
+            let full = PlainBacking::new(Arc::new(FullAtOnce(device.clone())));
+            let id = FileId { dev: 1, ino: 1 };
+            let file = (rig.engine)
+                .open(id, Arc::new(full), FileOptions { write: true })
+                .unwrap();
+            for n in 0..300 {
+                file.write_at(&[9; 4096], n * PAGE).unwrap();
+            }
+            assert_eq!(rig.stat("write_errors"), 0, "nothing is written so far");
+            let range = 8 * PAGE..11 * PAGE;
+            assert_eq!(
+                io(file.sync_range(range.clone()), "write").0,
+                IoErrorKind::NoSpace
+            );
+            // Three pages in one request, then none again, or each alone.
+            let tries = rig.stat("write_errors");
+            assert!(tries <= 3, "{tries} tries for 3 pages");
+            assert_eq!(io(file.evict(range), "write").0, IoErrorKind::NoSpace);
+            let tries = rig.stat("write_errors") - tries;
+            assert!(tries <= 3, "{tries} tries for 3 pages");
+            assert_eq!(io(file.sync_data(), "write").0, IoErrorKind::NoSpace);
+            let tries = rig.stat("write_errors");
+            assert!(tries <= 310, "{tries} tries for 300 pages");
+            rig.engine.check_invariants();
         },
     );
 }

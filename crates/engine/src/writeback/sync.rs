@@ -133,14 +133,23 @@ impl<W: World> Engine<W> {
             m.turn_dirty_generation()
         };
         let errors = m.write_errors();
-        let mut untried = m.nr_dirty();
+        let wanted = |f| {
+            let f = self.frames.get(f);
+            f.generation() <= generation && pages.contains(&f.page())
+        };
         let mut batch = Vec::new();
+        let mut untried = m.nr_dirty();
+        if pages.start > 0 || pages.end < self.pages_of(m.len()) {
+            // Those elsewhere are not ours to try. Looked at, and none is taken.
+            untried = 0;
+            self.collect_dirty(m, &mut batch, 1, |f| {
+                untried += u64::from(wanted(f));
+                false
+            });
+        }
         let mut wrote = false;
         loop {
-            self.collect_dirty(m, &mut batch, BATCH, |f| {
-                let f = self.frames.get(f);
-                f.generation() <= generation && pages.contains(&f.page())
-            });
+            self.collect_dirty(m, &mut batch, BATCH, wanted);
             if batch.is_empty() || untried == 0 && m.write_errors() != errors {
                 break;
             }
