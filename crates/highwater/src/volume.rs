@@ -76,9 +76,12 @@ impl VolumeOptions {
     /// Half as much again as the file, and what log, map and superblocks take.
     fn disk(&self) -> u64 {
         let block = u64::from(self.block_size.max(1));
-        let map = 2 * (self.size / block).div_ceil(block / 16 + 1) * block;
-        let all = self.size.saturating_add(self.size / 2) + self.log(None) + map + 64 * block;
-        all.next_multiple_of(block)
+        let leaves = (self.size / block).div_ceil(block / 16 + 1);
+        let map = leaves.saturating_mul(2 * block);
+        let all = [self.size / 2, self.log(None), map, 64 * block];
+        let all = all.into_iter().fold(self.size, u64::saturating_add);
+        // A size that is too large stays so, and is refused.
+        all.checked_next_multiple_of(block).unwrap_or(all)
     }
 }
 
@@ -177,19 +180,22 @@ fn create_in(
             .into());
         }
     };
-    if regular && len != disk {
-        // What was there is gone, and what is not written needs no blocks. A file of that length keeps those it has.
-        there
-            .set_len(0)
-            .and_then(|()| there.set_len(disk))
-            .map_err(|e| os("set the length of", &e))?;
-    }
     let format = FormatOptions {
         logical_bytes: options.size,
         block_size: options.block_size,
         log_bytes: options.log(Some(disk)),
         uuid: uuid(),
     };
+    // Before anything is lost of what is there; the longer length, too, which the file system may refuse.
+    format.check(disk)?;
+    if regular && len != disk {
+        // What was there is gone, and what is not written needs no blocks. A file of that length keeps those it has.
+        there
+            .set_len(disk.max(len))
+            .and_then(|()| there.set_len(0))
+            .and_then(|()| there.set_len(disk))
+            .map_err(|e| os("set the length of", &e))?;
+    }
     Volume::format(&device, &format)?;
     there.sync_all().map_err(|e| os("sync", &e))?;
     Ok(highwater_engine::backing::journaled::inspect(&device)?)

@@ -302,3 +302,51 @@ fn what_cannot_be_opened_says_what_to_do() {
     );
     cache.close().unwrap();
 }
+
+#[test]
+fn sizes_that_make_no_sense_cost_the_file_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    std::fs::write(&path, b"precious").unwrap();
+    let sane = VolumeOptions {
+        overwrite: true,
+        ..VolumeOptions::new(64 << 20)
+    };
+    let sized = |size| VolumeOptions { size, ..sane };
+    let on = |disk| VolumeOptions {
+        disk_bytes: Some(disk),
+        ..sane
+    };
+    let blocks = |block_size| VolumeOptions { block_size, ..sane };
+    let log = |log| VolumeOptions {
+        log_bytes: Some(log),
+        ..sane
+    };
+    for options in [
+        sized(0),
+        sized(12_345),
+        sized(1 << 60),
+        sized(u64::MAX - 4095),
+        sized(u64::MAX),
+        on(0),
+        on(4096),
+        on(1 << 62),
+        on(u64::MAX),
+        blocks(0),
+        blocks(1),
+        blocks(5000),
+        blocks(u32::MAX),
+        log(1),
+        log(1 << 40),
+        log(u64::MAX),
+        VolumeOptions {
+            block_size: 1,
+            ..sized(u64::MAX)
+        },
+    ] {
+        let error = volume::create(&path, &options).unwrap_err();
+        let kept = std::fs::read(&path).unwrap() == b"precious";
+        assert!(kept, "{error}");
+    }
+    volume::create(&path, &sane).unwrap();
+}

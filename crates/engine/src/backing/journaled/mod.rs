@@ -90,6 +90,32 @@ pub struct FormatOptions {
     pub uuid: [u8; 16],
 }
 
+impl FormatOptions {
+    /// Can a device of `len` bytes be made into such a volume?
+    ///
+    /// # Errors
+    /// `Config` for sizes that make no sense.
+    pub fn check(&self, len: u64) -> Result<(), VolumeError> {
+        self.geometry(len).map(drop)
+    }
+
+    fn geometry(&self, len: u64) -> Result<Geometry, VolumeError> {
+        let block = u64::from(self.block_size);
+        let blocks = len.checked_div(block).unwrap_or(0);
+        let log_blocks = match self.log_bytes {
+            0 => (blocks / 64).clamp(2 * format::LOG_MIN, 4096),
+            bytes => bytes.checked_div(block).unwrap_or(0),
+        };
+        let geometry = Geometry {
+            block_size: self.block_size,
+            blocks,
+            log_blocks,
+            capacity: self.logical_bytes,
+        };
+        geometry.check().map_err(VolumeError::Config)
+    }
+}
+
 /// How a volume is mounted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MountOptions {
@@ -181,19 +207,8 @@ impl Volume {
         let len = device
             .len()
             .map_err(VolumeError::io("size of the device"))?;
-        let block = u64::from(options.block_size);
-        let blocks = len.checked_div(block).unwrap_or(0);
-        let log_blocks = match options.log_bytes {
-            0 => (blocks / 64).clamp(2 * format::LOG_MIN, 4096),
-            bytes => bytes.checked_div(block).unwrap_or(0),
-        };
-        let geometry = Geometry {
-            block_size: options.block_size,
-            blocks,
-            log_blocks,
-            capacity: options.logical_bytes,
-        };
-        let geometry = geometry.check().map_err(VolumeError::Config)?;
+        let geometry = options.geometry(len)?;
+        let log_blocks = geometry.log_blocks;
         let mut sb = Superblock {
             uuid: options.uuid,
             generation: 1,
