@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{PAGE, Rig, device_on, io, lab, ms, page_pattern, ssd, survives_crashes};
+use common::{LabFile, PAGE, Rig, device_on, io, lab, ms, page_pattern, ssd, survives_crashes};
 use highwater_engine::io::IoOp;
 use highwater_engine::{Config, Error, Nanos, PageNo};
 use highwater_lab::{LabQueue, QueueOptions};
@@ -211,6 +211,70 @@ fn a_sync_may_take_longer_than_one_request_may() {
             rig.nap(ms(1));
             rig.engine.close().expect("close waits for progress");
             survives_crashes(&device, 799 * PAGE, &[9; 4096], "closed");
+        },
+    );
+}
+
+/// The same disk, and whoever waits for another task's call on the file: the disk answers all the time, so that nobody's wait
+/// is too long.
+#[test]
+fn nobody_is_told_that_a_slow_disk_hangs() {
+    lab(
+        5,
+        2048,
+        |c| c.io_timeout = ms(200),
+        |rig| {
+            let slow = LabQueue::new(
+                &rig.world,
+                QueueOptions {
+                    id: 9,
+                    // 10 MB/s: a request of 1 MiB in 100 ms.
+                    model: ssd(4, 100_000),
+                    ..QueueOptions::default()
+                },
+            );
+            let device = device_on(&slow, 1024 * PAGE);
+            let file = rig.open(1, &device);
+            let dirty = |value| {
+                for n in 0..800 {
+                    file.write_at(&[value; 4096], n * PAGE).unwrap();
+                }
+            };
+            let beside = |name: &str, call: fn(&LabFile) -> Result<(), Error>| {
+                let other = file.clone();
+                let job = rig.spawn(name, move || call(&other));
+                rig.nap(ms(1));
+                job
+            };
+            // Another sync of the file.
+            dirty(1);
+            let job = beside("first", |file| file.sync_data());
+            let (result, took) = rig.timed(|| file.sync_data());
+            result.expect("a sync beside a sync");
+            assert!(took > ms(250), "the test's disk is too quick: {took:?}");
+            rig.join(job, ms(1_000)).unwrap();
+            // A truncation that waits for what is in flight, and those who wait for it.
+            dirty(2);
+            let sync = beside("sync", |file| file.sync_data());
+            let shorter = beside("set_len", |file| file.set_len(900 * PAGE));
+            let hole = beside("discard", |file| file.discard(850 * PAGE..860 * PAGE));
+            let (result, took) = rig.timed(|| file.write_at(&[3; 4096], 799 * PAGE));
+            result.expect("a write beside a truncation");
+            assert!(took > ms(250), "the test's disk is too quick: {took:?}");
+            for job in [sync, shorter, hole] {
+                rig.join(job, ms(1_000)).unwrap();
+            }
+            // A page that was rewritten while its write is in flight.
+            dirty(4);
+            let sync = beside("sync", |file| file.sync_range(0..800 * PAGE - 1));
+            file.write_at(&[5; 4096], 799 * PAGE).unwrap();
+            assert!(rig.stat("writeback_copies") > 0);
+            let (result, took) = rig.timed(|| file.sync_data());
+            result.expect("a sync that waits for the write of an older copy");
+            assert!(took > ms(250), "the test's disk is too quick: {took:?}");
+            rig.join(sync, ms(1_000)).unwrap();
+            survives_crashes(&device, 799 * PAGE, &[5; 4096], "synced");
+            rig.engine.close().unwrap();
         },
     );
 }

@@ -86,7 +86,7 @@ fn early_look() {
     // Or one who waits behind the sleeper that nobody wakes is told, a moment before that one's own deadline.
     find(
         Plant::EarlyLook,
-        &["WAIT-2", "set_len or evict of another task: no answer"],
+        &["WAIT-2", "set_len or discard of another task: no answer"],
     );
 }
 

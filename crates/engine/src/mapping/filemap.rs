@@ -270,20 +270,23 @@ impl<W: World> Engine<W> {
 
     /// Takes the invalidate lock shared, waiting for a truncation to end.
     pub(crate) fn invalidate_shared(&self, m: &Mapping) -> Result<(), Error> {
-        let start = self.world.now();
-        let until = start.plus(self.config().io_timeout);
-        while !m.invalidate.try_shared() {
-            let waited = m
-                .invalidate
-                .wait_shared(&*self.world, &self.stat, &self.waits, until);
-            if waited == Waited::TimedOut {
-                return Err(Error::TimedOut {
-                    what: "set_len or evict of another task",
-                    waited: self.world.now().since(start),
-                });
-            }
+        if m.invalidate.try_shared() {
+            return Ok(());
         }
-        Ok(())
+        self.wait_while_written(m, "set_len or discard of another task", |until| {
+            let wait = || {
+                m.invalidate
+                    .wait_shared(&*self.world, &self.stat, &self.waits, until)
+            };
+            loop {
+                if wait() == Waited::TimedOut {
+                    return Waited::TimedOut;
+                }
+                if m.invalidate.try_shared() {
+                    return Waited::Ready;
+                }
+            }
+        })
     }
 
     pub(crate) fn invalidate_put(&self, m: &Mapping) {

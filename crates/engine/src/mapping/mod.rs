@@ -5,7 +5,7 @@
 //! - `dirty` (the list): `Rank::Dirty`. `nr_dirty` mirrors its length.
 //! - `in_writeback[parity]`: pages under writeback, by the parity of the sync epoch they were submitted in.
 //! - `durability`: `Rank::Durability`.
-//! - `invalidate`: a sleeping lock. `set_len` and `evict` exclusive; installs, dirtying and submissions shared.
+//! - `invalidate`: a sleeping lock. `set_len` and `discard` exclusive; installs, dirtying and submissions shared.
 //! - `sync_turn`: one sync at a time.
 //!
 //! **Lock order.** A page's latch, then `invalidate` shared (by try; a task that fails lets go of the latch and waits).
@@ -84,6 +84,8 @@ pub(crate) struct Mapping {
     flush_failures: AtomicU64,
     /// Failed writes so far: a sync compares before and after.
     write_errors: AtomicU64,
+    /// Writes that have ended so far, well or badly: the device answers.
+    writes_ended: AtomicU64,
     /// When the oldest of the dirty pages became dirty, as far as is kept: when the list was last empty or written.
     dirty_since_ns: AtomicU64,
     /// The last one: fields are dropped in their order, and it tells that the others are.
@@ -122,6 +124,7 @@ impl Mapping {
             retry_at_ns: AtomicU64::new(0),
             flush_failures: AtomicU64::new(0),
             write_errors: AtomicU64::new(0),
+            writes_ended: AtomicU64::new(0),
             dirty_since_ns: AtomicU64::new(0),
             gone,
         }
@@ -241,7 +244,8 @@ impl Mapping {
 
     /// Notes how a write ended.
     pub(crate) fn note_write(&self, ok: bool, now_ns: u64) {
-        // Relaxed: times for policy; the error count is ordered by `end_writeback`.
+        // Relaxed: times and progress for policy; the error count is ordered by `end_writeback`.
+        self.writes_ended.fetch_add(1, Ordering::Relaxed);
         if ok {
             if self.failing_since_ns.load(Ordering::Relaxed) != 0 {
                 self.failing_since_ns.store(0, Ordering::Relaxed);
@@ -268,6 +272,12 @@ impl Mapping {
     pub(crate) fn write_errors(&self) -> u64 {
         // Relaxed: ordered by `writeback_drained`.
         self.write_errors.load(Ordering::Relaxed)
+    }
+
+    /// Writes that have ended so far. It only has to change while the device answers.
+    pub(crate) fn writes_ended(&self) -> u64 {
+        // Relaxed: as above.
+        self.writes_ended.load(Ordering::Relaxed)
     }
 
     /// Failed flushes so far, in 16 bits: a write in flight during one may be lost by it.

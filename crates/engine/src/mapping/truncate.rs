@@ -87,18 +87,10 @@ impl<W: World> Engine<W> {
     }
 
     pub(crate) fn lock_invalidate(&self, m: &Mapping) -> Result<(), Error> {
-        let start = self.world.now();
-        let until = start.plus(self.config().io_timeout);
-        match m
-            .invalidate
-            .lock(&*self.world, &self.stat, &self.waits, until)
-        {
-            Waited::Ready => Ok(()),
-            Waited::TimedOut => Err(Error::TimedOut {
-                what: "the file's invalidate lock",
-                waited: self.world.now().since(start),
-            }),
-        }
+        self.wait_while_written(m, "the file's invalidate lock", |until| {
+            m.invalidate
+                .lock(&*self.world, &self.stat, &self.waits, until)
+        })
     }
 
     /// Truncates; or does nothing and names the frame, and its state, of the page that will be the last, which somebody
@@ -198,9 +190,8 @@ impl<W: World> Engine<W> {
     /// Writes back and drops the pages of the range that nobody holds; how many.
     pub(crate) fn evict_range(&self, m: &Arc<Mapping>, pages: Range<u64>) -> Result<u64, Error> {
         let errors = m.write_errors();
-        let start = self.world.now();
-        self.take_sync_turn(m, start)?;
-        let written = self.write_and_wait(m, &pages, start);
+        self.take_sync_turn(m)?;
+        let written = self.write_and_wait(m, &pages);
         m.sync_turn.unlock(&*self.world, &self.waits);
         written?;
         if m.write_errors() != errors {

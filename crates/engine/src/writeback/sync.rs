@@ -53,24 +53,41 @@ impl<W: World> Engine<W> {
         heard: bool,
     ) -> Result<(), Error> {
         self.count(Event::Syncs, 1);
-        let start = self.world.now();
-        self.take_sync_turn(m, start)?;
-        let result = self.sync_in_turn(m, pages, scope, heard, start);
+        self.take_sync_turn(m)?;
+        let result = self.sync_in_turn(m, pages, scope, heard);
         m.sync_turn.unlock(&*self.world, &self.waits);
         result
     }
 
-    pub(crate) fn take_sync_turn(&self, m: &Mapping, start: Nanos) -> Result<(), Error> {
-        let until = start.plus(self.config().io_timeout);
-        match m
-            .sync_turn
-            .lock(&*self.world, &self.stat, &self.waits, until)
-        {
-            Waited::Ready => Ok(()),
-            Waited::TimedOut => Err(Error::TimedOut {
-                what: "another sync of the file",
-                waited: self.world.now().since(start),
-            }),
+    pub(crate) fn take_sync_turn(&self, m: &Mapping) -> Result<(), Error> {
+        self.wait_while_written(m, "another sync of the file", |until| {
+            m.sync_turn
+                .lock(&*self.world, &self.stat, &self.waits, until)
+        })
+    }
+
+    /// Waits for another task that waits for writes of the file: `wait`, again and again, for as long as one ends in each I/O
+    /// deadline. A device that is slow answers, one that hangs does not.
+    pub(crate) fn wait_while_written(
+        &self,
+        m: &Mapping,
+        what: &'static str,
+        mut wait: impl FnMut(Nanos) -> Waited,
+    ) -> Result<(), Error> {
+        let start = self.world.now();
+        let mut since = start;
+        loop {
+            let ended = m.writes_ended();
+            if wait(since.plus(self.config().io_timeout)) == Waited::Ready {
+                return Ok(());
+            }
+            since = self.world.now();
+            if m.writes_ended() == ended {
+                return Err(Error::TimedOut {
+                    what,
+                    waited: since.since(start),
+                });
+            }
         }
     }
 
@@ -80,11 +97,10 @@ impl<W: World> Engine<W> {
         pages: &Range<u64>,
         scope: Scope,
         heard: bool,
-        start: Nanos,
     ) -> Result<(), Error> {
         let errors = m.write_errors();
         let early = planted!(self, EarlyFlush).then(|| self.flush_mapping(m, scope, heard));
-        let written = self.write_and_wait(m, pages, start);
+        let written = self.write_and_wait(m, pages);
         let failed = m.write_errors() != errors;
         if heard && (failed || written.is_ok()) {
             // Also an error of the background that nobody has seen: it is told once.
@@ -121,13 +137,8 @@ impl<W: World> Engine<W> {
     }
 
     /// Writes the dirty pages of the range and waits for every write submitted so far. Each page gets its try, although others
-    /// fail: those come back to the list, behind the ones that have not been tried.
-    pub(crate) fn write_and_wait(
-        &self,
-        m: &Arc<Mapping>,
-        pages: &Range<u64>,
-        start: Nanos,
-    ) -> Result<(), Error> {
+    /// fail: those come back to the list, behind the ones that have not been tried. The caller holds `sync_turn`.
+    pub(crate) fn write_and_wait(&self, m: &Arc<Mapping>, pages: &Range<u64>) -> Result<(), Error> {
         let generation = {
             let _dirty = m.dirty.lock(&*self.world);
             m.turn_dirty_generation()
@@ -159,7 +170,7 @@ impl<W: World> Engine<W> {
             wrote |= done.pages > 0;
             untried = untried.saturating_sub(done.pages);
             if done.pages == 0 {
-                self.wait_for_busy(m, &batch, start)?;
+                self.wait_for_busy(m, &batch)?;
             }
             self.wait_for_room(m)?;
         }
@@ -212,25 +223,14 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Every page of the batch was latched or waits for an older copy's write: waits for the first.
-    fn wait_for_busy(
-        &self,
-        m: &Arc<Mapping>,
-        batch: &[(u64, u32)],
-        start: Nanos,
-    ) -> Result<(), Error> {
+    /// Every page of the batch was latched or waits for an older copy's write: waits for the first. The caller holds
+    /// `sync_turn`.
+    fn wait_for_busy(&self, m: &Arc<Mapping>, batch: &[(u64, u32)]) -> Result<(), Error> {
         let until = self.world.now().plus(self.config().latch_timeout);
         for (page, frame) in batch {
-            // The word is read under the dirty lock, where the older copy's write cannot end.
-            let old = {
-                let dirty = m.dirty.lock(&*self.world);
-                let old = dirty.superseded(*page);
-                old.map(|f| (f, self.frames.get(f).state.peek()))
-            };
-            if let Some((old, seen)) = old {
-                let until = start.plus(self.config().io_timeout);
-                let waited = self.wait_frame(old, seen, until, |s| s & WRITEBACK == 0);
-                return self.in_time(waited, start);
+            if m.dirty.lock(&*self.world).superseded(*page).is_some() {
+                // Behind all that is in flight, perhaps. It has to end before this sync does in any case.
+                return self.wait_submitted(m);
             }
             let s = self.frames.get(*frame).state.peek();
             if s & DIRTY == 0 || self.frames.get(*frame).page() != *page {
@@ -268,16 +268,6 @@ impl<W: World> Engine<W> {
             || m.nr_writeback_of(parity),
             || m.writeback_drained(parity),
         )
-    }
-
-    fn in_time(&self, waited: Waited, start: Nanos) -> Result<(), Error> {
-        match waited {
-            Waited::Ready => Ok(()),
-            Waited::TimedOut => Err(Error::TimedOut {
-                what: "writeback",
-                waited: self.world.now().since(start),
-            }),
-        }
     }
 
     /// Flushes the device's cache and settles what that says about the pages. `heard`: a user gets the error.
