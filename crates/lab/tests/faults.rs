@@ -1,11 +1,11 @@
 //! What the fault model's head promises (`src/device/fault.rs`), seen from outside: errors that are drawn, what a failed
 //! request leaves behind, and which parts of the unflushed writes a crash keeps.
 
-use highwater_engine::io::IoBuf;
+use highwater_engine::io::{IoBuf, IoOp};
 use highwater_engine::world::{Device, Nanos};
 use highwater_engine::{IoError, IoErrorKind};
 use highwater_lab::{
-    FaultRates, LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions, Rng,
+    FaultRates, LabOptions, LabQueue, LabWorld, QueueOptions, RamDevice, RamOptions, Rng, Rule,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -157,4 +157,23 @@ fn a_crash_keeps_a_truncation_or_loses_it_with_all_that_followed() {
     });
     let legal = [vec![1, 1, 1, 1], vec![1], vec![1, 2]];
     assert_eq!(seen, legal.into());
+}
+
+#[test]
+fn a_programmed_fault_fails_as_many_requests_as_it_says() {
+    on_disk(FaultRates::default(), 4096, |device| {
+        device.add_rule(Rule {
+            op: IoOp::Write,
+            range: 512..1024,
+            kind: IoErrorKind::NoSpace,
+            until: Nanos(u64::MAX),
+            times: 2,
+        });
+        let kinds: Vec<_> = [0, 512, 0, 512, 512]
+            .map(|at| device.write_now(at, &[1; SECTOR]).err().map(|e| e.kind))
+            .into();
+        let full = Some(IoErrorKind::NoSpace);
+        assert_eq!(kinds, [None, full, None, full, None]);
+        assert_eq!(device.fault_counts().no_space, 2);
+    });
 }

@@ -232,6 +232,27 @@ fn a_failed_flush_may_lose_writes_that_reads_still_see() {
     assert!(image.contains(&0) || image.len() < 8192);
 }
 
+/// What is in flight when a flush fails may be lost before it has ended.
+#[test]
+fn a_failed_flush_may_lose_writes_in_flight() {
+    let lost = |seed| {
+        let l = lab(seed);
+        l.queue.hang_next(IoOp::Write, 1);
+        let mut bytes = vec![7; 512];
+        l.submit(Lane::Shared, IoOp::Write, 1, 0, &mut bytes);
+        l.device.fail_flush(1, true);
+        assert!(l.device.flush().is_err());
+        assert_eq!(l.queue.release_hung(), 1);
+        l.world.park(ms(1));
+        assert_eq!(l.ends().len(), 1);
+        assert_eq!(l.read(0, 512), Ok(vec![7; 512]), "reads see it");
+        l.device.flush().unwrap();
+        l.device.crash_image(&mut Rng::new(1, 0)) != [7; 512]
+    };
+    let lost = (0..32).filter(|seed| lost(*seed)).count();
+    assert!((8..24).contains(&lost), "{lost} of 32");
+}
+
 #[test]
 fn writes_in_flight_may_tear_at_a_crash() {
     let l = lab(1);

@@ -84,6 +84,7 @@ fn shadow_1_a_read_decides_between_overlapping_writes() {
     let b_last = [bytes(sa, 0..300), bytes(sb, 300..900)].concat();
     let neither = [bytes(sa, 0..300), vec![0; 300], bytes(sb, 600..900)].concat();
     assert!(read(&mut s, 0, &neither).is_err());
+    assert!(read(&mut s, 0, &[0; 900]).is_err(), "both are there");
     assert_eq!(read(&mut s, 0, &a_last), Ok(()));
     assert!(read(&mut s, 0, &b_last).is_err(), "decided for a");
     assert!(s.undecided().is_empty());
@@ -320,6 +321,54 @@ fn shadow_2_a_write_that_ended_after_the_sync_began_is_not_promised() {
     assert_eq!(s.check_crash(&image), Ok(()), "x is not");
     image[2_865..2_873].copy_from_slice(&bytes(sx, 2_865..2_873));
     assert_eq!(s.check_crash(&image), Ok(()));
+}
+
+/// A page with the later of two writes to a sector was written whole: the sync that promises that one has the other, too.
+#[test]
+fn shadow_2_a_promised_write_has_what_was_there_before_it() {
+    let mut s = shadow();
+    let len = 4 * PAGE as u64;
+    let (a, b) = (
+        s.begin_write(0..600).unwrap(),
+        s.begin_write(300..900).unwrap(),
+    );
+    let (sa, sb) = (a.stamp, b.stamp);
+    s.end_write(b, Outcome::Done, len).unwrap();
+    let promise = s.begin_sync(None);
+    s.end_write(a, Outcome::Done, len).unwrap();
+    let both = [bytes(sa, 0..300), bytes(sb, 300..900)].concat();
+    assert_eq!(read(&mut s, 0, &both), Ok(()), "b is the later one");
+    s.keep(&promise);
+    let mut image = vec![0; 4 * PAGE];
+    image[..900].copy_from_slice(&both);
+    assert_eq!(s.check_crash(&image), Ok(()));
+    image[..600].copy_from_slice(&bytes(sa, 0..600));
+    assert!(s.check_crash(&image).is_err(), "a over b");
+    image[..900].copy_from_slice(&[vec![0; 300], bytes(sb, 300..900)].concat());
+    assert!(s.check_crash(&image).is_err(), "b without a");
+}
+
+#[test]
+fn shadow_3_a_full_sync_leaves_no_length_but_the_last() {
+    let mut s = shadow();
+    let (size, len) = (PAGE as u64, 4 * PAGE as u64);
+    for target in [2 * size, 3 * size] {
+        let a = s.begin_resize(target).unwrap();
+        s.end_resize(a, true, target).unwrap();
+    }
+    let image = |len: u64| vec![0; len as usize];
+    for legal in [len, 2 * size, 3 * size] {
+        assert_eq!(s.check_crash(&image(legal)), Ok(()), "{legal}");
+    }
+    let promise = s.begin_sync(Some(0..len));
+    s.keep(&promise);
+    assert_eq!(s.check_crash(&image(len)), Ok(()), "not of the length");
+    let promise = s.begin_sync(None);
+    s.keep(&promise);
+    assert_eq!(s.check_crash(&image(3 * size)), Ok(()));
+    for illegal in [len, 2 * size] {
+        assert!(s.check_crash(&image(illegal)).is_err(), "{illegal}");
+    }
 }
 
 #[test]
