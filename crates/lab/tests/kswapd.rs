@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{PAGE, open_sparse};
+use common::{PAGE, lab, open_sparse};
 use highwater_engine::{Config, Engine, Nanos, World};
 use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions};
 
@@ -36,4 +36,20 @@ fn one_ring_wakes_kswapd_and_the_next_ones_do_not_count() {
     let (rings, runs) = (stat("wakeup_kswapd"), stat("pageoutrun"));
     assert!(rings > 10, "{rings} rings");
     assert!(rings <= runs, "{rings} rings for {runs} runs of kswapd");
+}
+
+/// Whoever takes a frame below the low watermark rings: kswapd frees frames as quickly as a disk fills them, and no reader
+/// has to look for one itself.
+#[test]
+fn readers_do_not_reclaim_while_kswapd_keeps_up() {
+    let tuned = |config: &mut Config| config.readahead_max = 0;
+    lab(1, 2048, tuned, |rig| {
+        let (file, _) = rig.file(1, 4 * 2048);
+        for page in 0..4 * 2048 {
+            file.read_at(&mut [0], page * PAGE).expect("a read");
+        }
+        assert!(rig.stat("pgsteal_kswapd") > 4096);
+        assert_eq!(rig.stat("allocstall"), 0);
+        rig.engine.close().expect("close");
+    });
 }
