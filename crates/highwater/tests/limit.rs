@@ -8,6 +8,7 @@ use highwater::engine::io::{IoOp, Lane};
 use highwater::engine::world::Device;
 use highwater::{DirectIo, IoEngine, OsWorld, RateLimited};
 use std::sync::Arc;
+use std::time::Duration;
 
 const BYTES_PER_S: u64 = 50_000_000;
 const IOPS: u64 = 5_000;
@@ -93,6 +94,32 @@ fn a_reader_does_not_wait_behind_all_writes() {
     let waited = world.now().since(start).as_secs_f64();
     assert!(waited < 0.1, "{waited} s behind 0.5 s of writes");
     inbox.wait(&world, &device, Lane::Flusher, 500);
+}
+
+/// A request whose turn comes in minutes does not keep the world from ending: then nothing is limited any more.
+#[test]
+fn a_very_slow_limit_keeps_nobody_from_ending() {
+    let dir = disk_dir();
+    let world = OsWorld::new(highwater::IoEngine::Auto).unwrap();
+    let file = open(&world, &dir.path().join("slow"), true, DirectIo::Auto);
+    let limiter = world.limited(&file, 40, 0);
+    let device = RateLimited::new(file, limiter);
+    let inbox = Arc::new(Inbox::default());
+    let mut memory = Memory::new(8192);
+    let batch = [0, 4096].map(|at| {
+        let bufs = vec![memory.buf(at, 4096)];
+        inbox.request(IoOp::Write, at as u64, bufs, at as u64)
+    });
+    device.submit(Lane::Flusher, &mut batch.into_iter().collect());
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(inbox.count(), 0, "limited");
+    let (done, ended) = std::sync::mpsc::channel();
+    let ending = world.clone();
+    std::thread::spawn(move || done.send(ending.shutdown()));
+    let idle = ended.recv_timeout(Duration::from_secs(30));
+    assert_eq!(idle, Ok(true), "still waiting for the turn");
+    let results = inbox.wait(&world, &device, Lane::Shared, 2);
+    assert!(results.values().all(|r| r.is_ok()), "{results:?}");
 }
 
 #[test]

@@ -103,7 +103,29 @@ fn a_block_device() {
         file.write_at(&vec![mib as u8 + 1; 1 << 20], mib << 20)
             .unwrap();
     }
-    assert!(file.set_len(len + 4096).is_err(), "a device does not grow");
+    let kind = |result: Result<(), Error>| match result {
+        Err(Error::Io { source, .. }) => source.kind,
+        other => panic!("{other:?}"),
+    };
+    let longer = kind(file.set_len(len + 4096));
+    assert_eq!(longer, IoErrorKind::NoSpace, "a device does not grow");
+    let shorter = kind(file.set_len(len - 4096));
+    assert_eq!(shorter, IoErrorKind::Errno(libc::EINVAL), "nor shrink");
+    assert_eq!(file.len(), len);
+    file.sync_data().unwrap();
+    // What is written behind its end is refused by the device, and there is a way back.
+    file.write_at(&[9; 4096], len).unwrap();
+    assert_eq!(kind(file.sync_data()), IoErrorKind::NoSpace);
+    file.set_len(len).unwrap();
+    file.sync_data().unwrap();
+    // A hole in it reads as zeroes; its neighbours stay.
+    file.discard((3 << 20) + 1..(4 << 20) + 1).unwrap();
+    file.sync_data().unwrap();
+    let mut buf = vec![0; 1 << 20];
+    let zero = std::fs::File::open(&image).unwrap();
+    zero.read_exact_at(&mut buf, 3 << 20).unwrap();
+    assert!(buf[..4096].iter().all(|b| *b == 4) && buf[4096..].iter().all(|b| *b == 0));
+    file.write_at(&vec![4; 1 << 20], 3 << 20).unwrap();
     file.sync_data().unwrap();
     let raw = std::fs::File::open(&image).unwrap();
     let mut buf = vec![0; 1 << 20];

@@ -15,6 +15,7 @@ use highwater_engine::world::{Device, Queue};
 use highwater_engine::{Error, IoError, IoErrorKind};
 use parking_lot::RwLock;
 use rustix::fs::{FileType, SeekFrom};
+use std::cmp::Ordering;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -238,11 +239,10 @@ impl Device for FileDevice {
 
     fn truncate(&self, len: u64) -> Result<(), IoError> {
         if self.block_device {
-            let same = self.len()? == len;
-            return if same {
-                Ok(())
-            } else {
-                Err(IoError::new(IoErrorKind::NoSpace, len))
+            return match len.cmp(&self.len()?) {
+                Ordering::Equal => Ok(()),
+                Ordering::Greater => Err(IoError::new(IoErrorKind::NoSpace, len)),
+                Ordering::Less => Err(IoError::from_errno(libc::EINVAL, len)),
             };
         }
         loop {

@@ -57,6 +57,8 @@ struct Shared {
 struct State {
     jobs: VecDeque<Job>,
     stop: bool,
+    /// The thread's task, while it waits for a job's time.
+    sleeper: Option<TaskId>,
 }
 
 struct Job {
@@ -176,8 +178,16 @@ impl Direction {
     }
 
     fn stop(&self) {
-        self.shared.state.lock().stop = true;
+        let sleeper = {
+            let mut state = self.shared.state.lock();
+            state.stop = true;
+            state.sleeper
+        };
         self.shared.work.notify_all();
+        // Its job's time may be far away.
+        if let Some(task) = sleeper {
+            tasks::unpark(task);
+        }
         let handle = self.thread.lock().take();
         if let Some(handle) = handle.filter(|h| h.thread().id() != std::thread::current().id()) {
             let _ = handle.join();
@@ -213,16 +223,18 @@ impl Shared {
                 free_at = free_at.max(clock.now());
                 continue;
             };
+            state.sleeper = Some(slot.id());
             drop(state);
             let now = clock.now();
             free_at = free_at
                 .max(Nanos(now.0.saturating_sub(BEHIND_MAX.0)))
                 .plus(cost(job.bytes));
-            while clock.now() < free_at {
+            while clock.now() < free_at && !self.state.lock().stop {
                 slot.park(clock, free_at);
             }
             job.serve();
             state = self.state.lock();
+            state.sleeper = None;
         }
         drop(state);
         self.serve_all();
