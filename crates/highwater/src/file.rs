@@ -283,7 +283,8 @@ impl File {
         self.check_write()?.discard(range)
     }
 
-    /// Writes back and drops the pages of a byte range; returns how many were dropped. Held pages stay.
+    /// Writes back and drops the pages of a byte range; returns how many were dropped. Held pages stay, and are not waited
+    /// for.
     ///
     /// ```
     /// # use highwater::{Cache, OpenOptions};
@@ -299,7 +300,7 @@ impl File {
     /// ```
     ///
     /// # Errors
-    /// `Io` when a write failed: that page stays dirty and in memory.
+    /// `Io` when a write failed: that page stays dirty and in memory; `TimedOut`, `Closed`, `Forked`.
     pub fn evict(&self, range: Range<u64>) -> Result<u64, Error> {
         self.check()?.evict(range)
     }

@@ -322,3 +322,43 @@ fn bytes_beyond_the_end_written_through_a_guard_read_as_zeroes_when_the_file_gro
         rig.engine.close().unwrap();
     });
 }
+
+/// Held pages stay, and all others go: an evict waits for no guard, its own task's or another's.
+#[test]
+fn an_evict_leaves_held_pages_where_they_are() {
+    lab(
+        8,
+        256,
+        |c| c.latch_timeout = ms(300),
+        |rig| {
+            let (file, device) = rig.file(1, 64);
+            for n in 0..32 {
+                file.write_at(&[n as u8; 4096], n * PAGE).unwrap();
+            }
+            let (theirs, other) = (rig.clone(), file.clone());
+            let holder = rig.spawn("holder", move || {
+                let mut guard = other.page_mut(PageNo(9)).unwrap();
+                theirs.nap(ms(5_000));
+                guard.fill(0x99);
+            });
+            rig.nap(ms(1));
+            let mut own = file.page_mut(PageNo(11)).unwrap();
+            let read = file.page(PageNo(13)).unwrap();
+            let (dropped, took) = rig.timed(|| file.evict(0..u64::MAX));
+            assert_eq!(dropped, Ok(29), "32 pages without the three");
+            assert!(took < ms(100), "waited for a guard: {took:?}");
+            assert_eq!(rig.stat("nr_dirty"), 2);
+            own.fill(0x88);
+            assert!(read.iter().all(|b| *b == 13));
+            drop((own, read));
+            rig.join(holder, ms(6_000));
+            assert_eq!(file.evict(0..u64::MAX), Ok(3));
+            let image = device.visible();
+            for (n, byte) in [(9, 0x99), (11, 0x88), (13, 13), (31, 31)] {
+                assert!(image[n * 4096..][..4096] == [byte; 4096], "page {n}");
+            }
+            rig.works(&file, &device);
+            rig.engine.close().unwrap();
+        },
+    );
+}

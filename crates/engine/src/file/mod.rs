@@ -133,10 +133,11 @@ impl<W: World> File<W> {
         self.engine().discard_range(&self.handle.mapping, range)
     }
 
-    /// Writes back and drops the pages of a byte range; returns how many were dropped. Held pages stay.
+    /// Writes back and drops the pages of a byte range; returns how many were dropped. Held pages stay, and are not waited
+    /// for.
     ///
     /// # Errors
-    /// `Io` when a write failed: that page stays dirty and in memory.
+    /// `Io` when a write failed: that page stays dirty and in memory; `TimedOut`.
     #[doc(alias("posix_fadvise", "invalidate_mapping_pages"))]
     pub fn evict(&self, range: Range<u64>) -> Result<u64, Error> {
         let engine = self.engine();

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::frame::state::{HASHED, LOADING, ORPHAN};
 use crate::wait::{Channel, Waited};
 use crate::world::World;
+use crate::writeback::Latched;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -191,7 +192,7 @@ impl<W: World> Engine<W> {
     pub(crate) fn evict_range(&self, m: &Arc<Mapping>, pages: Range<u64>) -> Result<u64, Error> {
         let errors = m.write_errors();
         self.take_sync_turn(m)?;
-        let written = self.write_and_wait(m, &pages);
+        let written = self.write_and_wait(m, &pages, Latched::Leave);
         m.sync_turn.unlock(&*self.world, &self.waits);
         written?;
         if m.write_errors() != errors {

@@ -39,4 +39,4 @@ mod writepages;
 
 pub(crate) use complete::Cookie;
 pub(crate) use device::BackingDev;
-pub(crate) use sync::Scope;
+pub(crate) use sync::{Latched, Scope};

@@ -35,6 +35,15 @@ pub(crate) enum Scope {
     All,
 }
 
+/// What becomes of a dirty page that somebody has latched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Latched {
+    /// It is waited for.
+    Await,
+    /// It stays as it is.
+    Leave,
+}
+
 /// Pages looked at in one go.
 const BATCH: usize = 4096;
 /// Write requests in flight beyond which a sync waits for some to end.
@@ -100,7 +109,7 @@ impl<W: World> Engine<W> {
     ) -> Result<(), Error> {
         let errors = m.write_errors();
         let early = planted!(self, EarlyFlush).then(|| self.flush_mapping(m, scope, heard));
-        let written = self.write_and_wait(m, pages);
+        let written = self.write_and_wait(m, pages, Latched::Await);
         let failed = m.write_errors() != errors;
         if heard && (failed || written.is_ok()) {
             // Also an error of the background that nobody has seen: it is told once.
@@ -138,7 +147,12 @@ impl<W: World> Engine<W> {
 
     /// Writes the dirty pages of the range and waits for every write submitted so far. Each page gets its try, although others
     /// fail: those come back to the list, behind the ones that have not been tried. The caller holds `sync_turn`.
-    pub(crate) fn write_and_wait(&self, m: &Arc<Mapping>, pages: &Range<u64>) -> Result<(), Error> {
+    pub(crate) fn write_and_wait(
+        &self,
+        m: &Arc<Mapping>,
+        pages: &Range<u64>,
+        latched: Latched,
+    ) -> Result<(), Error> {
         let generation = {
             let _dirty = m.dirty.lock(&*self.world);
             m.turn_dirty_generation()
@@ -169,8 +183,8 @@ impl<W: World> Engine<W> {
             let done = self.write_batch(m, &batch, WriteContext::Sync, Room::UNLIMITED);
             wrote |= done.pages > 0;
             untried = untried.saturating_sub(done.pages);
-            if done.pages == 0 {
-                self.wait_for_busy(m, &batch)?;
+            if done.pages == 0 && !self.wait_for_busy(m, &batch, latched)? {
+                break;
             }
             self.wait_for_room(m)?;
         }
@@ -224,33 +238,44 @@ impl<W: World> Engine<W> {
     }
 
     /// Every page of the batch was latched or waits for an older copy's write: waits for the first. The caller holds
-    /// `sync_turn`.
-    fn wait_for_busy(&self, m: &Arc<Mapping>, batch: &[(u64, u32)]) -> Result<(), Error> {
+    /// `sync_turn`. False when there is none but latched ones, which are left.
+    fn wait_for_busy(
+        &self,
+        m: &Arc<Mapping>,
+        batch: &[(u64, u32)],
+        latched: Latched,
+    ) -> Result<bool, Error> {
         let until = self.world.now().plus(self.config().latch_timeout);
+        let mut more = latched == Latched::Await;
         for (page, frame) in batch {
             if m.dirty.lock(&*self.world).superseded(*page).is_some() {
                 // Behind all that is in flight, perhaps. It has to end before this sync does in any case.
-                return self.wait_submitted(m);
+                self.wait_submitted(m)?;
+                return Ok(true);
             }
             let s = self.frames.get(*frame).state.peek();
             if s & DIRTY == 0 || self.frames.get(*frame).page() != *page {
-                return Ok(());
+                return Ok(true);
             }
             if s & (EXCL | LOADING | WRITEBACK) == 0 {
+                more = true;
+                continue;
+            }
+            if latched == Latched::Leave && s & WRITEBACK == 0 {
                 continue;
             }
             let waited = self.wait_frame(*frame, s, until, |s| {
                 s & HASHED == 0 || s & (EXCL | LOADING | WRITEBACK) == 0
             });
             return match waited {
-                Waited::Ready => Ok(()),
+                Waited::Ready => Ok(true),
                 Waited::TimedOut => Err(Error::Busy {
                     page: *page,
                     waited: self.config().latch_timeout,
                 }),
             };
         }
-        Ok(())
+        Ok(more)
     }
 
     /// Waits for every write of the mapping submitted so far. The caller holds `sync_turn`.
