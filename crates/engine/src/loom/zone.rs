@@ -2,9 +2,12 @@
 
 use super::{
     model,
-    rig::{Disk, Rig, spawn},
+    rig::{Disk, LoomWorld, Rig, spawn},
 };
-use crate::zone::Run;
+use crate::world::{Nanos, World};
+use crate::zone::watermark::Watermarks;
+use crate::zone::{Run, Zone};
+use std::sync::Arc;
 
 /// Empties the zone; the frames.
 fn exhaust(rig: &Rig) -> Vec<u32> {
@@ -52,6 +55,27 @@ fn free_against_waiter() {
         rig.engine.free_page(frames[1]);
         waiter.join().expect("no panic");
         rig.check_free(&frames[2..]);
+    });
+}
+
+/// As above, with a cache that the frame may hide in, which the rig's zone is too small for. Only this frame is freed.
+#[test]
+fn free_into_a_cache_against_waiter() {
+    model(|| {
+        let world = LoomWorld::new(false);
+        let (min, low, high) = (0, 0, 0);
+        let zone = Arc::new(Zone::new(64, 5, Watermarks { min, low, high }, 1));
+        let (w, z) = (world.clone(), zone.clone());
+        let waiter = spawn(&world, 1, move || {
+            let ticket = z.queue(&*w);
+            while z.granted(&*w, ticket).is_none() {
+                w.park(Nanos(u64::MAX));
+            }
+        });
+        zone.free_one(&*world, 7);
+        waiter.join().expect("no panic");
+        assert_eq!((zone.nr_free(), zone.nr_cached(&*world)), (0, 0));
+        zone.check_invariants(&*world);
     });
 }
 

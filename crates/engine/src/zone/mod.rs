@@ -20,6 +20,7 @@
 //! - ZONE-2: a granted frame is taken by its waiter, even after its deadline, or goes back: never lost, never given twice.
 //! - ZONE-3: while the oldest waiter is older than 1 ms no newcomer takes a frame before it (reclaimers excepted).
 //! - ZONE-4, ZONE-5: of blocks; stated in `order.rs`. RUN-1, RUN-2: of runs; stated in `run.rs`.
+//! - ZONE-6: who takes frames above a mark leaves as many as the mark says; waiters leave half of min.
 //!
 //! **Kernel.** page_alloc.c; the hand-off to waiters is ours (Linux's allocators race for freed pages).
 //! **Tests.** Unit tests beside each file; `loom/zone.rs`.
@@ -187,8 +188,18 @@ impl Zone {
             out[n] = frame;
             n += 1;
         }
+        self.assert_left(&inner, n, mark);
         self.mirror(&inner);
         n
+    }
+
+    /// ZONE-6, after `taken` frames were taken above `mark`.
+    fn assert_left(&self, inner: &Inner, taken: usize, mark: usize) {
+        let free = inner.buddy.free_frames();
+        debug_assert!(
+            taken == 0 || free >= mark,
+            "ZONE-6: {taken} frames taken, {free} left of the {mark} to be kept"
+        );
     }
 
     /// Takes one frame whatever the watermarks say (the reserve).
@@ -278,6 +289,7 @@ impl Zone {
             woken[n] = inner.waiters.grant(frame);
             n += 1;
         }
+        self.assert_left(inner, n, self.watermarks.min / 2);
         n
     }
 
@@ -328,7 +340,7 @@ impl Zone {
         self.inner.lock(world).waiters.len()
     }
 
-    /// BUDDY-1 and the mirror. No other task is inside.
+    /// BUDDY-1 and the mirrors. No other task is inside.
     pub(crate) fn check_invariants<W: World>(&self, world: &W) {
         let inner = self.inner.lock(world);
         inner.buddy.check_invariants();
@@ -337,5 +349,8 @@ impl Zone {
             self.nr_free(),
             "ZONE-1: mirror"
         );
+        // Relaxed: nobody is inside.
+        let oldest = self.oldest_waiter_ns.load(Ordering::Relaxed);
+        assert_eq!(inner.waiters.oldest_ns(), oldest, "ZONE-3: mirror");
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! **Context.** Anyone; takes the zone lock (`Rank::Zone`), never sleeps.
 //! **Invariants.** ZONE-4: a block is taken only where `watermark::ok` holds of its order, so that big blocks never eat
-//! the reserve of single frames. ZONE-5: `take_free_in` leaves more than *min* frames in the buddy.
+//! the reserve of single frames. ZONE-5: `take_free_in` leaves *min* frames in the buddy.
 //! **Kernel.** `get_page_from_freelist`, `zone_watermark_ok`, `isolate_freepages_block`.
 //! **Tests.** Here; `tests` of `buddy.rs` and `watermark.rs`; `crates/lab/tests/high_order.rs`.
 
@@ -83,6 +83,7 @@ impl Zone {
             return None;
         }
         let frame = inner.buddy.alloc(order);
+        self.assert_left(&inner, usize::from(frame.is_some()) << order, mark);
         self.mirror(&inner);
         frame
     }
@@ -104,7 +105,7 @@ impl Zone {
             .saturating_sub(self.watermarks.at(Mark::Min));
         let before = out.len();
         let looked = inner.buddy.take_in(range, order, max.min(spare), out);
-        debug_assert!(out.len() - before <= spare, "ZONE-5: into the reserve");
+        self.assert_left(&inner, out.len() - before, self.watermarks.min);
         self.mirror(&inner);
         looked
     }

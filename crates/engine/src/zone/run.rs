@@ -74,9 +74,10 @@ impl Zone {
             return None;
         }
         let mut inner = self.inner.lock(world);
-        let spare = inner.buddy.free_frames();
-        let spare = spare.saturating_sub(self.watermarks.at(mark));
+        let mark = self.watermarks.at(mark);
+        let spare = inner.buddy.free_frames().saturating_sub(mark);
         let run = inner.buddy.alloc_run(goal, wanted, HELD_MAX.min(spare));
+        self.assert_left(&inner, run.as_ref().map_or(0, ExactSizeIterator::len), mark);
         self.mirror(&inner);
         run
     }
