@@ -194,3 +194,58 @@ pub(super) fn go_on(drawn: &Drawn, photo: &Photo) -> (Vec<u8>, Versions) {
     });
     (photo.image.clone(), versions)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Photo, fresh};
+    use super::*;
+    use crate::crash::versions::Versions;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    const PAGE: u64 = 3;
+
+    /// A volume of which one page is written, and nothing is owed.
+    fn written(drawn: &Drawn) -> Vec<u8> {
+        let (world, drawn) = (LabWorld::new(LabOptions::calm(1)), drawn.clone());
+        let (inner, image) = (world.clone(), fresh(&drawn));
+        let run = world.run(move || {
+            let device = device(&inner, image, FaultRates::default(), false);
+            let engine = engine(&inner, &drawn);
+            let (volume, file) = mount(&engine, &device, &drawn);
+            let bytes = vec![7; drawn.page_size];
+            file.write_at(&bytes, PAGE * drawn.page_size as u64)
+                .expect("a write");
+            drop(file);
+            engine.close().expect("close");
+            drop(volume);
+            device.visible()
+        });
+        run.value
+    }
+
+    /// What `verify` finds, if `byte` and nothing else is in the written page, and the file `short` bytes shorter.
+    fn found(drawn: &Drawn, byte: u8, short: u64) -> Result<(), String> {
+        let len = drawn.pages * drawn.page_size as u64 - short;
+        let mut legal = Versions::new(drawn.page_size, drawn.pages, len);
+        legal.begin(PAGE, vec![byte; drawn.page_size].into());
+        legal.end(PAGE, true);
+        let cut = legal.cut();
+        legal.promise(&cut);
+        let image = written(drawn);
+        let photos = [Photo { image, legal }];
+        catch_unwind(AssertUnwindSafe(|| verify(drawn, 0, &photos)))
+            .map(drop)
+            .map_err(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_default())
+    }
+
+    /// An image that is whole and holds something else than what was promised: no `fsck` tells.
+    #[test]
+    fn crash_1_other_bytes_and_another_length_are_found() {
+        let drawn = Drawn::draw(1);
+        assert_eq!(found(&drawn, 7, 0), Ok(()));
+        let bytes = found(&drawn, 8, 0).unwrap_err();
+        assert!(bytes.contains("page 3: byte 0 is 07"), "{bytes}");
+        let len = found(&drawn, 7, 1).unwrap_err();
+        assert!(len.contains("bytes; legal are"), "{len}");
+    }
+}
