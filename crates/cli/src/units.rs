@@ -20,6 +20,9 @@ const BYTE_UNITS: [(&str, u64); 14] = [
     ("", 1),
 ];
 
+/// The longest file in whole TiB: a file ends at 2^63 - 1 bytes.
+const FILE_BYTES_MAX: u64 = 8_388_607 << 40;
+
 /// Splits `64MiB` into its number and its unit.
 fn split(text: &str) -> (&str, String) {
     let text = text.trim();
@@ -214,6 +217,9 @@ impl std::str::FromStr for Size {
                 "a file of 0 bytes has no pages; expected for example \"4x\" or \"1GiB\""
                     .to_string(),
             ),
+            Ok(b) if b > FILE_BYTES_MAX => Err(format!(
+                "{text:?} is more than a file may have; expected at most 8388607TiB, such as \"4x\" or \"1GiB\""
+            )),
             Ok(b) => Ok(Size::Bytes(b)),
             Err(e) => Err(format!("{e}, or a multiple of memory such as \"4x\"")),
         }
@@ -306,6 +312,10 @@ mod tests {
         );
         assert!("0x".parse::<Size>().is_err());
         assert!("0".parse::<Size>().is_err());
+        let longest = "8388607TiB".parse::<Size>().unwrap().bytes(1 << 20);
+        assert!(i64::try_from(longest).is_ok());
+        let why = "8388608TiB".parse::<Size>().unwrap_err();
+        assert!(why.contains("more than a file may have"), "{why}");
         assert!("many".parse::<Size>().unwrap_err().contains("4x"));
     }
 

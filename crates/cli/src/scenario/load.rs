@@ -1,7 +1,8 @@
 //! From text to a scenario, or to an error that names the line, the column and what was expected.
 
 use super::{
-    BackingName, DeviceLimit, Kind, LendName, Scenario, TaskSpec, checked_cpus, shares_problem,
+    BackingName, DeviceLimit, Kind, LendName, Scenario, TaskSpec, checked_cpus, names,
+    shares_problem,
 };
 use crate::error::{CliError, Result, did_you_mean};
 use crate::located::Source;
@@ -30,11 +31,16 @@ fn check(source: Source<'_>, scenario: &Scenario) -> Result<()> {
         let message = "a scenario without tasks does nothing; expected at least one [[tasks]]";
         return Err(source.at(0..0, message, None));
     }
+    if scenario.files.is_empty() {
+        let message = "a cache without files has nothing to keep or give up; expected at least one [files.NAME]";
+        return Err(source.at(source.key("files"), message, None));
+    }
     if let Some((key, expected)) = machine_problem(scenario) {
         let message = format!("{key}: {expected}");
         return Err(source.at(source.key(key), &message, None));
     }
     check_presets(source, scenario)?;
+    names::check(source, scenario)?;
     for (name, file) in &scenario.files {
         let used = |t: &TaskSpec| t.kind == Kind::Replay && t.file.get_ref() == name;
         if file.size == Size::Trace && !scenario.tasks.iter().any(used) {

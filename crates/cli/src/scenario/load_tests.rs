@@ -105,6 +105,20 @@ fn nonsense_that_parses_is_refused() {
 }
 
 #[test]
+fn blocks_without_files_are_refused_before_they_run() {
+    let text = GOOD
+        .replace("[files.data]\nsize = \"4x\"\n", "")
+        .replace("about = \"a test\"", "about = \"a test\"\nfiles = {}")
+        .replace("random-write", "alloc-block")
+        .replace("file = \"data\"", "order = 1");
+    let e = error(&text);
+    assert!(
+        e.message.starts_with("t.toml:3:1: a cache without files"),
+        "{e}"
+    );
+}
+
+#[test]
 fn nonsense_is_pointed_at_where_it_is_said() {
     let two = format!("{GOOD}[[tasks]]\nname = \"v\"\nkind = \"page-read\"\nfile = \"data\"\n");
     let end = |text: &str| format!("{two}{text}\n");

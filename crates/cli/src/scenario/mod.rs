@@ -5,6 +5,7 @@
 
 mod builtin;
 mod load;
+mod names;
 mod order;
 mod policy;
 
