@@ -20,7 +20,7 @@ fn of(command: &Command) -> Vec<(&'static str, &Option<PathBuf>)> {
         Command::Run(a) => vec![("--json", &a.common.json)],
         Command::Matrix(a) => vec![("--json", &a.common.json)],
         Command::Replay(a) => vec![("--json", &a.common.json)],
-        Command::Stack(a) => vec![("--json", &a.common.json)],
+        Command::Stack(a) => vec![("--json", &a.common.json), ("--write", &a.write)],
         Command::Sweep(a) => vec![("--json", &a.json), ("--svg", &a.svg)],
         Command::Claims(a) => vec![("--json", &a.json)],
         Command::Soak(a) => vec![("--json", &a.json)],
@@ -46,6 +46,7 @@ fn more(command: &Command) -> Vec<(&'static str, &Option<PathBuf>)> {
         Command::Matrix(a) => vec![("--html", &a.common.html)],
         Command::Stack(a) => vec![("--html", &a.common.html)],
         Command::Sweep(a) => vec![("--html", &a.html)],
+        Command::Claims(a) => vec![("--update", &a.update)],
         _ => Vec::new(),
     }
 }
@@ -125,6 +126,17 @@ fn apart(command: &Command) -> Result<()> {
 /// # Errors
 /// What the file system answers, with the option that has to change.
 pub fn check(command: &Command) -> Result<()> {
+    for (option, path) in of(command).into_iter().chain(more(command)) {
+        let stdout = path.as_ref().is_some_and(|p| p.as_os_str() == "-");
+        if stdout && option != "--json" {
+            return Err(CliError::usage(
+                format!(
+                    "{option} -: this is not the name of a file, and only --json goes to standard output"
+                ),
+                format!("{option} FILE, or {option} ./- for a file of that name"),
+            ));
+        }
+    }
     for (option, path) in of(command) {
         match path {
             Some(path) if path.as_os_str() != "-" => try_write(option, path)?,
@@ -196,6 +208,38 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&old).unwrap(), "kept");
         assert!(writable(dir.path()).is_err());
         assert!(writable(&dir.path().join("no/such")).is_err());
+    }
+
+    #[test]
+    fn only_json_goes_to_standard_output() {
+        use crate::args::Cli;
+        use clap::Parser;
+        let check = |line: &str| {
+            let cli = Cli::parse_from(std::iter::once("highwater").chain(line.split(' ')));
+            check(&cli.command.unwrap()).map_err(|e| e.message)
+        };
+        for line in [
+            "run --html -",
+            "run --json - --html -",
+            "run --ftrace -",
+            "replay t.csv --html -",
+            "sweep --svg -",
+            "sweep --html -",
+            "probe . --out -",
+            "costs --out -",
+            "claims --update -",
+            "stack --table --write -",
+        ] {
+            let why = check(line).unwrap_err();
+            assert!(
+                why.contains(" -: this is not the name of a file"),
+                "{line}: {why}"
+            );
+        }
+        assert_eq!(check("run --json -"), Ok(()));
+        let dir = tempfile::tempdir().unwrap();
+        let plain = format!("probe . --out {}/-", dir.path().display());
+        assert_eq!(check(&plain), Ok(()), "a file of that name has a directory");
     }
 
     #[test]
