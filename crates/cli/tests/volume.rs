@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{err, highwater, out, refuses};
+use common::{err, highwater, out, refused, refuses};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -82,7 +82,15 @@ fn nonsense_is_refused_with_a_remedy() {
             "volume", "create", &other, "--size", "4MiB", "--block", "5000",
         ],
         2,
-        &["a power of two", "--help"],
+        &["a power of two", "--block 4KiB"],
+    );
+    // No cache has frames of that size, and so none could open it.
+    refuses(
+        &[
+            "volume", "create", &other, "--size", "4MiB", "--block", "1MiB",
+        ],
+        2,
+        &["4 KiB to 64 KiB", "--block 4KiB"],
     );
     refuses(
         &[
@@ -100,6 +108,17 @@ fn nonsense_is_refused_with_a_remedy() {
         &["not a volume", "volume create"],
     );
     refuses(&["volume", "fsck", &other], 2, &["not a volume"]);
+    for what in ["info", "fsck"] {
+        let dir = dir.path().to_str().unwrap();
+        let said = refuses(&["volume", what, dir], 2, &["a directory"]);
+        assert!(!said.contains("--force"), "it has no such option: {said}");
+        // A path that is a part of some word of the message.
+        std::fs::write(format!("{dir}/e"), "").unwrap();
+        let mut look = common::command();
+        look.args(["volume", what, "e"]).current_dir(dir);
+        let said = look.output().unwrap();
+        refused(&said, 2, &["highwater: e: this is not a volume"]);
+    }
     refuses(&["volume", "crash-test", "--images", "0"], 2, &["--images"]);
     refuses(&["volume", "cretae", &other], 2, &["create"]);
 }

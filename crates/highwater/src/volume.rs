@@ -99,7 +99,7 @@ impl VolumeOptions {
 ///
 /// # Errors
 /// `Config` for sizes that make no sense, and for a file that holds something, without `overwrite`; `Conflict` when a cache
-/// has it open; `Os`; those of [`Volume::format`].
+/// has it open; `Os`, also for a block device that is mounted; those of [`Volume::format`].
 pub fn create(
     path: impl AsRef<Path>,
     options: &VolumeOptions,
@@ -125,10 +125,16 @@ pub fn create(
     result
 }
 
-/// Opens what is at `path`, or makes a file there. True when it is new: it is taken back then if there is an error.
+/// Opens what is at `path`, or makes a file there. True when it is new: it is taken back then if there is an error. A block
+/// device is claimed, so that one with a mounted file system on it, or another device above it, is refused (`EBUSY`).
 fn open_or_make(path: &Path) -> std::io::Result<(std::fs::File, bool)> {
+    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true);
+    if std::fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device()) {
+        let exclusive = rustix::fs::OFlags::EXCL.bits() as i32;
+        return Ok((options.custom_flags(exclusive).open(path)?, false));
+    }
     match options.clone().create_new(true).open(path) {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
             let there = options.create(true).truncate(false).open(path)?;

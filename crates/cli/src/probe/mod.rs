@@ -110,7 +110,7 @@ fn bar(steps: &[Step]) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(steps.len() as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg}") {
         bar.set_style(style);
     }
     bar
@@ -133,7 +133,7 @@ fn open(args: &ProbeArgs) -> Result<Subject> {
             remedy,
         ));
     }
-    let file = direct(path, args.write)?;
+    let file = direct(path, args.write, args.write && kind.is_block_device())?;
     let len = (&file).seek(SeekFrom::End(0)).map_err(about)?;
     let subject = subject(path, file, len)?;
     // What is refused has been neither read nor overwritten.
@@ -148,14 +148,19 @@ fn open(args: &ProbeArgs) -> Result<Subject> {
     Ok(subject)
 }
 
-fn direct(path: &Path, write: bool) -> Result<File> {
+/// Opens what is measured; `alone` a block device that nobody else may have: not a mounted one, nor one below another device.
+fn direct(path: &Path, write: bool, alone: bool) -> Result<File> {
+    let exclusive = if alone { libc::O_EXCL } else { 0 };
     OpenOptions::new()
         .read(true)
         .write(write)
-        .custom_flags(libc::O_DIRECT)
+        .custom_flags(libc::O_DIRECT | exclusive)
         .open(path)
         .map_err(|e| {
             let remedy = match e.kind() {
+                ErrorKind::ResourceBusy => {
+                    "umount it, or what lies on it (`lsblk` shows that): --write would destroy it; without --write it is only read"
+                }
                 ErrorKind::PermissionDenied => {
                     "the same as root, or a directory on that disk that you may write to"
                 }
@@ -230,7 +235,7 @@ fn in_directory(dir: &Path, size: u64) -> Result<Subject> {
     say!("laying out {} in {}", show_bytes(size), dir.display());
     place::lay_out(&path, size.next_multiple_of(1 << 20), false)?;
     crate::cleanup::wait_if_ending();
-    let file = direct(&path, true)?;
+    let file = direct(&path, true, false)?;
     let gone = path.clone();
     let undo = undo(move || {
         let _ = std::fs::remove_file(&gone);

@@ -46,7 +46,7 @@ pub struct VolumeCreate {
     /// Bytes on the disk [default: one and a half times --size and the log; on a block device all of it]
     #[arg(long, value_parser = parse_bytes)]
     pub disk: Option<u64>,
-    /// The size of a block; the cache that opens it has frames of this size
+    /// The size of a block, 4KiB to 64KiB; the cache that opens it has frames of this size
     #[arg(long, value_parser = parse_bytes, default_value = "4KiB")]
     pub block: u64,
     /// The size of the log [default: a 64th of --size, 1 MiB to 64 MiB]

@@ -20,6 +20,9 @@ use std::path::Path;
 
 /// Faults that are printed; all are counted, and all are in the JSON.
 const FAULTS_SHOWN: usize = 20;
+/// The remedy of what only looks at a volume.
+const A_VOLUME: &str = "the PATH of a file or a block device that holds a volume";
+const EBUSY: i32 = libc::EBUSY;
 
 /// Runs a sub-command.
 ///
@@ -34,12 +37,12 @@ pub fn run(what: &VolumeCommand) -> Result<()> {
     }
 }
 
-/// A volume's error as the command's.
-fn failed(path: &Path, e: &VolumeFailure) -> CliError {
+/// A volume's error as the command's; `another` is the remedy where `path` will not do.
+fn failed(path: &Path, e: &VolumeFailure, another: &str) -> CliError {
     let (exit, remedy) = match e {
         VolumeFailure::Volume(VolumeError::NotAVolume) => (
             Exit::Usage,
-            "the PATH of a volume: `highwater volume create NEW --size 1GiB` makes one".into(),
+            format!("{A_VOLUME}: `highwater volume create NEW --size 1GiB` makes one"),
         ),
         VolumeFailure::Volume(VolumeError::NewerVersion { .. }) => (
             Exit::Usage,
@@ -64,18 +67,21 @@ fn failed(path: &Path, e: &VolumeFailure) -> CliError {
             Exit::Failed,
             "close the cache that has it open; `lslocks` names the process".into(),
         ),
-        VolumeFailure::File(highwater::Error::Config(_)) => (
-            Exit::Usage,
-            "another PATH; --force with one whose contents may go".into(),
+        VolumeFailure::File(highwater::Error::Os { errno: EBUSY, .. }) => (
+            Exit::Failed,
+            "umount it, or what lies on it (`lsblk` shows that): a volume would destroy it".into(),
         ),
+        VolumeFailure::File(highwater::Error::Config(_)) => (Exit::Usage, another.into()),
         _ => (
             Exit::Failed,
             "a PATH that you may read (and write, to create it), on a disk that works".into(),
         ),
     };
-    let message = match e.to_string() {
-        text if text.contains(&*path.to_string_lossy()) => text,
-        text => format!("{}: {text}", path.display()),
+    let named = |text: &str| text.contains(&*path.to_string_lossy());
+    let message = match (e, e.to_string()) {
+        // A short path may be part of any word, and a volume knows none.
+        (VolumeFailure::File(_), text) if named(&text) => text,
+        (_, text) => format!("{}: {text}", path.display()),
     };
     CliError {
         exit,
@@ -84,8 +90,23 @@ fn failed(path: &Path, e: &VolumeFailure) -> CliError {
     }
 }
 
+/// What a cache can have as its frames, and so open.
+fn block_size(bytes: u64) -> Result<u32> {
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    if bytes.is_power_of_two() && (4 << 10..=64 << 10).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(CliError::usage(
+        format!(
+            "blocks of {}: a block is as large as a frame of the cache that opens the volume; expected a power of two from 4 KiB to 64 KiB",
+            show_bytes(bytes.into())
+        ),
+        "--block 4KiB",
+    ))
+}
+
 fn create(args: &VolumeCreate) -> Result<()> {
-    let block = u32::try_from(args.block).unwrap_or(u32::MAX);
+    let block = block_size(args.block)?;
     let options = VolumeOptions {
         disk_bytes: args.disk,
         block_size: block,
@@ -93,7 +114,10 @@ fn create(args: &VolumeCreate) -> Result<()> {
         overwrite: args.force,
         ..VolumeOptions::new(args.size)
     };
-    let info = volume::create(&args.path, &options).map_err(|e| failed(&args.path, &e))?;
+    let info = volume::create(&args.path, &options).map_err(|e| {
+        let another = "another PATH; --force with one whose contents may go";
+        failed(&args.path, &e, another)
+    })?;
     say_of(&args.path, &info, args.json.as_deref())
 }
 
@@ -103,7 +127,7 @@ fn say_of(path: &Path, info: &VolumeInfo, json: Option<&Path>) -> Result<()> {
 }
 
 fn info(args: &VolumePath) -> Result<()> {
-    let info = volume::info(&args.path).map_err(|e| failed(&args.path, &e))?;
+    let info = volume::info(&args.path).map_err(|e| failed(&args.path, &e, A_VOLUME))?;
     say_of(&args.path, &info, args.json.as_deref())
 }
 
@@ -120,7 +144,7 @@ fn fsck(args: &VolumePath) -> Result<()> {
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    let report = report.map_err(|e| failed(&args.path, &e))?;
+    let report = report.map_err(|e| failed(&args.path, &e, A_VOLUME))?;
     let text = fsck_text(&args.path, &report);
     outputs::publish(&text, &show::Fsck::new(&report), args.json.as_deref())?;
     verdict(&args.path, &report)
