@@ -127,9 +127,9 @@ impl Progress {
         let label = format!("{}/{of} {}", index + 1, arm.title());
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(1_000);
-            if let Ok(style) =
-                ProgressStyle::with_template("{msg} {bar:30} {percent:>3} % {elapsed}")
-            {
+            // The name last: what the terminal has no room for is cut off there.
+            let style = "{bar:30} {percent:>3} % {elapsed}  {wide_msg}";
+            if let Ok(style) = ProgressStyle::with_template(style) {
                 bar.set_style(style);
             }
             bar.set_message(label.clone());

@@ -74,14 +74,10 @@ fn the_bar_moves_by_the_run_s_own_time_and_only_on_a_terminal() {
     assert!(!text.contains('\u{1}') && !err(&ok(&args)).contains('\u{1}'));
 }
 
-/// A bar that is wider than the terminal would be drawn anew below itself.
-#[test]
-fn the_bar_of_many_runs_fits_into_a_narrow_terminal() {
-    let args = words("sweep fits --memory 4MiB --duration 50ms --seeds 2 --preset highwater");
-    let text = on_terminal(60, &args);
-    let bars = text.split(['\r', '\n']).filter(|b| b.contains(" runs "));
+/// The widest line of `text` that has `word` in it, in columns: without the sequences that move the cursor.
+fn widest_bar(text: &str, word: &str) -> usize {
+    let bars = text.split(['\r', '\n']).filter(|b| b.contains(word));
     let visible = |b: &str| {
-        // Without the sequences that move the cursor.
         let parts = b.split('\u{1b}').enumerate().map(|(i, p)| match i {
             0 => p,
             _ => p
@@ -90,6 +86,17 @@ fn the_bar_of_many_runs_fits_into_a_narrow_terminal() {
         });
         parts.map(|p| p.chars().count()).sum::<usize>()
     };
-    let widest = bars.map(visible).max().expect("a bar");
-    assert!(widest <= 60, "{widest}: {text:?}");
+    bars.map(visible).max().expect("a bar")
+}
+
+/// A bar that is wider than the terminal would be drawn anew below itself.
+#[test]
+fn bars_fit_into_a_narrow_terminal() {
+    let sweep = "sweep fits --memory 4MiB --duration 50ms --seeds 2 --preset highwater";
+    let run = "run fits --world lab --memory 4MiB --duration 50ms --preset highwater";
+    for (line, word) in [(sweep, " runs "), (run, "░")] {
+        let text = on_terminal(50, &words(line));
+        let widest = widest_bar(&text, word);
+        assert!(widest <= 50, "{line}: {widest}: {text:?}");
+    }
 }
