@@ -31,7 +31,7 @@ fn asks_for_blocks(name: &str) -> Result<bool> {
 /// Runs them; a table for each, and one of all predictions at the end.
 ///
 /// # Errors
-/// The first scenario that fails, with its name.
+/// The first scenario that fails, with its name, once those before it are printed.
 pub fn run(args: &RunArgs) -> Result<()> {
     if args.raw {
         return Err(CliError::usage(
@@ -42,18 +42,29 @@ pub fn run(args: &RunArgs) -> Result<()> {
     if let Some(path) = &args.common.html {
         outputs::try_write("--html", path)?;
     }
-    let (mut reports, mut abouts) = (Vec::new(), Vec::new());
+    let (mut reports, mut abouts, mut verdict) = (Vec::new(), Vec::new(), Ok(()));
     for (name, _) in BUILTIN {
         if only_linux(args) && asks_for_blocks(name)? {
             say!("note: {name} is left out: Linux lends a process no block of page frames");
             continue;
         }
-        let (report, page) = run_scenario(args, name, None).map_err(|mut e| {
+        let named = |mut e: CliError| {
             e.message = format!("{name}: {}", e.message);
             e
-        })?;
-        reports.push(report);
-        abouts.push(page.into_about());
+        };
+        match run_scenario(args, name, None).map_err(named) {
+            Ok((report, page)) => {
+                verdict = report.verdict().map_err(named);
+                reports.push(report);
+                abouts.push(page.into_about());
+            }
+            // Before anything ran there is nothing to lose.
+            Err(e) if reports.is_empty() => return Err(e),
+            Err(e) => verdict = Err(e),
+        }
+        if verdict.is_err() {
+            break;
+        }
     }
     let predictions: Vec<Vec<Prediction>> = reports.iter().map(predict::predictions).collect();
     let pairs: Vec<(&Report, &[Prediction])> = reports
@@ -91,5 +102,5 @@ pub fn run(args: &RunArgs) -> Result<()> {
         let parts: Vec<(Report, html::About)> = reports.iter().cloned().zip(abouts).collect();
         html::write(path, &html::page_of_all("All scenarios", &parts, &table))?;
     }
-    Ok(())
+    verdict
 }

@@ -284,6 +284,7 @@ mod tests {
             memory_bytes: 1 << 26,
             disk: None,
             arms: vec![arm("2.6.35"), arm("page cache")],
+            ..Report::default()
         };
         let whole = table(&report);
         // Of 9 groups the last but two: it did nothing.

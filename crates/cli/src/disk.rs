@@ -9,8 +9,9 @@ use crate::units::{show_bytes, show_count};
 pub fn words(scenario: &Scenario, worlds: &[WorldName], probed: bool) -> String {
     let mut parts = Vec::new();
     let others = worlds.iter().any(|w| *w != WorldName::Lab);
+    let os = worlds.contains(&WorldName::Os);
     if worlds.contains(&WorldName::Lab) {
-        parts.push(match (&scenario.lab_device, probed, others) {
+        parts.push(match (&scenario.lab_device, probed, os) {
             (_, true, _) => "the lab's: the one under --dir, as measured between the runs".into(),
             (Some(device), ..) => format!("the lab's model {}", device.name),
             (None, _, true) => "the lab's model quick, as none was named (run --probe measures the one under --dir for it)".into(),
@@ -51,5 +52,13 @@ mod tests {
             words(&scenario, &[WorldName::Lab], false),
             "the lab's model hdd-7200"
         );
+        // Rows of raw requests lie on a real disk, whatever the other rows do.
+        assert_eq!(
+            words(&scenario, &[WorldName::Lab, WorldName::Raw], false),
+            "the lab's model hdd-7200; the disk under --dir"
+        );
+        scenario.lab_device = None;
+        let raw = words(&scenario, &[WorldName::Lab, WorldName::Raw], false);
+        assert!(!raw.contains("--probe"), "it wants the world os: {raw}");
     }
 }

@@ -107,6 +107,7 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
         &again,
     )
     .and(page.write(&report))
+    .and(report.verdict())
 }
 
 /// `run rfc`, told what the matrix was told.
@@ -185,6 +186,7 @@ mod tests {
                 ops_per_s: 4242.0,
                 ..ArmReport::default()
             }],
+            ..Report::default()
         };
         let text = grid(&report).render(160);
         let row = text.lines().find(|l| l.starts_with("kswapd-late")).unwrap();

@@ -11,7 +11,7 @@ use crate::place::{self, Place};
 use crate::plan::{Arm, Plan, WorldName};
 use crate::probe::Meter;
 use crate::progress::Progress;
-use crate::report::{ArmReport, Report};
+use crate::report::{ArmReport, Failed, Report};
 use crate::scenario::Scenario;
 use crate::stack;
 use std::path::Path;
@@ -91,7 +91,8 @@ impl Disk {
 /// Runs `arms` one after the other.
 ///
 /// # Errors
-/// The first arm that fails; a Linux arm that cannot be set up is left out with its reason, unless it is the only one.
+/// The first arm that fails, if it is the first that runs: a later one ends the run, and stands in the report beside what had
+/// ended before. A Linux arm that cannot be set up is left out with its reason, unless it is the only one.
 pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Report> {
     let turns = turns(arms, options.repeat, options.probe.is_some());
     let traces = match &options.ftrace {
@@ -116,6 +117,7 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
         memory_bytes: scenario.memory.0,
         disk: None,
         arms: Vec::new(),
+        failed: None,
     };
     let ended = Interrupted::new(turns.len(), options.quiet);
     let mut skipped = None;
@@ -167,9 +169,19 @@ pub fn run(mut scenario: Scenario, arms: &[Arm], options: &Options) -> Result<Re
                 say!("{}: not run\n{e}", arm.title());
                 skipped = Some(e);
             }
-            Err(e) => {
+            Err(e) if options.quiet || done_by.is_empty() => {
                 progress.give_up();
                 return Err(e);
+            }
+            Err(e) => {
+                // What the others measured is not lost.
+                progress.give_up();
+                report.failed = Some(Failed {
+                    message: e.message,
+                    remedy: e.remedy,
+                    runs: turns.len(),
+                });
+                break;
             }
         }
     }

@@ -33,6 +33,7 @@ pub fn medians(report: &Report) -> (Report, usize) {
         memory_bytes: report.memory_bytes,
         disk: report.disk.clone(),
         arms: arms.collect(),
+        ..Report::default()
     };
     (whole, most)
 }

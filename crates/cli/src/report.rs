@@ -1,6 +1,7 @@
 //! What a run found out, in the shape of `--json`.
 
 use crate::blocks::{BlocksReport, PerBlock};
+use crate::error::{CliError, Result};
 use crate::replay::ReplayReport;
 use crate::samples::{Limits, Samples};
 use crate::stack::StackReport;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The whole of `--json`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// The scenario's name.
     pub scenario: String,
@@ -20,6 +21,20 @@ pub struct Report {
     pub disk: Option<String>,
     /// The arms that ran.
     pub arms: Vec<ArmReport>,
+    /// The run that failed, if one did: the arms are those that had ended before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<Failed>,
+}
+
+/// A run that failed after others had ended, and so took theirs with it neither from the table nor from the JSON.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Failed {
+    /// What happened.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// How many runs there should have been.
+    pub runs: usize,
 }
 
 /// One arm: a row of the table.
@@ -190,6 +205,25 @@ impl Report {
     }
 }
 
+impl Report {
+    /// How the command ends, once all that was measured has been told.
+    ///
+    /// # Errors
+    /// The run that failed.
+    pub fn verdict(&self) -> Result<()> {
+        let Some(failed) = &self.failed else {
+            return Ok(());
+        };
+        let message = format!(
+            "{}\n  the result is that of {} of {} runs, those that had ended before",
+            failed.message,
+            self.arms.len(),
+            failed.runs
+        );
+        Err(CliError::failed(message, failed.remedy.clone()))
+    }
+}
+
 impl ArmReport {
     /// Leaves out what `--samples` asks for.
     pub fn drop_samples(&mut self) {
@@ -250,6 +284,7 @@ mod tests {
             memory_bytes: 1,
             disk: None,
             arms: vec![arm],
+            ..Report::default()
         };
         let v = serde_json::to_value(&report).unwrap();
         let sorted = |mut names: Vec<&'static str>| {

@@ -20,7 +20,7 @@ use std::path::Path;
 /// Runs it.
 ///
 /// # Errors
-/// What makes no sense, before anything runs; the first arm that fails.
+/// What makes no sense, before anything runs; the first arm that fails, after what had ended before it is printed.
 pub fn run(args: &RunArgs) -> Result<()> {
     if args.scenario == all::NAME {
         return all::run(args);
@@ -33,7 +33,9 @@ pub fn run(args: &RunArgs) -> Result<()> {
         on_linux: !ghost && scenario.journaled().is_none(),
     };
     // The table first: what a full disk takes is the page.
-    show_one(&report, &args.common, &again).and(page.write(&report))
+    show_one(&report, &args.common, &again)
+        .and(page.write(&report))
+        .and(report.verdict())
 }
 
 /// The table of one scenario, with the lab's predictions beside it; `again` is what would repeat it.
@@ -72,7 +74,9 @@ pub fn run_loaded(
 ) -> Result<(Report, html::Page)> {
     let (scenario, arms, options) = prepared(scenario, origin, args)?;
     let worlds = WorldName::parse_list(&args.world)?;
-    let disk = disk::words(&scenario, &worlds, options.probe.is_some());
+    let raw = args.raw.then_some(WorldName::Raw);
+    let rows: Vec<WorldName> = worlds.iter().copied().chain(raw).collect();
+    let disk = disk::words(&scenario, &rows, options.probe.is_some());
     let page = html::Page::new(html, &scenario, args.common.seed, &worlds, &disk)?;
     let mut report = parent::run(scenario, &arms, &options)?;
     report.disk = Some(disk);
@@ -129,8 +133,6 @@ pub fn prepared(
         None => arms,
     };
     plan::check(&arms)?;
-    cleanup::watch_signals();
-    say!("{}: {}", scenario.name, scenario.about);
     let options = parent::Options {
         dir: args.common.dir.clone(),
         seed: args.common.seed,
@@ -152,6 +154,9 @@ pub fn prepared(
             ..plan::PlanStack::default()
         },
     };
+    cleanup::watch_signals();
+    // What makes no sense has been said, and nothing else.
+    say!("{}: {}", scenario.name, scenario.about);
     Ok((scenario, arms, options))
 }
 

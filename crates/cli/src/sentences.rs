@@ -269,6 +269,7 @@ pub(crate) mod tests {
             memory_bytes: 1,
             disk: None,
             arms,
+            ..Report::default()
         }
     }
 

@@ -125,6 +125,46 @@ fn a_stack_that_is_too_small_is_a_finding_with_its_chain() {
     );
 }
 
+/// A run that fails takes nothing from those that had ended: README's `run deep-chain --world lab --stack 8KiB` comes to its
+/// overflow after minutes, in the last of eight arms.
+#[test]
+fn what_had_ended_before_a_run_that_failed_is_printed() {
+    if !measured() {
+        return;
+    }
+    let text = out(&ok(&["scenario", "show", "rfc"]))
+        .replace("settle = \"500ms\"", "settle = \"5ms\"")
+        .replace("presets = [\"all\"]", "presets = [\"3.2\"]");
+    let arm = "\n[[arms]]\nname = \"last\"\npreset = \"3.2\"\n";
+    let dir = common::temp();
+    // The first has no need of a lab's stack.
+    let path = common::write(dir.path(), "two.toml", text + arm);
+    let args = [
+        "run",
+        &path,
+        "--world",
+        "os,lab",
+        "--stack",
+        "4KiB",
+        "--memory",
+        "4MiB",
+        "--duration",
+        "20ms",
+        "--json",
+        "-",
+        "--dir",
+    ];
+    let o = highwater(&[&args[..], &[dir.path().to_str().unwrap()]].concat());
+    let said = common::refused(&o, 1, &["overflowed its stack", "2 of 4 runs"]);
+    assert!(!said.contains("panic"), "an overflow is a finding: {said}");
+    assert!(said.contains("os last"), "no table: {said}");
+    let report: Value = serde_json::from_slice(&o.stdout).unwrap();
+    assert_eq!(report["arms"].as_array().unwrap().len(), 2);
+    let failed = report["failed"]["message"].as_str().unwrap();
+    assert!(failed.contains("lab 3.2: "), "{failed}");
+    assert_eq!(report["failed"]["runs"], 4);
+}
+
 /// How often direct reclaim is in a chain of calls.
 fn reclaims(chain: &Value) -> usize {
     let chain = chain.as_array().unwrap().iter();

@@ -89,6 +89,7 @@ fn report(name: &str) -> Report {
         memory_bytes: 60 * 4096,
         disk: None,
         arms: vec![sampled, unknown],
+        ..Report::default()
     }
 }
 

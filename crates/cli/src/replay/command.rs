@@ -106,5 +106,7 @@ pub fn replay(args: &ReplayArgs) -> Result<()> {
         said: CommandLine::here(),
         on_linux: !args.ghost,
     };
-    crate::run::show_one(&report, &run.common, &again).and(page.write(&report))
+    crate::run::show_one(&report, &run.common, &again)
+        .and(page.write(&report))
+        .and(report.verdict())
 }

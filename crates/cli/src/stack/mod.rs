@@ -69,6 +69,7 @@ pub fn run(args: &StackArgs) -> Result<()> {
         crate::run::run_scenario(&run, &run.scenario, args.common.html.as_deref())?;
     crate::outputs::publish(&show::report(&report), &report, args.common.json.as_deref())?;
     page.write(&report)?;
+    report.verdict()?;
     show::verdict(&report)
 }
 

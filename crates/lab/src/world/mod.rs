@@ -71,6 +71,8 @@ pub struct LabWorld {
     main_stack_size: Option<usize>,
     /// The caller wants an overflow as a value: it is not printed.
     awaits_overflow: AtomicBool,
+    /// A task's stack has overflowed: the run ends.
+    overflowed: AtomicBool,
     costs: Costs,
     cost_draws: LabCell<Rng>,
     copying: LabCell<Copying>,
@@ -97,7 +99,8 @@ struct Whereabouts<'a>(&'a LabWorld);
 
 impl Drop for Whereabouts<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        // An overflow is no panic but a finding, which says the same of itself. Relaxed: one thread.
+        if std::thread::panicking() && !self.0.overflowed.load(Ordering::Relaxed) {
             let (seed, at) = self.0.sched.with(|s| {
                 s.set_current(ROOT);
                 (s.options.seed, s.clock)
@@ -118,6 +121,7 @@ impl LabWorld {
             seed: options.seed,
             main_stack_size: options.main_stack_size,
             awaits_overflow: AtomicBool::new(false),
+            overflowed: AtomicBool::new(false),
             stacks: LabCell::new(stacks),
             costs: options.costs.clone(),
             cost_draws: LabCell::new(Rng::new(options.seed, 3)),
@@ -452,7 +456,8 @@ impl LabWorld {
         };
         // The engine may have lent pointers into this stack to requests that are still in flight.
         std::mem::forget(stack);
-        // Relaxed: one thread.
+        // Relaxed, also below: one thread.
+        self.overflowed.store(true, Ordering::Relaxed);
         if !self.awaits_overflow.load(Ordering::Relaxed) {
             eprint!("lab: {overflow}");
         }
