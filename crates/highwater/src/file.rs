@@ -162,7 +162,8 @@ impl File {
     /// ```
     ///
     /// # Errors
-    /// `ReadOnly`, and those of `read_at`. On an error, pages before the failing one are written.
+    /// `ReadOnly`, `Config` beyond 2^63 - 1 bytes, and those of `read_at`; the device's error (`Io`) when its writes have
+    /// failed for `fail_after`. On an error, pages before the failing one are written.
     #[inline]
     pub fn write_at(&self, buf: &[u8], offset: u64) -> Result<(), Error> {
         self.check_write()?.write_at(buf, offset)
@@ -187,7 +188,8 @@ impl File {
     /// ```
     ///
     /// # Errors
-    /// `OutOfRange`, `TooManyHolders`, `SelfDeadlock`, and those of `read_at`.
+    /// `OutOfRange`, `TooManyHolders`, and those of `read_at`. A thread that holds the page already, in a way that excludes
+    /// this one, waits for itself: `SelfDeadlock` at once in debug builds, `Busy` after `latch_timeout` in others.
     #[inline(always)]
     pub fn page(&self, page: PageNo) -> Result<PageRef<'_>, Error> {
         // The engine looks for itself whether the process is a fork's child.
@@ -252,7 +254,8 @@ impl File {
     /// ```
     ///
     /// # Errors
-    /// `ReadOnly`, `Io`, `TimedOut`, `Busy`, `Closed`, `Forked`.
+    /// `ReadOnly`, `Config` beyond 2^63 - 1 bytes, `Io` and `Busy` (the new last page is held), after which nothing has
+    /// changed; `TimedOut`, `Closed`, `Forked`.
     pub fn set_len(&self, len: u64) -> Result<(), Error> {
         self.check_write()?.set_len(len)
     }
@@ -321,7 +324,8 @@ impl File {
     /// ```
     ///
     /// # Errors
-    /// `Io` while anything is not durable; `DurabilityLost`; `TimedOut`, `Closed`, `Forked`.
+    /// `Io` while anything is not durable, also for an earlier error of the background that nobody has seen;
+    /// `DurabilityLost`; `Busy` naming a page that a [`PageMut`] has held for `latch_timeout`; `TimedOut`, `Closed`, `Forked`.
     pub fn sync_data(&self) -> Result<(), Error> {
         self.check()?.sync_data()
     }

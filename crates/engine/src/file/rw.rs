@@ -148,8 +148,8 @@ impl<W: World> File<W> {
     /// not read first. Pauses when there are many dirty pages.
     ///
     /// # Errors
-    /// `ReadOnly`, those of `read_at`, and the device's error when its writes have failed for `fail_after`. On an error
-    /// the pages before the failing one are written, that one and those after it are unchanged.
+    /// `ReadOnly`, `Config` beyond 2^63 - 1 bytes, those of `read_at`, and the device's error when its writes have failed for
+    /// `fail_after`. On an error the pages before the failing one are written, that one and those after it are unchanged.
     pub fn write_at(&self, buf: &[u8], offset: u64) -> Result<(), Error> {
         self.writable()?;
         let engine = &*self.handle.engine;
