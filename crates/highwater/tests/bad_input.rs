@@ -322,6 +322,44 @@ fn a_file_that_shrinks_or_vanishes_underneath() {
     }
 }
 
+/// Somebody else makes the file longer. What lies beyond the end that the cache knows is zero to its users, also when they make
+/// the file longer themselves.
+#[test]
+fn a_file_that_grows_underneath() {
+    for engine in engines() {
+        let dir = disk_dir();
+        let path = dir.path().join("longer");
+        std::fs::write(&path, [5; 9000]).unwrap();
+        let cache = Cache::builder()
+            .memory(BUDGET)
+            .io_engine(engine)
+            .build()
+            .unwrap();
+        let file = cache.open(&path, create()).unwrap();
+        std::fs::write(&path, [6; 20_000]).unwrap();
+        assert_eq!(file.len(), 9000);
+        // The second time in the window of a reader in sequence.
+        for by_itself in [true, false] {
+            file.evict(0..u64::MAX).unwrap();
+            if !by_itself {
+                file.read_at(&mut [0; 9000], 0).unwrap();
+            }
+            let page = file.page(PageNo(2)).unwrap();
+            let (inside, beyond) = page.split_at(9000 - 8192);
+            assert!(inside.iter().all(|b| *b == 6));
+            assert!(beyond.iter().all(|b| *b == 0), "beyond the end");
+        }
+        file.write_at(&[7], 9100).unwrap();
+        let mut buf = [1; 101];
+        assert_eq!(file.read_at(&mut buf, 9000), Ok(101));
+        assert_eq!((&buf[..100], buf[100]), (&[0; 100][..], 7));
+        file.sync_data().unwrap();
+        assert!(std::fs::read(&path).unwrap()[9000..9100] == [0; 100]);
+        drop(file);
+        cache.close().unwrap();
+    }
+}
+
 #[test]
 fn a_panic_of_a_user_releases_what_it_held() {
     let dir = disk_dir();

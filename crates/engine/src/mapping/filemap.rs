@@ -431,7 +431,8 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Runs the backing's hook on a page that was read.
+    /// Runs the backing's hook on a page that was read. What lies beyond the end is zero from here on, whatever is there: somebody
+    /// else may have made the file longer.
     pub(crate) fn check_read(
         &self,
         m: &Mapping,
@@ -444,7 +445,13 @@ impl<W: World> Engine<W> {
         #[allow(unsafe_code)]
         // SAFETY: FRAME-1: LOADING is set and the device has finished, so this task alone may touch the bytes.
         let bytes = unsafe { self.memory.bytes(frame) };
-        m.backing.after_read(page, bytes)
+        m.backing.after_read(page, bytes)?;
+        // The length is at least that of the moment when the page was installed: no byte that was written lies behind it.
+        let left = m.len().saturating_sub(page << self.page_shift);
+        if left < self.memory.frame_size() as u64 {
+            self.memory.zero_from(frame, left as usize);
+        }
+        Ok(())
     }
 
     /// LOADING ends well, and the caller becomes a holder. False when the page was truncated meanwhile (a stale fill).
