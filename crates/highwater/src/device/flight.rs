@@ -82,7 +82,13 @@ impl Flight {
 
     /// An error at the place where the request stands.
     pub(super) fn error(&self, errno: i32) -> IoError {
-        IoError::from_errno(errno, self.request.offset + self.done as u64)
+        let at = self.request.offset + self.done as u64;
+        let error = IoError::from_errno(errno, at);
+        match (self.request.op, error.kind) {
+            // "Not writable" is no answer to a read.
+            (IoOp::Read, IoErrorKind::ReadOnly) => IoError::new(IoErrorKind::Errno(errno), at),
+            _ => error,
+        }
     }
 
     /// The next piece; `None` of a request without bytes left.
@@ -300,6 +306,16 @@ mod tests {
         assert_eq!(f.advance(-i64::from(libc::ENOSPC)), full);
         let nothing = Step::Done(Err(IoError::new(IoErrorKind::Io, 14)));
         assert_eq!(f.advance(0), nothing);
+        for (op, kind) in [
+            (IoOp::Write, IoErrorKind::ReadOnly),
+            (IoOp::Read, IoErrorKind::Errno(libc::EACCES)),
+        ] {
+            let mut f = flight(op, 10, false, &[(b.as_mut_ptr(), 64)]);
+            f.next_piece();
+            let refused = Step::Done(Err(IoError::new(kind, 10)));
+            assert_eq!(f.advance(-i64::from(libc::EACCES)), refused);
+        }
+        let mut f = flight(IoOp::Write, 10, false, &[(b.as_mut_ptr(), 64)]);
         let given_up = (0..=RETRIES)
             .map(|_| f.advance(-i64::from(libc::EAGAIN)))
             .last();
