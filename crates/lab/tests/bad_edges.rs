@@ -158,9 +158,12 @@ fn a_writer_that_never_stops_does_not_keep_a_sync_from_ending() {
                 .collect();
             rig.nap(ms(20));
             for _ in 0..20 {
+                let before = rig.stat("written_sync");
                 let (result, took) = rig.timed(|| file.sync_data());
                 result.unwrap();
                 assert!(took < ms(500), "seed {seed}: a sync took {took:?}");
+                let written = rig.stat("written_sync") - before;
+                assert!(written <= pages, "seed {seed}: {written} of {pages} pages");
             }
             stop.set(true);
             for w in writers {

@@ -3,14 +3,22 @@
 mod common;
 
 use common::{LabFile, PAGE, Rig, device_on, lab, ms};
+use highwater_engine::io::IoOp;
 use highwater_engine::policy::{OnDirty, ReclaimWait, WritebackFrom};
 use highwater_engine::{Config, Error, IoErrorKind, Nanos, PageNo, Preset};
 use highwater_lab::{LabQueue, QueueOptions};
+use std::sync::Arc;
 
 const PAGES: u64 = 200;
 
 /// A file on the first disk, every write of which fails from now on, and a file on another disk.
 fn files(rig: &Rig) -> (LabFile, LabFile) {
+    let (dead, healthy, _) = files_and_disk(rig);
+    (dead, healthy)
+}
+
+/// The same, and the other disk.
+fn files_and_disk(rig: &Rig) -> (LabFile, LabFile, Arc<LabQueue>) {
     let dead = rig.device(PAGES * PAGE);
     dead.fail_writes(0..u64::MAX, IoErrorKind::Io, Nanos(u64::MAX));
     let queue = LabQueue::new(
@@ -21,7 +29,7 @@ fn files(rig: &Rig) -> (LabFile, LabFile) {
         },
     );
     let healthy = device_on(&queue, PAGES * PAGE);
-    (rig.open(1, &dead), rig.open(2, &healthy))
+    (rig.open(1, &dead), rig.open(2, &healthy), queue)
 }
 
 /// Dirties pages of `file` one after the other until its disk's error comes back.
@@ -109,5 +117,60 @@ fn kswapd_does_not_write_failing_pages_over_and_over() {
         assert!(!reader.ended(), "all memory is held or dirty");
         drop(guards);
         assert_eq!(rig.join(reader, ms(1_000)), Ok(1));
+    });
+}
+
+/// Nor does it, or who reclaims for himself, for each page that others read: it is tried again when its time has come.
+#[test]
+fn reclaim_does_not_write_failing_pages_for_every_page_that_is_read() {
+    let tuned = |config: &mut Config| {
+        config.policy = Preset::V2_6_35.policy();
+        tune(config);
+        config.policy.background_percent = 15;
+        config.policy.limit_percent = 25;
+    };
+    lab(1, 100, tuned, |rig| {
+        let (dead, healthy) = files(&rig);
+        fill(&dead);
+        rig.nap(ms(1_000));
+        let errors = rig.stat("write_errors");
+        for page in 0..4_000 {
+            let at = page % PAGES * PAGE;
+            healthy.read_at(&mut [0], at).expect("a read");
+        }
+        let errors = rig.stat("write_errors") - errors;
+        assert!(errors < 200, "{errors} writes failed during 4,000 reads");
+    });
+}
+
+/// What cannot be written is excused, lest it slow others, but for a quarter of memory: the rest has room for what is read.
+#[test]
+fn no_more_than_a_quarter_of_memory_is_excused() {
+    let tuned = |config: &mut Config| {
+        tune(config);
+        config.policy.background_percent = 40;
+        config.policy.limit_percent = 60;
+        config.io_timeout = ms(1_000);
+    };
+    lab(1, 100, tuned, |rig| {
+        let (dead, healthy, disk) = files_and_disk(&rig);
+        fill(&dead);
+        rig.nap(ms(100));
+        disk.hang_next(IoOp::Write, u32::MAX);
+        let write = |page: u64| healthy.write_at(&[7; PAGE as usize], page * PAGE).err();
+        let refused = (0..PAGES).find_map(write);
+        assert!(
+            matches!(refused, Some(Error::TimedOut { .. })),
+            "{refused:?}"
+        );
+        let unclean = rig.stat("nr_dirty") + rig.stat("nr_writeback");
+        let limit = rig.stat("nr_dirty_threshold");
+        let most = limit + rig.engine.stats().frames / 4;
+        assert!(
+            (limit + 1..=most).contains(&unclean),
+            "{unclean} of {limit} to {most}"
+        );
+        disk.release_hung();
+        rig.nap(ms(100));
     });
 }

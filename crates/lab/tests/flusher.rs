@@ -6,7 +6,7 @@ use common::*;
 use highwater_engine::backing::PlainBacking;
 use highwater_engine::io::{IoBuf, Lane, Request};
 use highwater_engine::world::{Device, Queue, QueueId};
-use highwater_engine::{FileId, FileOptions, IoError, Nanos};
+use highwater_engine::{FileId, FileOptions, IoError, Nanos, World};
 use highwater_lab::{LabQueue, QueueOptions, RamDevice, RamOptions};
 use std::sync::Arc;
 
@@ -116,4 +116,39 @@ fn completions_on_another_task_wake_it() {
             rig.engine.close().unwrap();
         },
     );
+}
+
+/// A file that is written without an end is not the only one: each has its turn.
+#[test]
+fn files_are_written_in_turn() {
+    let tuned = |config: &mut highwater_engine::Config| config.policy.background_percent = 1;
+    lab(2, 1024, tuned, |rig| {
+        // 50 MB/s: slower than the writer.
+        let queue = LabQueue::new(
+            &rig.world,
+            QueueOptions {
+                id: 7,
+                model: ssd(DEPTH, 20_000),
+                cap: None,
+            },
+        );
+        let busy = rig.open(1, &device_on(&queue, 4096 * PAGE));
+        let device = device_on(&queue, 8 * PAGE);
+        let other = rig.open(2, &device);
+        other.write_at(&[7; PAGE as usize], 0).unwrap();
+        let end = rig.now().plus(ms(500));
+        let world = rig.world.clone();
+        let writer = rig.spawn("writer", move || {
+            let mut page = 0;
+            while world.now() < end {
+                busy.write_at(&[8; PAGE as usize], page % 4096 * PAGE)
+                    .unwrap();
+                page += 1;
+            }
+        });
+        rig.nap(ms(300));
+        assert!(!writer.ended() && rig.stat("nr_dirty") > 10);
+        assert!(device.visible()[..PAGE as usize] == [7; PAGE as usize]);
+        rig.join(writer, ms(1_000));
+    });
 }
