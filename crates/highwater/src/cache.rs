@@ -72,8 +72,9 @@ impl Cache {
     }
 
     /// Opens a file or a block device. Opens of the same file in one cache share its pages; other caches, in this
-    /// process or another, are kept out by `flock` (readers share). Waits for the file system, and for another open of the
-    /// same file that is under way.
+    /// process or another, are kept out by `flock` (readers share). Waits for the file system, for another open of the same
+    /// file that is under way, and, 10 s at most, for the last requests of a process that was killed: none of them comes
+    /// after what is written here.
     ///
     /// ```
     /// # use highwater::{Cache, OpenOptions};

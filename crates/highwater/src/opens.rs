@@ -60,8 +60,6 @@ enum Entry {
 
 struct OpenFile {
     lock: Weak<TableLock>,
-    /// What its devices use (OPENS-3).
-    slot: Weak<Slot>,
     how: How,
     /// What it holds, mounted: once in a cache.
     volume: Weak<Volume>,
@@ -70,7 +68,18 @@ struct OpenFile {
 /// A file's lock, for as long as the file has a device. The fields are dropped in this order (OPENS-2).
 struct TableLock {
     lock: FileLock,
+    /// What the file's devices use (OPENS-3), and the lock is on (LOCK-3).
+    slot: Arc<Slot>,
     _place: Place,
+}
+
+impl Drop for TableLock {
+    fn drop(&mut self) {
+        if self.slot.is_in_use() {
+            // LOCK-1.
+            self.lock.leave();
+        }
+    }
 }
 
 /// A lock's place in the table.
@@ -219,17 +228,17 @@ impl Opens {
         let mut turn = Turn::begin(&self.table, id, self.wait_max)?;
         let (lock, file) = match &mut turn.file {
             Some((lock, file)) => {
-                file.share(&lock.lock, path, &fd, options)?;
+                file.share(lock, path, fd, options)?;
                 (lock, file)
             }
             none => {
-                let lock = FileLock::new(path, another(path, &fd)?, options.is_write())?;
-                let (lock, file) = none.insert(self.first(id, lock, options));
+                let slot = Slot::new(path, fd, options.is_write(), options.how().direct)?;
+                let lock = FileLock::new(path, slot.carrier(path)?, options.is_write())?;
+                let (lock, file) = none.insert(self.first(id, lock, slot, options));
                 (lock, file)
             }
         };
-        let slot = file.share_slot(path, fd, options)?;
-        let device = FileDevice::over(world, path, slot)?.with_lock(lock.clone());
+        let device = FileDevice::over(world, path, lock.slot.clone())?.with_lock(lock.clone());
         let direct = device.direct();
         let device: Arc<dyn Device> = match options.how().limit {
             None => Arc::new(device),
@@ -251,6 +260,7 @@ impl Opens {
         &self,
         id: FileId,
         lock: FileLock,
+        slot: Slot,
         options: &OpenOptions,
     ) -> (Arc<TableLock>, OpenFile) {
         let place = Place {
@@ -260,11 +270,11 @@ impl Opens {
         };
         let lock = Arc::new(TableLock {
             lock,
+            slot: Arc::new(slot),
             _place: place,
         });
         let file = OpenFile {
             lock: Arc::downgrade(&lock),
-            slot: Weak::new(),
             how: options.how(),
             volume: Weak::new(),
         };
@@ -273,12 +283,12 @@ impl Opens {
 }
 
 impl OpenFile {
-    /// Opens the file once more.
+    /// Opens the file once more: its devices can write if this open is to (OPENS-3).
     fn share(
         &mut self,
-        lock: &FileLock,
+        open: &TableLock,
         path: &Path,
-        fd: &OwnedFd,
+        fd: OwnedFd,
         options: &OpenOptions,
     ) -> Result<(), Error> {
         if self.how != options.how() {
@@ -287,29 +297,10 @@ impl OpenFile {
                 path.display()
             )));
         }
-        if options.is_write() {
-            lock.upgrade(path, fd)?;
+        if options.is_write() && !open.slot.is_write() {
+            (open.slot).upgrade(path, fd, self.how.direct, &open.lock)?;
         }
         Ok(())
-    }
-
-    /// The descriptors of the file's devices, able to write if this open is to (OPENS-3); `fd` if there are none yet.
-    fn share_slot(
-        &mut self,
-        path: &Path,
-        fd: OwnedFd,
-        options: &OpenOptions,
-    ) -> Result<Arc<Slot>, Error> {
-        let (write, direct) = (options.is_write(), self.how.direct);
-        if let Some(slot) = self.slot.upgrade() {
-            if write && !slot.is_write() {
-                slot.upgrade(path, fd, direct)?;
-            }
-            return Ok(slot);
-        }
-        let slot = Arc::new(Slot::new(path, fd, write, direct)?);
-        self.slot = Arc::downgrade(&slot);
-        Ok(slot)
     }
 }
 
@@ -327,12 +318,6 @@ fn id_of(path: &Path, fd: &OwnedFd) -> Result<FileId, Error> {
             ino: stat.st_ino,
         },
     })
-}
-
-/// A second descriptor of what `fd` has open.
-fn another(path: &Path, fd: &OwnedFd) -> Result<OwnedFd, Error> {
-    fd.try_clone()
-        .map_err(|e| Error::os(format!("open {}", path.display()), &e))
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::child::{ROLE, command, mix, run_and_kill};
+use common::child::{ROLE, command, kill_after, mix, run_and_kill};
+use common::slow_disk::SlowDisk;
 use common::{disk_dir, engines};
 use highwater::{Cache, IoEngine, OpenOptions, PageNo};
 use std::io::Write;
@@ -53,6 +54,7 @@ fn child() {
     match words[0] {
         "write" => write_for_ever(engine, Path::new(words[2]), words[3].parse().unwrap()),
         "load" => load(engine, Path::new(words[2])),
+        "scatter" => scatter_for_ever(engine, Path::new(words[2])),
         other => panic!("{other}"),
     }
 }
@@ -157,6 +159,64 @@ fn check(path: &Path, held: &mut [[u64; 8]], last: u64, end: u64, round: u64) {
     }
     drop(file);
     cache.close().unwrap();
+}
+
+/// A file that is written in no order, each page with a stamp.
+const SCATTERED: u64 = 8 << 20;
+
+fn scatter_for_ever(engine: IoEngine, path: &Path) {
+    let cache = Cache::builder()
+        .memory(BUDGET)
+        .io_engine(engine)
+        .build()
+        .unwrap();
+    let options = OpenOptions::new().write(true).create(true);
+    let file = cache.open(path, options).unwrap();
+    file.set_len(SCATTERED).unwrap();
+    for n in 1u64.. {
+        let page = mix(n) % (SCATTERED >> 12);
+        file.write_at(&n.to_le_bytes().repeat(512), page << 12)
+            .unwrap();
+    }
+}
+
+/// LOCK-3: requests of a process that has been killed are under way for some time, here more than half a second. Whoever opens
+/// the file then must not meet them: they would come after what he writes.
+#[test]
+fn no_write_of_a_killed_process_comes_after_the_next_open() {
+    let dir = disk_dir();
+    let Some(slow) = SlowDisk::under(dir.path(), 200_000) else {
+        eprintln!(
+            "SKIPPED: no block I/O controller of cgroups that this user may set for this disk"
+        );
+        return;
+    };
+    for engine in engines() {
+        let path = dir.path().join(format!("{engine:?}"));
+        let role = format!("scatter|{engine:?}|{}", path.display());
+        kill_after(slow.command(&role), Duration::from_millis(700));
+        let cache = Cache::builder().memory(BUDGET).build().unwrap();
+        let file = cache.open(&path, OpenOptions::new().write(true)).unwrap();
+        let stamps = || -> Vec<u8> {
+            let mut bytes = vec![0; SCATTERED as usize];
+            file.evict(0..u64::MAX).unwrap();
+            file.read_at(&mut bytes, 0).unwrap();
+            bytes
+                .chunks(4096)
+                .flat_map(|page| &page[..8])
+                .copied()
+                .collect()
+        };
+        let first = stamps();
+        assert!(
+            first.iter().any(|b| *b != 0),
+            "{engine:?}: nothing was written"
+        );
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(first == stamps(), "{engine:?}: a write after the open");
+        drop(file);
+        cache.close().unwrap();
+    }
 }
 
 fn status_kib(key: &str) -> u64 {

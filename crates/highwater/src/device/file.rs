@@ -8,7 +8,7 @@
 
 use super::flight::{Flight, Step};
 use super::target::{Target, block_device_len};
-use super::{DirectIo, IoEngine, OsQueue, sys};
+use super::{DirectIo, FileLock, IoEngine, OsQueue, sys};
 use crate::world::OsWorld;
 use highwater_engine::io::{IoBuf, IoOp, IoSink, Lane, Request};
 use highwater_engine::world::{Device, Queue};
@@ -69,12 +69,33 @@ impl Slot {
         self.0.read().write
     }
 
-    /// Replaces the descriptors by ones that can write: `fd`, opened for it.
-    pub(crate) fn upgrade(&self, path: &Path, fd: OwnedFd, mode: DirectIo) -> Result<(), Error> {
+    /// The open file that a lock belongs to (LOCK-3), by a descriptor of its own.
+    pub(crate) fn carrier(&self, path: &Path) -> Result<OwnedFd, Error> {
+        carrier(path, &self.now())
+    }
+
+    /// A request is under way.
+    pub(crate) fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.0.read()) > 1
+    }
+
+    /// Replaces the descriptors by ones that can write: `fd`, opened for it. Once `lock` has the file by its carrier.
+    pub(crate) fn upgrade(
+        &self,
+        path: &Path,
+        fd: OwnedFd,
+        mode: DirectIo,
+        lock: &FileLock,
+    ) -> Result<(), Error> {
         let target = Target::new(path, fd, true, mode)?;
+        lock.upgrade(path, carrier(path, &target)?)?;
         *self.0.write() = Arc::new(target);
         Ok(())
     }
+}
+
+fn carrier(path: &Path, target: &Target) -> Result<OwnedFd, Error> {
+    (target.carrier().try_clone()).map_err(|e| Error::os(format!("open {}", path.display()), &e))
 }
 
 impl FileDevice {

@@ -16,6 +16,7 @@
 mod file;
 mod flight;
 mod flusher;
+mod holder;
 mod limit;
 mod lock;
 mod pool;

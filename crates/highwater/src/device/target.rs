@@ -74,6 +74,12 @@ impl Target {
         Ok(target)
     }
 
+    /// What requests that nobody waits for in a call go through: where a file's lock belongs (LOCK-3). Pieces for the other
+    /// descriptor end before their process does, as they are copied.
+    pub(super) fn carrier(&self) -> &OwnedFd {
+        self.direct.as_ref().unwrap_or(&self.buffered)
+    }
+
     fn open_direct(&mut self) -> std::io::Result<OwnedFd> {
         // Memory is their disk: they take the flag and copy all the same.
         const RAMFS: u64 = 0x8584_58f6;

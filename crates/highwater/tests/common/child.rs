@@ -25,7 +25,12 @@ pub fn command(role: &str) -> Command {
 
 /// Runs a child until it is killed; the last batch that it reported as synced.
 pub fn run_and_kill(role: &str, after: Duration) -> Option<u64> {
-    let mut child = command(role)
+    kill_after(command(role), after)
+}
+
+/// The same of any command.
+pub fn kill_after(mut command: Command, after: Duration) -> Option<u64> {
+    let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod child;
+pub mod slow_disk;
 
 use highwater::engine::io::{IoBuf, IoOp, IoSink, Lane, Request};
 use highwater::engine::world::{Device, Nanos};
