@@ -6,11 +6,13 @@ use crate::report::{ArmReport, Report};
 use crate::units::{show_count, show_rate, show_us};
 use crate::{blocks, repeats, replay};
 
-/// All that is said of a report: the three sentences, then what became of requests for blocks and of each trace.
+/// All that is said of a report: the three sentences, then what became of requests for blocks and of each trace, and that a run
+/// failed.
 pub fn all(report: &Report) -> Vec<String> {
     let mut all = sentences(report);
     all.extend(blocks::sentences(report));
     all.extend(replay::sentences(report));
+    all.extend(failed(report));
     all
 }
 
@@ -24,6 +26,16 @@ fn sentences(report: &Report) -> Vec<String> {
         ));
     }
     all
+}
+
+/// That not all is here, for a page or a file that is read without the command's end.
+fn failed(report: &Report) -> Option<String> {
+    let failed = report.failed.as_ref()?;
+    let why = failed.message.lines().next().unwrap_or_default();
+    let (here, of) = (report.arms.len(), failed.runs);
+    Some(format!(
+        "Only {here} of {of} runs are here: the next one failed. {why}"
+    ))
 }
 
 fn share(part: u64, whole: u64) -> f64 {
@@ -271,6 +283,21 @@ pub(crate) mod tests {
             arms,
             ..Report::default()
         }
+    }
+
+    #[test]
+    fn a_run_that_failed_is_said() {
+        let mut r = report(vec![arm("3.2", 0.2, 1, 1, 1.0, 1.0)]);
+        assert!(!all(&r).iter().any(|s| s.contains("failed")));
+        r.failed = Some(crate::report::Failed {
+            message: "os 6.16: disk gone\nits log".into(),
+            remedy: "another disk".into(),
+            runs: 3,
+        });
+        assert_eq!(
+            all(&r).last().unwrap(),
+            "Only 1 of 3 runs are here: the next one failed. os 6.16: disk gone"
+        );
     }
 
     #[test]
