@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::{PAGE, open_sparse};
+use common::{PAGE, open_sparse, ssd};
 use highwater_engine::{Config, Engine, File, Nanos, Stats, World};
-use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions};
+use highwater_lab::model::Ssd;
+use highwater_lab::{LabOptions, LabQueue, LabWorld, Model, QueueOptions};
 
 /// Frames of the budget.
 const FRAMES: u64 = 16 << 8;
@@ -16,8 +17,15 @@ const ENOUGH: f64 = 8.0;
 
 /// What a task did to a file of eight times memory, in counters; and the segments of reads and of writes that its disk saw.
 fn stream(body: impl Fn(&File<LabWorld>, u64, &mut [u8]) + 'static) -> (Stats, [u64; 2]) {
+    stream_on(QueueOptions::default(), body)
+}
+
+fn stream_on(
+    disk: QueueOptions,
+    body: impl Fn(&File<LabWorld>, u64, &mut [u8]) + 'static,
+) -> (Stats, [u64; 2]) {
     let world = LabWorld::new(LabOptions::calm(3));
-    let disk = LabQueue::new(&world, QueueOptions::default());
+    let disk = LabQueue::new(&world, disk);
     let w = world.clone();
     let run = world.run(move || {
         let engine = Engine::new(w.clone(), Config::new(FRAMES * PAGE)).expect("the engine starts");
@@ -57,11 +65,10 @@ fn what_is_written_in_order_is_written_from_frames_in_a_row() {
     assert!(mean >= ENOUGH, "{mean:.1} pages a segment");
 }
 
-#[test]
-fn the_engine_counts_the_segments_that_the_disk_sees() {
+/// Chunks and single pages, read and written.
+fn mixed(disk: QueueOptions) -> (Stats, [u64; 2]) {
     let turn = std::cell::Cell::new(1u64);
-    // The engine counts frames in a row, the disk buffers that do not adjoin.
-    let (stats, seen) = stream(move |file, at, buffer| {
+    stream_on(disk, move |file, at, buffer| {
         if at == 0 {
             // The disk sees nothing of a hole.
             for at in (0..8 * FRAMES * PAGE).step_by(CHUNK) {
@@ -81,8 +88,32 @@ fn the_engine_counts_the_segments_that_the_disk_sees() {
             _ => file.write_at(&buffer[..page], place),
         };
         done.expect("a read or a write");
-    });
+    })
+}
+
+#[test]
+fn the_engine_counts_the_segments_that_the_disk_sees() {
+    // The engine counts frames in a row, the disk buffers that do not adjoin.
+    let (stats, seen) = mixed(QueueOptions::default());
     let counted = ["read_segments", "write_segments"].map(|name| stats.get(name));
     assert_eq!(counted, seen);
     assert!(counted.iter().all(|n| *n > 500), "{counted:?}");
+}
+
+/// A disk that takes three segments in a request gets no more (DEV-4).
+#[test]
+fn a_request_has_no_more_segments_than_its_disk_takes() {
+    let Model::Ssd(quick) = ssd(32, 500) else {
+        unreachable!("it is one")
+    };
+    let model = Model::Ssd(Ssd { ring: 5, ..quick });
+    let (stats, seen) = mixed(QueueOptions {
+        model,
+        ..QueueOptions::default()
+    });
+    let requests = ["read_requests", "write_requests"].map(|name| stats.get(name));
+    for (segments, requests) in std::iter::zip(seen, requests) {
+        let mean = segments as f64 / requests as f64;
+        assert!((1.0..=3.0).contains(&mean), "{segments} of {requests}");
+    }
 }

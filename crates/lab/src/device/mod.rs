@@ -10,6 +10,8 @@
 //! - DEV-1: the bytes of a write do not change between its submission and its completion (checked by a sum).
 //! - DEV-2: a flush makes durable what completed before it began, and nothing later.
 //! - DEV-3: each piece of a request has bytes: a page beyond its file's end would count as written, and be lost.
+//! - DEV-4: a request has at most the bytes and the pieces that its disk says it takes. Two pieces always go: a volume's
+//!   page that is cut by the end of the file has zeroes behind it.
 //!
 //! **Kernel.** brd, null_blk, dm-flakey, dm-log-writes.
 

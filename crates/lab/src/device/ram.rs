@@ -302,6 +302,11 @@ impl RamDevice {
             !request.bufs.is_empty() && request.bufs.iter().all(|b| b.len > 0),
             "DEV-3: a piece of {request:?} is empty"
         );
+        assert!(
+            len <= self.queue.request_bytes_max()
+                && request.bufs.len() <= self.queue.segments_max().max(2),
+            "DEV-4: {request:?} is too large"
+        );
         let hole = self.reads_hole(request.op, request.offset, len);
         let sum = match request.op {
             IoOp::Write if !self.ghost => sum_of(&request.bufs),
