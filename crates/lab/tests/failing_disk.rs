@@ -174,3 +174,42 @@ fn no_more_than_a_quarter_of_memory_is_excused() {
         rig.nap(ms(100));
     });
 }
+
+/// A disk that has failed and works again is not excused any more, although it is slow.
+#[test]
+fn a_disk_that_works_again_counts_again() {
+    let tuned = |config: &mut Config| {
+        tune(config);
+        config.policy.background_percent = 40;
+        config.policy.limit_percent = 60;
+        config.io_timeout = ms(1_000);
+    };
+    lab(1, 100, tuned, |rig| {
+        let (_, healthy, disk) = files_and_disk(&rig);
+        let device = rig.device(PAGES * PAGE);
+        let repaired = rig.open(3, &device);
+        device.fail_writes(0..u64::MAX, IoErrorKind::Io, Nanos(u64::MAX));
+        fill(&repaired);
+        rig.nap(ms(100));
+        device.heal();
+        // The error that nobody has seen is told once.
+        let _ = repaired.sync_data();
+        repaired.sync_data().expect("it works again");
+        rig.disk.hang_next(IoOp::Write, u32::MAX);
+        disk.hang_next(IoOp::Write, u32::MAX);
+        for file in [&repaired, &healthy] {
+            let write = |page: u64| file.write_at(&[7; PAGE as usize], page * PAGE).err();
+            let refused = (0..PAGES).find_map(write);
+            assert!(
+                matches!(refused, Some(Error::TimedOut { .. })),
+                "{refused:?}"
+            );
+        }
+        let unclean = rig.stat("nr_dirty") + rig.stat("nr_writeback");
+        let limit = rig.stat("nr_dirty_threshold");
+        assert!(unclean <= limit + 2, "{unclean} of {limit}");
+        rig.disk.release_hung();
+        disk.release_hung();
+        rig.nap(ms(100));
+    });
+}

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{PAGE, lab, open_sparse};
+use common::{PAGE, device_on, lab, ms, open_sparse};
+use highwater_engine::io::IoOp;
 use highwater_engine::{Config, Engine, Nanos, World};
 use highwater_lab::{LabOptions, LabQueue, LabWorld, QueueOptions};
 
@@ -50,6 +51,39 @@ fn readers_do_not_reclaim_while_kswapd_keeps_up() {
         }
         assert!(rig.stat("pgsteal_kswapd") > 4096);
         assert_eq!(rig.stat("allocstall"), 0);
+        rig.engine.close().expect("close");
+    });
+}
+
+/// What reclaim meets under writeback it marks: once written, such pages are the next to go.
+#[test]
+fn pages_met_under_writeback_are_the_next_to_go() {
+    let tuned = |config: &mut Config| {
+        config.policy.background_percent = 1;
+        config.readahead_max = 0;
+    };
+    lab(2, 256, tuned, |rig| {
+        let (written, _) = rig.file(1, 64);
+        let queue = QueueOptions {
+            id: 7,
+            ..QueueOptions::default()
+        };
+        let other = device_on(&LabQueue::new(&rig.world, queue), 1024 * PAGE);
+        let read = rig.open(2, &other);
+        rig.disk.hang_next(IoOp::Write, u32::MAX);
+        for page in 0..60 {
+            written.write_at(&[7], page * PAGE).expect("a write");
+        }
+        rig.nap(ms(50));
+        let in_flight = rig.stat("nr_writeback");
+        assert!(in_flight > 50, "{in_flight} of 60 are being written");
+        for page in 0..1024 {
+            read.read_at(&mut [0], page * PAGE).expect("a read");
+        }
+        assert_eq!(rig.stat("pgrotated"), 0);
+        rig.disk.release_hung();
+        rig.nap(ms(50));
+        assert!(rig.stat("pgrotated") > 50, "{}", rig.stat("pgrotated"));
         rig.engine.close().expect("close");
     });
 }

@@ -35,6 +35,9 @@ fn a_disk_that_answers_is_never_out_of_memory() {
             let (dirty, scanned) = (rig.stat("pgscan_direct_dirty"), rig.stat("pgscan_direct"));
             assert!(dirty < scanned, "{preset}: {dirty} of {scanned}");
             assert_eq!(rig.stat("oom_unreclaimable"), 0, "{preset}");
+            // A run ends with the batch that brings it to a cluster of 32.
+            let (runs, freed) = (rig.stat("allocstall"), rig.stat("pgsteal_direct"));
+            assert!(freed < 64 * runs, "{preset}: {freed} freed by {runs} runs");
             let (naps, last) = (
                 rig.stat("congestion_wait_direct"),
                 rig.stat("congestion_wait_direct_last"),

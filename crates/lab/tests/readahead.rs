@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{PAGE, open_sparse};
+use common::{PAGE, lab, open_sparse};
 use highwater_engine::{Config, Engine, Nanos, PageNo, World};
 use highwater_lab::{Cap, LabOptions, LabQueue, LabWorld, QueueOptions};
 use std::cell::Cell;
@@ -64,4 +64,22 @@ fn two_windows_are_on_their_way_while_the_reader_waits() {
     assert!(ahead.len() > 500, "{} samples", ahead.len());
     assert_eq!(ahead.last(), Some(&(2 * WINDOW)), "no more than that");
     assert_eq!(ahead[ahead.len() / 2], 2 * WINDOW, "for most of the time");
+}
+
+/// However far one asks to read ahead, a window is at most a sixteenth of memory: there may be several streams.
+#[test]
+fn a_window_is_a_sixteenth_of_memory_at_most() {
+    let tuned = |config: &mut Config| config.readahead_max = 8 << 20;
+    lab(3, 512, tuned, |rig| {
+        let (file, _) = rig.file(1, PAGES);
+        let most = rig.engine.stats().frames / 16;
+        for page in 0..PAGES / 4 {
+            file.read_at(&mut [0; PAGE as usize], page * PAGE)
+                .expect("a read");
+            let ahead = rig.stat("pages_read") - page - 1;
+            assert!(ahead <= 2 * most, "{ahead} ahead of page {page}");
+        }
+        assert!(rig.stat("readahead_pages") > PAGES / 8);
+        rig.engine.close().expect("close");
+    });
 }
