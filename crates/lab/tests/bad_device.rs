@@ -236,6 +236,30 @@ fn a_page_that_many_failed_flushes_made_dirty_again_belongs_to_the_next_sync() {
     });
 }
 
+/// The same of a page whose write has failed: it keeps its dirty generation, and the next sync writes it.
+#[test]
+fn a_page_whose_write_failed_belongs_to_the_next_sync() {
+    lab(6, 300, nothing, |rig| {
+        let (file, device) = rig.file(1, 8);
+        for n in 1..=6u8 {
+            // Write epochs run ahead of dirty generations.
+            file.write_at(&[n; PAGE as usize], PAGE).expect("a write");
+            device.fail_flush(1, false);
+            assert!(file.sync_data().is_err());
+        }
+        file.sync_data().expect("the flush succeeds");
+        device.fail_writes(0..u64::MAX, IoErrorKind::Io, FOR_EVER);
+        file.write_at(&[9; PAGE as usize], PAGE).expect("a write");
+        assert!(file.sync_data().is_err());
+        assert_eq!(rig.stat("nr_dirty"), 1, "dirty again");
+        device.heal();
+        file.sync_data().expect("it works again");
+        assert_eq!(rig.stat("nr_dirty"), 0, "written by this sync");
+        survives_crashes(&device, PAGE, &[9; PAGE as usize], "synced");
+        rig.works(&file, &device);
+    });
+}
+
 #[test]
 fn a_hole_that_a_failed_flush_has_lost_is_reported() {
     lab(6, 512, nothing, |rig| {
