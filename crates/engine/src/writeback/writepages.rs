@@ -209,24 +209,18 @@ impl<W: World> Engine<W> {
             if alone && request.is_some() {
                 break;
             }
-            // Being truncated: a page beyond the end is not written.
-            let end = self.pages_of(m.len());
-            let together = match rest[0].0 < end {
-                false => 0,
-                true if alone => 1,
-                true => {
-                    let fit = |(page, frame): &&(u64, u32)| *page < end && !failed(*frame);
-                    1 + rest[1..]
-                        .iter()
-                        .take(START_BATCH - 1)
-                        .take_while(fit)
-                        .count()
+            let together = match alone {
+                true => 1,
+                false => {
+                    let more = rest[1..].iter().take(START_BATCH - 1);
+                    1 + more.take_while(|(_, frame)| !failed(*frame)).count()
                 }
             };
-            let (started, refused) = match together {
-                0 => (0, Some(NotStarted::Clean)),
-                n => self.start_writeback(m, &rest[..n]),
-            };
+            let (started, refused) = self.start_writeback(m, &rest[..together]);
+            debug_assert!(
+                (rest[..started].iter()).all(|(page, _)| *page < self.pages_of(m.len())),
+                "MAP-3: a page beyond the end is written"
+            );
             for (page, frame) in &rest[..started] {
                 if context.is_reclaim() {
                     self.trace(TraceEvent::WritePage { pfn: *frame });
