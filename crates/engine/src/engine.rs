@@ -479,7 +479,8 @@ impl<W: World> Engine<W> {
     }
 
     /// Checks what holds of the `count` frames from `first` on (around the end, to the beginning) whenever no engine lock
-    /// is held, tasks inside or not: a sample of `check_invariants` for caches too large to be checked whole.
+    /// is held, tasks inside or not: a sample of `check_invariants` for caches too large to be checked whole. In the lab, call
+    /// it `uninterrupted`.
     ///
     /// # Panics
     /// When an invariant does not hold.

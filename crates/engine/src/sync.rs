@@ -92,6 +92,7 @@ impl<T> Lock<T> {
     /// Takes the lock for the calling task of `world`.
     #[inline]
     pub fn lock<'a, W: World>(&'a self, world: &'a W) -> LockGuard<'a, T> {
+        world.about_to_lock();
         self.lock_for(world.task())
     }
 

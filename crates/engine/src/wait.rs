@@ -107,7 +107,7 @@ impl WaitTable {
         let mut unwoken = false;
         loop {
             if !entered {
-                let mut waiters = bucket.waiters.lock_for(task);
+                let mut waiters = bucket.waiters.lock(world);
                 waiters.push((channel, task.id()));
                 // Relaxed: the fence below orders it (WAIT-1).
                 bucket.count.fetch_add(1, Ordering::Relaxed);
@@ -136,13 +136,13 @@ impl WaitTable {
         }
     }
 
-    /// The condition is true at the deadline and nobody has told us. On real threads the waker may be on its way: gives it
-    /// a moment before calling it lost (WAIT-2).
+    /// The condition is true at the deadline and nobody has told us. The waker may have been pre-empted on its way: gives it a
+    /// moment before calling it lost (WAIT-2).
     #[cold]
     fn expect_waker<W: World>(&self, world: &W, stat: &VmStat, channel: Channel) {
         let bucket = &self.buckets[channel.bucket()];
         let until = world.now().plus(GRACE);
-        while !world.is_lab() && world.now() < until {
+        while world.now() < until {
             if !self.is_in(world, bucket, channel) {
                 return;
             }
@@ -213,7 +213,7 @@ impl WaitTable {
     }
 }
 
-/// How long, on real threads, a waker may be under way between its change and its call.
+/// How long a waker may be under way between its change and its call.
 const GRACE: Nanos = Nanos::from_millis(50);
 
 fn lost_wakeup<W: World>(world: &W, stat: &VmStat, channel: Channel) {

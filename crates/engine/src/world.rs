@@ -306,6 +306,10 @@ pub trait World: Send + Sync + 'static {
     fn charge(&self, work: Work, n: u32) {
         let _ = (work, n);
     }
+    /// The calling task is about to take an engine lock: another place of pre-emption for the lab, so that what happens between
+    /// two locks is met by others. On threads nothing.
+    #[inline(always)]
+    fn about_to_lock(&self) {}
     /// Others may run here, unless an engine lock is held: a place of pre-emption for the lab. On threads nothing, as the
     /// system pre-empts where it likes.
     #[inline]

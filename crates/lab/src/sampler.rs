@@ -39,7 +39,8 @@ impl Sampler {
         let frames = engine.stats().frames;
         let task = world.spawn_local("sampler", move || {
             while !stopped.get() {
-                engine.check_frames(rng.below(frames), SAMPLE_FRAMES);
+                let first = rng.below(frames);
+                w.uninterrupted(|| engine.check_frames(first, SAMPLE_FRAMES));
                 done.set(done.get() + 1);
                 w.park(w.now().plus(every(done.get())));
             }

@@ -11,6 +11,7 @@
 //!
 //! **Kernel.** filemap.c: filemap_fault, filemap_get_pages, __filemap_add_folio.
 
+use super::index::Region;
 use super::readahead::Readahead;
 use super::{Key, Mapping};
 use crate::engine::Engine;
@@ -147,7 +148,7 @@ impl<W: World> Engine<W> {
     /// Finds a page under the region lock and tries `latch` on it. The answer is exact.
     pub(super) fn find_locked(&self, key: Key, latch: impl Fn(u32) -> Latch) -> Found {
         let hash = self.index.hash(key);
-        let region = self.index.lock(self.world.task(), hash);
+        let region = self.index_region(hash);
         let found = region.find(hash, |f| {
             let frame = self.frames.get(f);
             frame.page() == key.page && frame.mapping() == key.mapping
@@ -162,11 +163,17 @@ impl<W: World> Engine<W> {
         }
     }
 
+    /// Locks the region of the index that `hash` is in.
+    pub(crate) fn index_region(&self, hash: u64) -> Region<'_> {
+        self.world.about_to_lock();
+        self.index.lock(self.world.task(), hash)
+    }
+
     /// The frame of a page, whatever its state. A hint after the lock is let go.
     pub(crate) fn find_frame(&self, mapping: u32, page: u64) -> Option<u32> {
         let key = Key { mapping, page };
         let hash = self.index.hash(key);
-        let region = self.index.lock(self.world.task(), hash);
+        let region = self.index_region(hash);
         region.find(hash, |f| {
             let frame = self.frames.get(f);
             frame.page() == page && frame.mapping() == mapping
@@ -302,7 +309,7 @@ impl<W: World> Engine<W> {
     pub(crate) fn install(&self, frame: u32, key: Key, flags: u64) -> bool {
         let f = self.frames.get(frame);
         let hash = self.index.hash(key);
-        let mut region = self.index.lock(self.world.task(), hash);
+        let mut region = self.index_region(hash);
         let there = region.find(hash, |f| {
             let frame = self.frames.get(f);
             frame.page() == key.page && frame.mapping() == key.mapping
@@ -476,7 +483,7 @@ impl<W: World> Engine<W> {
             mapping: m.id,
             page,
         });
-        let mut region = self.index.lock(self.world.task(), hash);
+        let mut region = self.index_region(hash);
         let removed = region.remove(hash, frame);
         if removed {
             self.frames.get(frame).state.clear(HASHED);
@@ -637,7 +644,7 @@ impl<W: World> Engine<W> {
         let inherits = self.supersede(m, key.page, frame, copy);
         {
             let hash = self.index.hash(key);
-            let mut region = self.index.lock(self.world.task(), hash);
+            let mut region = self.index_region(hash);
             let switched = region.replace(hash, frame, copy);
             assert!(switched, "MAP-1: a latched page is in the index");
         }

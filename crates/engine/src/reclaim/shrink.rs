@@ -390,7 +390,7 @@ impl<W: World> Engine<W> {
         };
         let hash = self.index.hash(key);
         let removed = {
-            let mut region = self.index.lock(self.world.task(), hash);
+            let mut region = self.index_region(hash);
             if f.state.load() & DIRTY != 0 {
                 // A failed flush has made it dirty since the claim.
                 drop(region);

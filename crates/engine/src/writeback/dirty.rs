@@ -258,7 +258,7 @@ impl<W: World> Engine<W> {
         });
         let s = old.state.peek();
         {
-            let mut region = self.index.lock(self.world.task(), hash);
+            let mut region = self.index_region(hash);
             new.state
                 .reset(HASHED | UPTODATE | EXCL | (s & (REF1 | REF2 | READAHEAD)));
             let switched = region.replace(hash, from, to);

@@ -361,7 +361,7 @@ impl<W: World> Engine<W> {
                 page,
             });
             let mut dirty = m.dirty.lock(&*self.world);
-            let region = self.index.lock(self.world.task(), hash);
+            let region = self.index_region(hash);
             let here = region.find(hash, |found| found == frame).is_some()
                 && f.mapping() == m.id
                 && f.page() == page;

@@ -107,7 +107,7 @@ fn check_budget(soak: &Soak) {
         taken <= budget,
         "SOAK-7: the engine took {taken} bytes of a budget of {budget}"
     );
-    let stats = soak.engine.stats();
+    let stats = soak.world.uninterrupted(|| soak.engine.stats());
     let on_lists: u64 = [
         "nr_free_pages",
         "nr_unpopulated",

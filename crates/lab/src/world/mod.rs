@@ -77,6 +77,10 @@ pub struct LabWorld {
     cost_draws: LabCell<Rng>,
     copying: LabCell<Copying>,
     ghost: bool,
+    /// Draws say where tasks are pre-empted.
+    preempts: bool,
+    /// Nobody else runs now, as if an engine lock were held.
+    uninterrupted: AtomicBool,
 }
 
 /// What a run leaves.
@@ -127,6 +131,8 @@ impl LabWorld {
             cost_draws: LabCell::new(Rng::new(options.seed, 3)),
             copying: LabCell::new(Copying::default()),
             ghost: options.ghost,
+            preempts: options.preempt_ppm > 0,
+            uninterrupted: AtomicBool::new(false),
             sched: LabCell::new(Sched::new(options)),
             records: LabCell::new(Vec::new()),
             sinks: LabCell::new(Vec::new()),
@@ -400,10 +406,26 @@ impl LabWorld {
         let Some(then) = self.sched.with(|s| s.charge(cost)) else {
             return;
         };
-        // Relaxed: written by this task only. LAB-3: with a lock held, the work is owed.
-        if self.task().lock_ranks.load(Ordering::Relaxed) == 0 {
+        // LAB-3: with a lock held, the work is owed.
+        if self.may_switch() {
             self.wait(then);
         }
+    }
+
+    /// Nobody else runs while an engine lock is held (LAB-3), or a look is taken at all that there is.
+    fn may_switch(&self) -> bool {
+        // Relaxed: written by this task only; one thread.
+        self.task().lock_ranks.load(Ordering::Relaxed) == 0
+            && !self.uninterrupted.load(Ordering::Relaxed)
+    }
+
+    /// Runs `f`, which must not sleep, while nobody else runs: for a look at several of the engine's locks at one moment.
+    pub fn uninterrupted<R>(&self, f: impl FnOnce() -> R) -> R {
+        // Relaxed: one thread.
+        let before = self.uninterrupted.swap(true, Ordering::Relaxed);
+        let value = f();
+        self.uninterrupted.store(before, Ordering::Relaxed);
+        value
     }
 
     fn resume(&self, slot: usize, mut co: Co) {
@@ -534,6 +556,15 @@ impl World for LabWorld {
             self.copying.with(|c| c.add(now, n));
         }
         self.charge_ns(cost);
+    }
+
+    fn about_to_lock(&self) {
+        if self.preempts
+            && self.may_switch()
+            && let Some(then) = self.sched.with(Sched::drawn_preemption)
+        {
+            self.wait(then);
+        }
     }
 
     fn arena(&self, data: usize, tables: usize) -> Result<LabArena, Error> {

@@ -197,7 +197,9 @@ fn play(run: &Rc<Run>, seed: u64) {
             .world
             .join(task, run.world.now().plus(Nanos::from_micros(500)))
         {
-            run.engine.check_frames(rng.below(2048), 200);
+            let first = rng.below(2048);
+            run.world
+                .uninterrupted(|| run.engine.check_frames(first, 200));
         }
     }
 }
