@@ -151,7 +151,8 @@ fn a_writer_that_never_wakes() {
 
 #[test]
 fn a_writer_that_never_sleeps() {
-    find(Plant::BusyWriter, &["SCHED-4"]);
+    // Each round of it may be pre-empted, which is a step.
+    find(Plant::BusyWriter, &["SCHED-4", "no end in sight"]);
 }
 
 #[test]
