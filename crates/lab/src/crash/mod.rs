@@ -464,18 +464,22 @@ fn settle(
     for _ in 0..4 {
         let cut = shared.versions.borrow().cut();
         last = file.sync_data();
-        if last.is_ok() {
-            shared.versions.borrow_mut().promise(&cut);
-            break;
+        match &last {
+            Ok(()) => {
+                shared.versions.borrow_mut().promise(&cut);
+                break;
+            }
+            Err(Error::DurabilityLost { ranges }) => {
+                // At once: the next sync may commit what is left of it.
+                let mut versions = shared.versions.borrow_mut();
+                ranges.iter().for_each(|r| versions.lose(r));
+            }
+            Err(_) => {}
         }
     }
     match last {
         Ok(()) => {}
-        Err(Error::DurabilityLost { ranges }) if shared.drawn.faulty => {
-            let mut versions = shared.versions.borrow_mut();
-            ranges.iter().for_each(|r| versions.lose(r));
-            return;
-        }
+        Err(Error::DurabilityLost { .. }) if shared.drawn.faulty => return,
         Err(e) => panic!(
             "the disk is well, and a sync fails: {e}; {:?}",
             volume.info()
