@@ -21,8 +21,9 @@
 //!   not promised, and no disk is spared.
 //! - SOAK-9: what a power failure leaves of a volume is a volume without a fault (`volume.rs`).
 //! - SOAK-10: the error of a write is told by the file's next sync (`told.rs`).
-//! - SOAK-11: once trouble has ended and a sync of a file that began later has succeeded, no operation on the file fails; once
-//!   that is so of all files, none runs out of memory, or waits for a page in vain.
+//! - SOAK-11: once trouble has ended and a sync of a file that began later has succeeded, no operation on the file fails that
+//!   begins then (but those that time out where the I/O deadline is short and a disk may be slow); once that is so of all files,
+//!   none runs out of memory, or waits for a page in vain.
 //!
 //! Whatever happens, a run ends with a verdict: within `TIME_MAX` of virtual time and `STEPS_MAX` steps of the scheduler,
 //! and no task goes round without time passing (SCHED-4 of the world).
@@ -126,8 +127,8 @@ struct Subject {
     lost: RefCell<Vec<Range<u64>>>,
     /// A sync has failed, and none has succeeded since.
     doubtful: Cell<bool>,
-    /// A sync that began when trouble had ended has succeeded (SOAK-11).
-    well: Cell<bool>,
+    /// When a sync that began when trouble had ended has succeeded (SOAK-11).
+    well: Cell<Option<Nanos>>,
     told: told::Told,
 }
 
@@ -198,6 +199,8 @@ struct Soak {
 #[derive(Clone, Copy)]
 struct UserState {
     since: Nanos,
+    /// When it last went into the engine.
+    began: Nanos,
     since_step: u64,
     doing: &'static str,
     outside: bool,
@@ -215,14 +218,15 @@ impl Soak {
         }
     }
 
-    /// May this error of the file `n` be, in this run?
-    fn tolerate(&self, n: usize, what: &str, error: &Error) {
+    /// May this error of the file `n` be, in this run, of what began at `began`?
+    fn tolerate(&self, n: usize, what: &str, began: Nanos, error: &Error) {
         self.failed.set(self.failed.get() + 1);
         let trouble = self.options.trouble;
         let spared = self.options.is_spared(n);
         let volume = &self.options.volumes[n];
-        let well = self.subjects[n].well.get();
-        let all_well = self.subjects.iter().all(|s| s.well.get());
+        let is_well = |s: &Subject| s.well.get().is_some_and(|since| began >= since);
+        let well = is_well(&self.subjects[n]);
+        let all_well = self.subjects.iter().all(is_well);
         let fits = match error {
             // A full volume says so to its writers, and to nobody else.
             e if volume::is_full(what, e) && what != "sync" => {
@@ -231,8 +235,10 @@ impl Soak {
             Error::Io { .. } => trouble.may_fail() && !spared && !well,
             // Memory is shared: what a failing disk keeps dirty, others cannot have.
             Error::OutOfMemory(_) => trouble.may_fail() && !all_well,
-            // Only its own disk lets a write wait for so long.
-            Error::TimedOut { .. } => trouble.may_fail_writes() && !spared && !well,
+            // Only its own disk lets a write wait for so long. Who is impatient takes a slow disk for one that hangs.
+            Error::TimedOut { .. } => {
+                trouble.may_fail_writes() && !spared && (!well || self.options.is_impatient())
+            }
             Error::Busy { .. } => trouble.may_fail_writes() && !all_well,
             // A volume's flush writes its log first.
             Error::DurabilityLost { .. } if volume.is_some() => {
@@ -305,7 +311,7 @@ impl Soak {
     /// lost has been written anew, or is missing now, before other writes cover it up.
     fn synced(&self, n: usize, whole: bool, healed: bool) {
         if whole && healed {
-            self.subjects[n].well.set(true);
+            self.subjects[n].well.set(Some(now(self)));
         }
         let cuts = self.cuts_after_doubt.get();
         let doubtful = whole && self.subjects[n].doubtful.replace(false);
@@ -463,6 +469,7 @@ fn set_up(world: Arc<LabWorld>, options: SoakOptions) -> Soak {
         .collect();
     let idle = UserState {
         since: Nanos::ZERO,
+        began: Nanos(0),
         since_step: 0,
         doing: "start",
         outside: true,
@@ -542,7 +549,7 @@ fn open(
         shadow: RefCell::new(shadow),
         lost: RefCell::default(),
         doubtful: Cell::new(false),
-        well: Cell::new(false),
+        well: Cell::new(None),
         told: told::Told::default(),
     }
 }

@@ -327,6 +327,11 @@ impl SoakOptions {
         self.volumes.iter().any(Option::is_some)
     }
 
+    /// Is the I/O deadline so short that a slow disk may pass it?
+    pub(super) fn is_impatient(&self) -> bool {
+        self.io_timeout < Nanos::from_secs(1)
+    }
+
     /// Is the file `n` on a disk that nothing goes wrong with?
     pub fn is_spared(&self, n: usize) -> bool {
         self.spared == Some(self.files[n].0)
@@ -429,7 +434,7 @@ impl fmt::Display for SoakOptions {
             self.policy.background_percent,
             self.policy.limit_percent,
             self.cpus,
-            match (self.rude, self.io_timeout < Nanos::from_secs(1)) {
+            match (self.rude, self.is_impatient()) {
                 (false, false) => "",
                 (true, false) => " (rude)",
                 (false, true) => " (impatient)",

@@ -78,6 +78,9 @@ impl<'a> User<'a> {
             }
         }
         state.since = now;
+        if !outside {
+            state.began = now;
+        }
         state.since_step = self.soak.world.steps();
         state.doing = doing;
         state.outside = outside;
@@ -609,7 +612,8 @@ impl<'a> User<'a> {
 
     fn judge(&mut self, n: usize, what: &str, error: Option<Error>) {
         let Some(error) = error else { return };
-        self.soak.tolerate(n, what, &error);
+        let began = self.soak.users.borrow()[self.number].began;
+        self.soak.tolerate(n, what, began, &error);
         // A user of a failing device goes easy on it.
         if self.soak.options.trouble.may_fail_writes() {
             let w = &self.soak.world;

@@ -145,7 +145,7 @@ pub(super) fn open(
         shadow: RefCell::new(shadow),
         lost: RefCell::default(),
         doubtful: Cell::new(false),
-        well: Cell::new(false),
+        well: Cell::new(None),
         told: Told::default(),
     }
 }

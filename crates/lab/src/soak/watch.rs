@@ -231,7 +231,7 @@ fn reopen(soak: &Soak) {
         assert_eq!(file.len(), len, "the length of file {n}, opened anew");
         *s.handle.borrow_mut() = Some(file);
         let lost = s.lost.take();
-        s.well.set(false);
+        s.well.set(None);
         s.shadow.borrow_mut().lose(&lost);
         soak.reopened.set(soak.reopened.get() + 1);
     }
@@ -241,8 +241,9 @@ fn reopen(soak: &Soak) {
 fn look_ahead(soak: &Soak, n: usize) {
     let (s, frame) = (&soak.subjects[n], soak.options.frame_size);
     let at = soak.crash_rng.borrow_mut().below(s.file().len().max(1));
+    let began = now(soak);
     if let Err(e) = s.file().read_at(&mut vec![0; 2 * frame], at) {
-        soak.tolerate(n, "read_at", &e);
+        soak.tolerate(n, "read_at", began, &e);
     }
 }
 
@@ -259,15 +260,15 @@ fn hear(soak: &Soak, n: usize) {
 fn sync(soak: &Soak, n: usize) -> Result<(), Error> {
     let s = &soak.subjects[n];
     let promise = s.shadow.borrow_mut().begin_sync(None);
-    let healed = soak.healed.get();
+    let (healed, began) = (soak.healed.get(), now(soak));
     s.telling(|| s.file().sync_all())
-        .inspect_err(|e| soak.tolerate(n, "sync", e))?;
+        .inspect_err(|e| soak.tolerate(n, "sync", began, e))?;
     assert!(
         !s.has_lost(),
         "file {n}: a sync succeeds after DurabilityLost"
     );
     s.shadow.borrow_mut().keep(&promise);
-    s.well.set(healed);
+    s.well.set(healed.then(|| now(soak)));
     Ok(())
 }
 
@@ -373,8 +374,9 @@ fn decide(soak: &Soak) {
 /// Reads all of the file `n`, from its device.
 fn read_all(soak: &Soak, n: usize) {
     let s = &soak.subjects[n];
+    let began = now(soak);
     if let Err(e) = s.file().evict(0..u64::MAX) {
-        soak.tolerate(n, "evict", &e);
+        soak.tolerate(n, "evict", began, &e);
     }
     let pages = s.file().len().div_ceil(soak.options.frame_size as u64);
     (0..pages).for_each(|page| read_page(soak, n, page));
