@@ -4,9 +4,10 @@
 mod common;
 
 use common::{PAGE, open_sparse, ssd};
-use highwater_engine::{Config, Engine, File, Nanos, Stats, World};
+use highwater_engine::backing::journaled::{FormatOptions, MountOptions, Volume};
+use highwater_engine::{Config, Engine, File, FileId, FileOptions, Nanos, Stats, World};
 use highwater_lab::model::Ssd;
-use highwater_lab::{LabOptions, LabQueue, LabWorld, Model, QueueOptions};
+use highwater_lab::{LabOptions, LabQueue, LabWorld, Model, QueueOptions, RamDevice, RamOptions};
 
 /// Frames of the budget.
 const FRAMES: u64 = 16 << 8;
@@ -100,20 +101,64 @@ fn the_engine_counts_the_segments_that_the_disk_sees() {
     assert!(counted.iter().all(|n| *n > 500), "{counted:?}");
 }
 
-/// A disk that takes three segments in a request gets no more (DEV-4).
-#[test]
-fn a_request_has_no_more_segments_than_its_disk_takes() {
+/// A disk that takes three segments in a request.
+fn three_segments() -> QueueOptions {
     let Model::Ssd(quick) = ssd(32, 500) else {
         unreachable!("it is one")
     };
-    let model = Model::Ssd(Ssd { ring: 5, ..quick });
-    let (stats, seen) = mixed(QueueOptions {
-        model,
+    QueueOptions {
+        model: Model::Ssd(Ssd { ring: 5, ..quick }),
         ..QueueOptions::default()
-    });
+    }
+}
+
+/// It gets no more (DEV-4).
+#[test]
+fn a_request_has_no_more_segments_than_its_disk_takes() {
+    let (stats, seen) = mixed(three_segments());
     let requests = ["read_requests", "write_requests"].map(|name| stats.get(name));
     for (segments, requests) in std::iter::zip(seen, requests) {
         let mean = segments as f64 / requests as f64;
         assert!((1.0..=3.0).contains(&mean), "{segments} of {requests}");
     }
+}
+
+/// Nor from a volume, whose checkpoint writes its map from frames that lie anywhere (DEV-4).
+#[test]
+fn a_checkpoint_s_requests_have_no_more_segments_than_their_disk_takes() {
+    let world = LabWorld::new(LabOptions::calm(3));
+    let disk = LabQueue::new(&world, three_segments());
+    let w = world.clone();
+    let run = world.run(move || {
+        let engine = Engine::new(w, Config::new(FRAMES * PAGE)).expect("the engine starts");
+        let options = RamOptions {
+            len: 64 << 20,
+            ..RamOptions::default()
+        };
+        let device = RamDevice::new(&disk, options);
+        let format = FormatOptions {
+            logical_bytes: 32 << 20,
+            block_size: PAGE as u32,
+            log_bytes: 16 * PAGE,
+            uuid: [7; 16],
+        };
+        Volume::format(&*device, &format).expect("format");
+        let volume = Volume::mount(device, engine.page_source(), MountOptions::default());
+        let volume = volume.expect("mount");
+        let id = FileId { dev: 1, ino: 1 };
+        let file = engine.open(id, volume.clone(), FileOptions { write: true });
+        let file = file.expect("open");
+        // A page in each leaf of the map, again and again, until the log is half full.
+        for round in 0..16u8 {
+            for at in (0..32 << 20).step_by(1 << 20) {
+                file.write_at(&[round; 4096], at).expect("a write");
+            }
+            file.sync_data().expect("a sync");
+        }
+        let checkpoints = volume.info().checkpoints;
+        drop(file);
+        engine.close().expect("close");
+        checkpoints
+    });
+    assert!(run.value > 1, "{} checkpoints", run.value);
 }

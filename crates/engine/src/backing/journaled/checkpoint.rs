@@ -137,6 +137,7 @@ impl Volume {
     /// Writes each leaf that has pages; how many there were.
     fn write_leaves(&self, sb: &Superblock, until: Nanos) -> Result<u32, IoError> {
         let first = self.geometry.area_first(sb.area);
+        let most = self.limits().frames(self.geometry.block_size as usize);
         self.state().space.begin_leaves();
         let (mut index, mut written) = (0, 0);
         loop {
@@ -145,7 +146,9 @@ impl Volume {
                 // A checkpoint without its leaves would be a volume without its data.
                 return Err(IoError::from_errno(12, self.geometry.byte(first)));
             }
-            while let Some(mut frame) = self.pooled_frame() {
+            while frames.len() < most
+                && let Some(mut frame) = self.pooled_frame()
+            {
                 let found = {
                     let mut st = self.state();
                     let found = st.map.next_leaf(index).map(|(i, bytes)| {

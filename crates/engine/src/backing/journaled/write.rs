@@ -73,6 +73,11 @@ pub(super) struct Limits {
 }
 
 impl Limits {
+    /// How many frames of `block` bytes, wherever each lies, make one request. At least one.
+    pub(super) fn frames(&self, block: usize) -> usize {
+        (self.bytes / block).min(self.segments)
+    }
+
     /// Would a request with `len` bytes in `bufs` be too large with one more page?
     pub(super) fn full(&self, bufs: &[IoBuf], len: usize, page: usize) -> bool {
         // A page that is filled up has two segments.
