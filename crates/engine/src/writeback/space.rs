@@ -54,7 +54,7 @@ impl<W: World> Engine<W> {
                 // Pages that cannot be written set nothing free; the flusher tries them again, at its own pace.
                 return Err(Error::io("reserve space for a write", e));
             }
-            if written > 0 || m.nr_writeback() > 0 {
+            if written > 0 || m.nr_writeback() > 0 || self.is_changing(m) {
                 progress_at = self.world.now();
             }
             if written == 0 {
@@ -62,6 +62,16 @@ impl<W: World> Engine<W> {
                 self.world.park(self.world.now().plus(LOOK));
             }
         }
+    }
+
+    /// A truncation or a hole has the file, perhaps while its disk is slow: nobody can write its pages now, and it may set some
+    /// free itself.
+    fn is_changing(&self, m: &Mapping) -> bool {
+        let free = m.invalidate.try_shared();
+        if free {
+            self.invalidate_put(m);
+        }
+        !free
     }
 
     /// Writes the dirty pages that nobody has latched, and waits until as many have been written; how many there were.
