@@ -7,7 +7,7 @@ mod common;
 use common::child::{ROLE, command, kill_after, mix, run_and_kill};
 use common::slow_disk::SlowDisk;
 use common::{disk_dir, engines};
-use highwater::{Cache, IoEngine, OpenOptions, PageNo};
+use highwater::{Cache, File, IoEngine, OpenOptions, PageNo};
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -59,7 +59,8 @@ fn child() {
     }
 }
 
-fn write_for_ever(engine: IoEngine, path: &Path, first: u64) {
+/// A file to write, in a small cache.
+fn opened(engine: IoEngine, path: &Path) -> (Cache, File) {
     let cache = Cache::builder()
         .memory(BUDGET)
         .io_engine(engine)
@@ -67,6 +68,11 @@ fn write_for_ever(engine: IoEngine, path: &Path, first: u64) {
         .unwrap();
     let options = OpenOptions::new().write(true).create(true);
     let file = cache.open(path, options).unwrap();
+    (cache, file)
+}
+
+fn write_for_ever(engine: IoEngine, path: &Path, first: u64) {
+    let (_cache, file) = opened(engine, path);
     let mut out = std::io::stdout();
     for v in first.. {
         for (k, page) in pages_of(v).into_iter().enumerate() {
@@ -165,13 +171,7 @@ fn check(path: &Path, held: &mut [[u64; 8]], last: u64, end: u64, round: u64) {
 const SCATTERED: u64 = 8 << 20;
 
 fn scatter_for_ever(engine: IoEngine, path: &Path) {
-    let cache = Cache::builder()
-        .memory(BUDGET)
-        .io_engine(engine)
-        .build()
-        .unwrap();
-    let options = OpenOptions::new().write(true).create(true);
-    let file = cache.open(path, options).unwrap();
+    let (_cache, file) = opened(engine, path);
     file.set_len(SCATTERED).unwrap();
     for n in 1u64.. {
         let page = mix(n) % (SCATTERED >> 12);

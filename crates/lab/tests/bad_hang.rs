@@ -5,7 +5,8 @@ mod common;
 use common::{LabFile, PAGE, Rig, device_on, io, lab, ms, page_pattern, ssd, survives_crashes};
 use highwater_engine::io::IoOp;
 use highwater_engine::{Config, Error, Nanos, PageNo};
-use highwater_lab::{LabQueue, QueueOptions};
+use highwater_lab::{LabQueue, QueueOptions, RamDevice};
+use std::sync::Arc;
 
 fn impatient(c: &mut Config) {
     c.io_timeout = ms(1_000);
@@ -176,6 +177,20 @@ fn every_write_hangs_and_nobody_waits_for_ever() {
     }
 }
 
+/// A file on a disk of 10 MB/s: a request of 1 MiB in 100 ms.
+fn slow_file(rig: &Rig) -> (LabFile, Arc<RamDevice>) {
+    let slow = LabQueue::new(
+        &rig.world,
+        QueueOptions {
+            id: 9,
+            model: ssd(4, 100_000),
+            ..QueueOptions::default()
+        },
+    );
+    let device = device_on(&slow, 1024 * PAGE);
+    (rig.open(1, &device), device)
+}
+
 /// A disk that is slow but answers is not a disk that hangs: a sync longer than the limit for one request succeeds.
 #[test]
 fn a_sync_may_take_longer_than_one_request_may() {
@@ -184,17 +199,7 @@ fn a_sync_may_take_longer_than_one_request_may() {
         2048,
         |c| c.io_timeout = ms(200),
         |rig| {
-            let slow = LabQueue::new(
-                &rig.world,
-                QueueOptions {
-                    id: 9,
-                    // 10 MB/s: a request of 1 MiB in 100 ms.
-                    model: ssd(4, 100_000),
-                    ..QueueOptions::default()
-                },
-            );
-            let device = device_on(&slow, 1024 * PAGE);
-            let file = rig.open(1, &device);
+            let (file, device) = slow_file(&rig);
             for n in 0..800 {
                 file.write_at(&[7; 4096], n * PAGE).unwrap();
             }
@@ -224,17 +229,7 @@ fn nobody_is_told_that_a_slow_disk_hangs() {
         2048,
         |c| c.io_timeout = ms(200),
         |rig| {
-            let slow = LabQueue::new(
-                &rig.world,
-                QueueOptions {
-                    id: 9,
-                    // 10 MB/s: a request of 1 MiB in 100 ms.
-                    model: ssd(4, 100_000),
-                    ..QueueOptions::default()
-                },
-            );
-            let device = device_on(&slow, 1024 * PAGE);
-            let file = rig.open(1, &device);
+            let (file, device) = slow_file(&rig);
             let dirty = |value| {
                 for n in 0..800 {
                     file.write_at(&[value; 4096], n * PAGE).unwrap();

@@ -143,16 +143,18 @@ fn reclaim_does_not_write_failing_pages_for_every_page_that_is_read() {
     });
 }
 
+/// Half of memory may be dirty, and who hangs is told soon.
+fn tune_roomy(config: &mut Config) {
+    tune(config);
+    config.policy.background_percent = 40;
+    config.policy.limit_percent = 60;
+    config.io_timeout = ms(1_000);
+}
+
 /// What cannot be written is excused, lest it slow others, but for a quarter of memory: the rest has room for what is read.
 #[test]
 fn no_more_than_a_quarter_of_memory_is_excused() {
-    let tuned = |config: &mut Config| {
-        tune(config);
-        config.policy.background_percent = 40;
-        config.policy.limit_percent = 60;
-        config.io_timeout = ms(1_000);
-    };
-    lab(1, 100, tuned, |rig| {
+    lab(1, 100, tune_roomy, |rig| {
         let (dead, healthy, disk) = files_and_disk(&rig);
         fill(&dead);
         rig.nap(ms(100));
@@ -178,13 +180,7 @@ fn no_more_than_a_quarter_of_memory_is_excused() {
 /// A disk that has failed and works again is not excused any more, although it is slow.
 #[test]
 fn a_disk_that_works_again_counts_again() {
-    let tuned = |config: &mut Config| {
-        tune(config);
-        config.policy.background_percent = 40;
-        config.policy.limit_percent = 60;
-        config.io_timeout = ms(1_000);
-    };
-    lab(1, 100, tuned, |rig| {
+    lab(1, 100, tune_roomy, |rig| {
         let (_, healthy, disk) = files_and_disk(&rig);
         let device = rig.device(PAGES * PAGE);
         let repaired = rig.open(3, &device);

@@ -8,7 +8,7 @@ mod plain_lru;
 
 use common::{PAGE, lab};
 use highwater_engine::{Nanos, PageNo};
-use highwater_lab::{FrameNo, Frames, Isolated, Lengths, Order, PageOrder, Reason, Refilled, Rng};
+use highwater_lab::{FrameNo, Frames, Isolated, Lengths, Order, PageOrder, Reason, Rng};
 use plain_lru::PlainLru;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -70,10 +70,6 @@ impl PageOrder for Strict {
         self.moves(frame, "touch", &[At::Listed], At::Listed);
         one(&self.calls.touched);
         self.lru.touch(frames, frame);
-    }
-
-    fn refill(&mut self, frames: Frames<'_>, n: usize) -> Refilled {
-        self.lru.refill(frames, n)
     }
 
     fn isolate(&mut self, frames: Frames<'_>, out: &mut [FrameNo]) -> Isolated {

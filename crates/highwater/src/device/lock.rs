@@ -2,7 +2,8 @@
 //!
 //! All opens of a file in one cache share one lock, which lives as long as any of their devices; the engine keeps the
 //! device while pages of it are dirty. A cache in another process, or a second one in this process, is kept out, and refused
-//! at once: which locks this cache itself is just giving back the table of opens knows ([`crate::opens`]).
+//! at once, but for a process that lives no more (LOCK-3): which locks this cache itself is just giving back the table of opens
+//! knows ([`crate::opens`]).
 //!
 //! **State.** `exclusive` guards the strength of the lock.
 //!
@@ -26,7 +27,6 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long requests of a killed process are waited for.
@@ -39,7 +39,7 @@ pub(crate) struct FileLock {
     held: Mutex<Held>,
     fork: ForkMark,
     /// Left to the last reference to the open file.
-    left: AtomicBool,
+    left: bool,
 }
 
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl FileLock {
         Ok(FileLock {
             held: Mutex::new(Held { fd, exclusive }),
             fork: ForkMark::new(),
-            left: AtomicBool::new(false),
+            left: false,
         })
     }
 
@@ -83,16 +83,15 @@ impl FileLock {
     }
 
     /// Requests are under way still: the last of them takes the lock with it.
-    pub(crate) fn leave(&self) {
-        // Relaxed: read by the drop, which comes after all else.
-        self.left.store(true, Ordering::Relaxed);
+    pub(crate) fn leave(&mut self) {
+        self.left = true;
     }
 }
 
 impl Drop for FileLock {
     fn drop(&mut self) {
         // LOCK-1.
-        if !self.fork.forked() && !*self.left.get_mut() {
+        if !self.fork.forked() && !self.left {
             give_back(&self.held.get_mut().fd);
         }
     }
@@ -183,7 +182,7 @@ mod tests {
         let path = tempfile::NamedTempFile::new().expect("a file");
         let fd = writable(path.path());
         let reference = fd.try_clone().expect("dup");
-        let first = FileLock::new(path.path(), fd, true).expect("lock");
+        let mut first = FileLock::new(path.path(), fd, true).expect("lock");
         first.leave();
         drop(first);
         FileLock::new(path.path(), writable(path.path()), true).expect_err("a request goes on");
